@@ -1,0 +1,87 @@
+//! Counters of what ran: per operator (filled by the driver) and per query.
+//!
+//! Owns: [`OperatorMetrics`], [`QueryMetrics`] and named counters.
+//!
+//! Invariants:
+//! 1. Counters only grow during a query; readers may see any recent value.
+//! 2. The driver measures rows, time and waits; operators add only named counters.
+//!
+//! Must not know: any other room.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Figures of one operator, summed over its lanes.
+#[derive(Debug)]
+pub struct OperatorMetrics {
+    /// Name as in the plan, such as `Scan lineitem`.
+    pub name: String,
+    /// Rows given to the operator.
+    pub rows_in: AtomicU64,
+    /// Rows it emitted.
+    pub rows_out: AtomicU64,
+    /// Batches it emitted.
+    pub batches_out: AtomicU64,
+    /// Time spent inside its calls, nanoseconds over all lanes.
+    pub busy_nanos: AtomicU64,
+    /// Number of times it answered with a wait.
+    pub waits: AtomicU64,
+    counters: Mutex<Vec<(&'static str, Arc<AtomicU64>)>>,
+}
+
+impl OperatorMetrics {
+    /// Metrics of an operator named as in the plan.
+    pub fn new(name: impl Into<String>) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.into(),
+            rows_in: AtomicU64::new(0),
+            rows_out: AtomicU64::new(0),
+            batches_out: AtomicU64::new(0),
+            busy_nanos: AtomicU64::new(0),
+            waits: AtomicU64::new(0),
+            counters: Mutex::default(),
+        })
+    }
+
+    /// The counter `name`, made on first use. Keep the returned handle rather than look it up per batch.
+    pub fn counter(&self, name: &'static str) -> Arc<AtomicU64> {
+        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, counter)) = counters.iter().find(|(n, _)| *n == name) {
+            return Arc::clone(counter);
+        }
+        let counter = Arc::new(AtomicU64::new(0));
+        counters.push((name, Arc::clone(&counter)));
+        counter
+    }
+
+    /// All named counters with their values, in order of first use.
+    pub fn counters(&self) -> Vec<(&'static str, u64)> {
+        let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        counters.iter().map(|(n, c)| (*n, c.load(Relaxed))).collect()
+    }
+
+    /// Time spent inside the operator's calls, over all lanes.
+    pub fn busy(&self) -> Duration {
+        Duration::from_nanos(self.busy_nanos.load(Relaxed))
+    }
+}
+
+/// Figures of one query.
+#[derive(Debug, Default, Clone)]
+pub struct QueryMetrics {
+    /// Time of parsing, binding, optimising and lowering.
+    pub planning: Duration,
+    /// Time from the end of planning to the last row.
+    pub execution: Duration,
+    /// Rows returned.
+    pub rows: u64,
+    /// Highest number of bytes granted to the query at any moment.
+    pub peak_granted_bytes: usize,
+    /// Bytes written to spill files, before the file system.
+    pub spilled_bytes: u64,
+    /// Lanes the query's widest pipeline ran with.
+    pub lanes: usize,
+    /// Rows in a full batch under the budget it had.
+    pub batch_rows: usize,
+}
