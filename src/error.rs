@@ -290,7 +290,8 @@ mod tests {
 
     #[test]
     fn excerpt_points_at_the_column() {
-        let e = Error::plan("no column 'x'", Some(Location { line: 2, column: 3 })).with_excerpt("select\n  x\n");
+        let e =
+            Error::plan("no column 'x'", Some(Location { line: 2, column: 3 })).with_excerpt("select\n  x\n");
         assert_eq!(e.to_string(), "no column 'x' (line 2, column 3)\n    x\n    ^");
     }
 

@@ -1,1 +1,17 @@
-//! x
+//! Gristmill: a SQL execution engine that runs any query inside the memory you give it.
+
+#![allow(dead_code, unused_imports, reason = "rooms land one after the other")]
+mod catalog;
+mod data;
+mod error;
+mod exec;
+mod expr;
+mod functions;
+mod logical;
+mod mem;
+mod metrics;
+mod scan;
+mod spill;
+mod sync;
+
+pub use error::{Error, Result};

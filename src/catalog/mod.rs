@@ -1,0 +1,78 @@
+//! What a plan needs to know of tables: schemas and statistics. Scanning them is their source's business.
+//!
+//! Owns: [`TableProvider`], [`TableStatistics`], [`Catalog`].
+//!
+//! Invariants:
+//! 1. Names match without regard to case and keep the case they were registered with.
+//! 2. A query sees one snapshot: it holds the providers it was bound to.
+//!
+//! Must not know: how tables are stored or scanned.
+
+use crate::data::{Scalar, Schema};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What is known of a column without reading it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ColumnStatistics {
+    /// No value is less.
+    pub(crate) min: Option<Scalar>,
+    /// No value is greater.
+    pub(crate) max: Option<Scalar>,
+    /// Number of nulls.
+    pub(crate) null_count: Option<u64>,
+    /// About how many distinct values there are.
+    pub(crate) distinct_count: Option<u64>,
+}
+
+/// What is known of a table without reading it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TableStatistics {
+    /// Number of rows.
+    pub(crate) rows: Option<u64>,
+    /// In the order of the schema; empty if nothing is known.
+    pub(crate) columns: Vec<ColumnStatistics>,
+}
+
+/// A table as plans see it.
+pub(crate) trait TableProvider: Send + Sync + 'static {
+    /// Its columns.
+    fn schema(&self) -> Schema;
+    /// What is known of its content.
+    fn statistics(&self) -> TableStatistics;
+}
+
+/// Tables by name. Generic in what is stored, so that the façade keeps scannable tables in it.
+#[derive(Debug)]
+pub(crate) struct Catalog<T: ?Sized> {
+    tables: BTreeMap<String, (String, Arc<T>)>,
+}
+
+impl<T: ?Sized> Default for Catalog<T> {
+    fn default() -> Self {
+        Self { tables: BTreeMap::new() }
+    }
+}
+
+impl<T: ?Sized> Clone for Catalog<T> {
+    fn clone(&self) -> Self {
+        Self { tables: self.tables.clone() }
+    }
+}
+
+impl<T: ?Sized> Catalog<T> {
+    /// Adds or replaces a table; returns the one replaced.
+    pub(crate) fn insert(&mut self, name: &str, table: Arc<T>) -> Option<Arc<T>> {
+        self.tables.insert(name.to_lowercase(), (name.to_owned(), table)).map(|(_, table)| table)
+    }
+
+    /// The table of that name, with the name as registered.
+    pub(crate) fn get(&self, name: &str) -> Option<(&str, &Arc<T>)> {
+        self.tables.get(&name.to_lowercase()).map(|(name, table)| (name.as_str(), table))
+    }
+
+    /// Names in alphabetical order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tables.values().map(|(name, _)| name.as_str())
+    }
+}

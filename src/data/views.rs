@@ -1,0 +1,157 @@
+//! Strings and blobs as 16-byte views, in Arrow's layout.
+//!
+//! Invariants:
+//! 1. A view is: length (u32), then for at most 12 bytes the bytes themselves, zero-padded; else a 4-byte prefix,
+//!    the index of a data buffer (u32) and the offset in it (u32), all little-endian.
+//! 2. A long view's range lies inside its data buffer. Reading is checked all the same: a view that breaks this
+//!    panics rather than reads foreign bytes.
+//! 3. Views of a column typed `Utf8` hold valid UTF-8; sources check what they read.
+
+use super::buffer::{Buf, BufMut};
+use crate::mem::{Account, Denied};
+use std::sync::Arc;
+
+/// The longest value stored in the view itself, bytes.
+pub(crate) const MAX_INLINE_BYTES: usize = 12;
+
+/// A column of strings or blobs.
+#[derive(Clone, Debug)]
+pub(crate) struct StringViews {
+    /// One view per value.
+    pub(crate) views: Buf<u128>,
+    /// What long views point into.
+    pub(crate) buffers: Arc<[Buf<u8>]>,
+}
+
+/// The length of a view's value, bytes.
+#[inline]
+pub(crate) fn view_len(view: u128) -> usize {
+    view as u32 as usize
+}
+
+/// A view of a short value. Panics above [`MAX_INLINE_BYTES`].
+#[inline]
+pub(crate) fn view_inline(value: &[u8]) -> u128 {
+    let mut bytes = [0; 16];
+    bytes[..4].copy_from_slice(&(value.len() as u32).to_le_bytes());
+    bytes[4..4 + value.len()].copy_from_slice(value);
+    u128::from_le_bytes(bytes)
+}
+
+/// A view of `value`, which lies at `offset` of data buffer `buffer` if it is long.
+#[inline]
+pub(crate) fn view_of(value: &[u8], buffer: u32, offset: u32) -> u128 {
+    if value.len() <= MAX_INLINE_BYTES {
+        return view_inline(value);
+    }
+    let prefix = u32::from_le_bytes([value[0], value[1], value[2], value[3]]);
+    value.len() as u128 | u128::from(prefix) << 32 | u128::from(buffer) << 64 | u128::from(offset) << 96
+}
+
+/// The bytes a view stands for. `view` must be borrowed, because short values lie in it.
+#[inline]
+pub(crate) fn view_bytes<'a>(view: &'a u128, buffers: &'a [Buf<u8>]) -> &'a [u8] {
+    let len = view_len(*view);
+    if len <= MAX_INLINE_BYTES {
+        const { assert!(cfg!(target_endian = "little"), "views are little-endian in memory") };
+        // SAFETY: a u128 is 16 readable bytes, of which 4 + len ≤ 16 are taken.
+        return unsafe { std::slice::from_raw_parts(std::ptr::from_ref(view).cast::<u8>().add(4), len) };
+    }
+    let buffer = (*view >> 64) as u32 as usize;
+    let offset = (*view >> 96) as u32 as usize;
+    &buffers[buffer][offset..offset + len]
+}
+
+impl StringViews {
+    /// Number of values.
+    pub(crate) fn len(&self) -> usize {
+        self.views.len()
+    }
+
+    /// The bytes of value `index`. Panics past the end.
+    #[inline]
+    pub(crate) fn get(&self, index: usize) -> &[u8] {
+        view_bytes(&self.views[index], &self.buffers)
+    }
+}
+
+/// Builds a column of views that owns its bytes.
+#[derive(Debug)]
+pub(crate) struct ViewBuilder {
+    views: BufMut<u128>,
+    full: Vec<Buf<u8>>,
+    current: BufMut<u8>,
+}
+
+const FIRST_BUFFER_BYTES: usize = 4 << 10;
+const LARGEST_BUFFER_BYTES: usize = 1 << 20;
+
+impl ViewBuilder {
+    /// Room for `capacity` values, growing as needed.
+    pub(crate) fn new(account: &Account, capacity: usize) -> Result<Self, Denied> {
+        let current = BufMut::with_capacity(account, 0)?;
+        Ok(Self { views: BufMut::with_capacity(account, capacity)?, full: Vec::new(), current })
+    }
+
+    /// Appends a value, copying its bytes.
+    pub(crate) fn push(&mut self, account: &Account, value: &[u8]) -> Result<(), Denied> {
+        if self.views.len() == self.views.capacity() {
+            self.views.reserve(account, self.views.len() + 1)?;
+        }
+        if value.len() > MAX_INLINE_BYTES && value.len() > self.current.capacity() - self.current.len() {
+            let larger = (self.current.capacity() * 2).clamp(FIRST_BUFFER_BYTES, LARGEST_BUFFER_BYTES);
+            let next = BufMut::with_capacity(account, larger.max(value.len()))?;
+            let full = std::mem::replace(&mut self.current, next);
+            if !full.is_empty() {
+                self.full.push(full.freeze());
+            }
+        }
+        self.views.push(view_of(value, self.full.len() as u32, self.current.len() as u32));
+        if value.len() > MAX_INLINE_BYTES {
+            self.current.extend_from_slice(value);
+        }
+        Ok(())
+    }
+
+    /// Number of values appended.
+    pub(crate) fn len(&self) -> usize {
+        self.views.len()
+    }
+
+    /// Bytes of memory behind it.
+    pub(crate) fn allocated_bytes(&self) -> usize {
+        let full: usize = self.full.iter().map(|b| b.len()).sum();
+        self.views.allocated_bytes() + full + self.current.allocated_bytes()
+    }
+
+    /// Ends building.
+    pub(crate) fn freeze(self) -> StringViews {
+        let mut buffers = self.full;
+        if !self.current.is_empty() {
+            buffers.push(self.current.freeze());
+        }
+        StringViews { views: self.views.freeze(), buffers: buffers.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mem::Pool;
+
+    #[test]
+    fn short_and_long_values_come_back() {
+        let pool = Pool::new("p", 4 << 20);
+        let account = Account::open(&pool, 0, 4096, 0).expect("fits");
+        let mut builder = ViewBuilder::new(&account, 1).expect("fits");
+        let values: Vec<Vec<u8>> = (0..2000usize).map(|i| vec![i as u8; i % 40]).collect();
+        for value in &values {
+            builder.push(&account, value).expect("fits");
+        }
+        let views = builder.freeze();
+        assert!(views.buffers.len() > 1);
+        for (i, value) in values.iter().enumerate() {
+            assert_eq!(views.get(i), value);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What an operator may use while it is called.
+//!
+//! Owns: [`QueryCx`] (one per query), [`OpenCx`], [`LaneCx`].
+
+use crate::data::DictionaryIds;
+use crate::error::{Error, Result};
+use crate::mem::{Account, Knobs, Pool};
+use crate::metrics::OperatorMetrics;
+use crate::spill::SpillDirectory;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+/// What all operators of a query share.
+#[derive(Debug)]
+pub(crate) struct QueryCx {
+    /// The query's pool.
+    pub(crate) pool: Pool,
+    /// What admission settled on.
+    pub(crate) knobs: Knobs,
+    /// Where breakers spill.
+    pub(crate) spill: Arc<SpillDirectory>,
+    /// Names for dictionaries.
+    pub(crate) ids: DictionaryIds,
+    /// Seeded refusal of reservations and other faults; `None` outside tests.
+    pub(crate) faults: Option<Arc<super::fault::Faults>>,
+    stop: AtomicBool,
+    error: Mutex<Option<Error>>,
+    deadline: Option<(Instant, Duration)>,
+}
+
+impl QueryCx {
+    /// A query that has not started.
+    pub(crate) fn new(
+        pool: Pool,
+        knobs: Knobs,
+        spill: Arc<SpillDirectory>,
+        timeout: Option<Duration>,
+        faults: Option<Arc<super::fault::Faults>>,
+    ) -> Self {
+        Self {
+            pool,
+            knobs,
+            spill,
+            ids: DictionaryIds::default(),
+            faults,
+            stop: AtomicBool::new(false),
+            error: Mutex::new(None),
+            deadline: timeout.map(|limit| (Instant::now() + limit, limit)),
+        }
+    }
+
+    /// Ends the query with `error`, unless it has failed already.
+    pub(crate) fn fail(&self, error: Error) {
+        self.error.lock().get_or_insert(error);
+        self.stop.store(true, Relaxed);
+    }
+
+    /// The error the query ended with.
+    pub(crate) fn error(&self) -> Option<Error> {
+        self.error.lock().clone()
+    }
+
+    /// Whether the query has failed or was cancelled.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.load(Relaxed)
+    }
+
+    /// Fails if the query should not go on: cancelled, failed elsewhere, or past its deadline.
+    pub(crate) fn check(&self) -> Result<()> {
+        if let Some((deadline, limit)) = self.deadline
+            && Instant::now() >= deadline
+        {
+            self.fail(Error::Timeout { limit });
+        }
+        if self.is_stopped() { Err(self.error().unwrap_or(Error::Cancelled)) } else { Ok(()) }
+    }
+}
+
+/// What an operator may use when its run starts.
+pub(crate) struct OpenCx<'a> {
+    /// The query.
+    pub(crate) query: &'a Arc<QueryCx>,
+    /// Lanes the pipeline runs with.
+    pub(crate) lanes: usize,
+    /// The operator's metrics.
+    pub(crate) metrics: &'a Arc<OperatorMetrics>,
+}
+
+/// What an operator may use when a lane calls it.
+pub(crate) struct LaneCx<'a> {
+    /// The query.
+    pub(crate) query: &'a Arc<QueryCx>,
+    /// The lane's memory: the floors of its operators, slack, recycled slabs.
+    pub(crate) account: &'a Account,
+    /// Index of the lane in its pipeline.
+    pub(crate) lane: usize,
+    /// Wakes the lane.
+    pub(crate) waker: &'a Waker,
+    /// The operator's metrics.
+    pub(crate) metrics: &'a Arc<OperatorMetrics>,
+}
+
+impl LaneCx<'_> {
+    /// Rows of a full batch.
+    pub(crate) fn batch_rows(&self) -> usize {
+        self.query.knobs.batch_rows
+    }
+
+    /// For long loops, every few thousand rows: fails if the query should not go on.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.query.check()
+    }
+
+    /// Whether the fault injector wants the next revocable grant refused, so that the operator spills.
+    pub(crate) fn must_refuse(&self) -> bool {
+        self.query.faults.as_ref().is_some_and(|f| f.refuses_grant())
+    }
+}

@@ -1,0 +1,65 @@
+//! Faults on demand: refused grants, waits, I/O errors, one-row batches, from a seed.
+//!
+//! Owns: [`Faults`]. The probabilities are per call, in 1/65536.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// What to inject, and a seeded source of chance. Shared by all lanes of a query.
+#[derive(Debug)]
+pub(crate) struct Faults {
+    config: FaultConfig,
+    state: AtomicU64,
+}
+
+/// Probabilities in 1/65536 per opportunity.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FaultConfig {
+    /// Refuse a revocable grant, so that breakers spill.
+    pub(crate) refuse_grant: u16,
+    /// Answer with a wait first.
+    pub(crate) wait: u16,
+    /// Fail a spill read or write.
+    pub(crate) spill_error: u16,
+    /// Split batches into single rows.
+    pub(crate) one_row_batches: bool,
+    /// Seed of the chance.
+    pub(crate) seed: u64,
+}
+
+impl Faults {
+    /// Faults as configured.
+    pub(crate) fn new(config: FaultConfig) -> Self {
+        Self { config, state: AtomicU64::new(config.seed) }
+    }
+
+    /// What is injected.
+    pub(crate) fn config(&self) -> FaultConfig {
+        self.config
+    }
+
+    /// Whether to refuse a revocable grant.
+    pub(crate) fn refuses_grant(&self) -> bool {
+        self.chance(self.config.refuse_grant)
+    }
+
+    /// Whether to answer with a wait.
+    pub(crate) fn waits(&self) -> bool {
+        self.chance(self.config.wait)
+    }
+
+    /// Whether to fail a spill read or write.
+    pub(crate) fn fails_spill(&self) -> bool {
+        self.chance(self.config.spill_error)
+    }
+
+    /// SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) over a shared counter.
+    fn chance(&self, of_65536: u16) -> bool {
+        if of_65536 == 0 {
+            return false;
+        }
+        let mut z = self.state.fetch_add(0x9E37_79B9_7F4A_7C15, Relaxed);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) as u16) < of_65536
+    }
+}

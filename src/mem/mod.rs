@@ -1,0 +1,31 @@
+//! Who may hold how many bytes, and the slabs the bytes live in.
+//!
+//! Owns: the accountant ([`Pool`] tree, [`Reservation`]), memory tickets, lane and breaker [`Account`]s with their
+//! floors and slab caches, [`Slab`]s, and the registry of [`MemoryConsumer`]s that reclaim picks victims from.
+//!
+//! Invariants:
+//! 1. `granted ≤ limit` in every pool at every instant; there is no overcommit.
+//! 2. A child's bytes are counted in all its ancestors.
+//! 3. Dropping every reservation, account and slab brings `granted` back to where it was.
+//! 4. An account's floor, once granted, stays granted until the account is dropped.
+//! 5. Bytes that are freed go to the oldest ticket first; while one waits, newcomers are refused.
+//!
+//! Must not know: what the bytes mean; batches, operators, threads.
+
+mod account;
+mod plan;
+mod pool;
+mod reclaim;
+mod reservation;
+mod slab;
+mod ticket;
+
+pub(crate) use account::Account;
+pub(crate) use plan::{Knobs, LaneNeed, fit_knobs};
+pub(crate) use pool::Denied;
+pub use pool::Pool;
+pub use reclaim::MemoryConsumer;
+pub(crate) use reclaim::Registration;
+pub use reservation::Reservation;
+pub(crate) use slab::{Slab, size_class_bytes};
+pub(crate) use ticket::MemoryTicket;

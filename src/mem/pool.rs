@@ -1,0 +1,187 @@
+//! The lock-free ledger: a tree of pools, each with a limit.
+//!
+//! Owns: [`Pool`]. Invariants 1, 2 and 5 of the room.
+
+use super::reclaim::Registry;
+use super::ticket::Queue;
+use crate::sync::{Arc, AtomicUsize, Ordering::SeqCst};
+
+/// A grant was refused: some pool on the way to the root has not that many bytes left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Denied {
+    /// Bytes asked for.
+    pub(crate) bytes: usize,
+}
+
+impl From<Denied> for crate::error::Error {
+    /// A memory error that still lacks the operator's name and the holders; the driver adds them.
+    fn from(denied: Denied) -> Self {
+        Self::memory(crate::error::MemoryError::Exceeded {
+            required_bytes: denied.bytes,
+            limit_bytes: 0,
+            operator: String::new(),
+            top_consumers: Vec::new(),
+        })
+    }
+}
+
+/// A limit on bytes, nested in its parent's. Cloning shares the pool.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    node: Arc<Node>,
+}
+
+#[derive(Debug)]
+struct Node {
+    name: Box<str>,
+    limit_bytes: AtomicUsize,
+    granted_bytes: AtomicUsize,
+    peak_bytes: AtomicUsize,
+    parent: Option<Pool>,
+    root: Arc<Root>,
+}
+
+/// What all pools of one tree share.
+#[derive(Debug)]
+pub(super) struct Root {
+    pub(super) queue: Queue,
+    pub(super) registry: Registry,
+    /// Counts refusals; accounts compare it to know that caches should be given back.
+    pub(super) pressure: AtomicUsize,
+}
+
+impl Pool {
+    /// A root pool of `limit_bytes`.
+    pub fn new(name: impl Into<Box<str>>, limit_bytes: usize) -> Self {
+        let root = Root { queue: Queue::new(), registry: Registry::new(), pressure: AtomicUsize::new(0) };
+        Self { node: Arc::new(Node::new(name.into(), limit_bytes, None, Arc::new(root))) }
+    }
+
+    /// A pool within this one. A `limit_bytes` above the parent's is allowed; the parent's still holds.
+    pub fn child(&self, name: impl Into<Box<str>>, limit_bytes: usize) -> Self {
+        let root = Arc::clone(&self.node.root);
+        Self { node: Arc::new(Node::new(name.into(), limit_bytes, Some(self.clone()), root)) }
+    }
+
+    /// The name given at creation.
+    pub fn name(&self) -> &str {
+        &self.node.name
+    }
+
+    /// The most bytes this pool may ever hold: the smallest limit from here to the root.
+    pub fn limit_bytes(&self) -> usize {
+        let own = self.node.limit_bytes.load(SeqCst);
+        self.node.parent.as_ref().map_or(own, |p| own.min(p.limit_bytes()))
+    }
+
+    /// Bytes granted now, children included.
+    pub fn granted_bytes(&self) -> usize {
+        self.node.granted_bytes.load(SeqCst)
+    }
+
+    /// The highest `granted_bytes` has been.
+    pub fn peak_bytes(&self) -> usize {
+        self.node.peak_bytes.load(SeqCst)
+    }
+
+    /// Bytes that could be granted at this moment.
+    pub fn available_bytes(&self) -> usize {
+        let own = self.node.limit_bytes.load(SeqCst).saturating_sub(self.granted_bytes());
+        self.node.parent.as_ref().map_or(own, |p| own.min(p.available_bytes()))
+    }
+
+    /// Grants `bytes` here and in every ancestor, or nothing anywhere.
+    ///
+    /// Refused also while a ticket waits (room invariant 5).
+    pub(crate) fn try_grow(&self, bytes: usize) -> Result<(), Denied> {
+        if self.node.root.queue.is_waited() || !self.add(bytes) {
+            self.node.root.pressure.fetch_add(1, SeqCst);
+            return Err(Denied { bytes });
+        }
+        Ok(())
+    }
+
+    /// As `try_grow`, but not queued behind tickets. Only for handing freed bytes to the oldest ticket.
+    pub(super) fn add(&self, bytes: usize) -> bool {
+        let node = &*self.node;
+        let added = node.granted_bytes.fetch_update(SeqCst, SeqCst, |granted| {
+            granted.checked_add(bytes).filter(|&g| g <= node.limit_bytes.load(SeqCst))
+        });
+        let Ok(before) = added else { return false };
+        if let Some(parent) = &node.parent
+            && !parent.add(bytes)
+        {
+            node.granted_bytes.fetch_sub(bytes, SeqCst);
+            return false;
+        }
+        node.peak_bytes.fetch_max(before + bytes, SeqCst);
+        true
+    }
+
+    /// Takes `bytes` back, here and in every ancestor, and hands them to the oldest ticket they satisfy.
+    pub(crate) fn shrink(&self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        self.subtract(bytes);
+        self.node.root.queue.serve();
+    }
+
+    fn subtract(&self, bytes: usize) {
+        let before = self.node.granted_bytes.fetch_sub(bytes, SeqCst);
+        debug_assert!(before >= bytes, "pool '{}' gives back {bytes} of {before} bytes", self.name());
+        if let Some(parent) = &self.node.parent {
+            parent.subtract(bytes);
+        }
+    }
+
+    /// A number that changes whenever a grant is refused anywhere in the tree.
+    pub(crate) fn pressure(&self) -> usize {
+        self.node.root.pressure.load(SeqCst)
+    }
+
+    pub(super) fn root(&self) -> &Arc<Root> {
+        &self.node.root
+    }
+}
+
+impl Node {
+    fn new(name: Box<str>, limit_bytes: usize, parent: Option<Pool>, root: Arc<Root>) -> Self {
+        Self {
+            name,
+            limit_bytes: AtomicUsize::new(limit_bytes),
+            granted_bytes: AtomicUsize::new(0),
+            peak_bytes: AtomicUsize::new(0),
+            parent,
+            root,
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_grant_leaves_no_trace() {
+        let root = Pool::new("engine", 100);
+        let query = root.child("query", 80);
+        let other = root.child("other", 80);
+        query.try_grow(70).expect("fits");
+        assert_eq!(other.try_grow(40), Err(Denied { bytes: 40 }));
+        assert_eq!((root.granted_bytes(), other.granted_bytes()), (70, 0));
+        assert_eq!(query.try_grow(11), Err(Denied { bytes: 11 }));
+        other.try_grow(30).expect("fits exactly");
+        assert_eq!(other.available_bytes(), 0);
+        query.shrink(70);
+        other.shrink(30);
+        assert_eq!((root.granted_bytes(), root.peak_bytes()), (0, 100));
+    }
+
+    #[test]
+    fn sums_do_not_wrap() {
+        let root = Pool::new("engine", usize::MAX);
+        root.try_grow(usize::MAX).expect("fits");
+        assert!(root.try_grow(1).is_err());
+    }
+}

@@ -1,0 +1,164 @@
+//! Waiting for bytes, first come first served, without a lost wake.
+//!
+//! Owns: [`MemoryTicket`] and the queue of a pool tree.
+//!
+//! Invariants:
+//! 1. A queued ticket is served by whoever frees bytes: the bytes are granted *to the ticket* before its waker is
+//!    called, so nobody can take them in between.
+//! 2. No lost waiter: a ticket raises `waiting` before it tries once more; `shrink` lowers `granted` before it reads
+//!    `waiting`. Both are sequentially consistent, so either the try sees the freed bytes or the freeing thread
+//!    sees the ticket.
+//! 3. Strictly first in, first out: only the oldest ticket is ever served.
+
+use super::pool::Pool;
+use super::reservation::Reservation;
+use crate::sync::{Arc, AtomicUsize, Mutex, Ordering::SeqCst};
+use std::collections::VecDeque;
+use std::task::Waker;
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    waiting: AtomicUsize,
+    tickets: Mutex<VecDeque<Arc<Waiter>>>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    pool: Pool,
+    bytes: usize,
+    state: Mutex<WaiterState>,
+}
+
+#[derive(Debug)]
+enum WaiterState {
+    Waiting(Waker),
+    Granted(Reservation),
+    Taken,
+}
+
+/// A place in the queue for `bytes` of a pool. Dropping it leaves the queue; bytes granted meanwhile return.
+#[derive(Debug)]
+pub(crate) struct MemoryTicket {
+    waiter: Arc<Waiter>,
+}
+
+impl MemoryTicket {
+    /// Queues for `bytes` of `pool`; `waker` is called once they are granted to this ticket.
+    pub(crate) fn new(pool: &Pool, bytes: usize, waker: &Waker) -> Self {
+        let state = Mutex::new(WaiterState::Waiting(waker.clone()));
+        let waiter = Arc::new(Waiter { pool: pool.clone(), bytes, state });
+        let queue = &pool.root().queue;
+        {
+            let mut tickets = queue.tickets.lock();
+            tickets.push_back(Arc::clone(&waiter));
+            queue.waiting.store(tickets.len(), SeqCst);
+        }
+        queue.serve();
+        Self { waiter }
+    }
+
+    /// The bytes, once granted; `None` while the ticket waits.
+    pub(crate) fn take(&self) -> Option<Reservation> {
+        let mut state = self.waiter.state.lock();
+        match std::mem::replace(&mut *state, WaiterState::Taken) {
+            WaiterState::Granted(reservation) => Some(reservation),
+            waiting @ WaiterState::Waiting(_) => {
+                *state = waiting;
+                None
+            }
+            WaiterState::Taken => None,
+        }
+    }
+}
+
+impl Drop for MemoryTicket {
+    fn drop(&mut self) {
+        let queue = &self.waiter.pool.root().queue;
+        {
+            let mut tickets = queue.tickets.lock();
+            tickets.retain(|t| !Arc::ptr_eq(t, &self.waiter));
+            queue.waiting.store(tickets.len(), SeqCst);
+        }
+        // Whatever was granted returns here, outside the queue's lock, because returning bytes takes that lock.
+        let granted = self.take();
+        drop(granted);
+        queue.serve();
+    }
+}
+
+impl Queue {
+    pub(super) fn new() -> Self {
+        Self { waiting: AtomicUsize::new(0), tickets: Mutex::new(VecDeque::new()) }
+    }
+
+    pub(super) fn is_waited(&self) -> bool {
+        self.waiting.load(SeqCst) != 0
+    }
+
+    /// Grants free bytes to the oldest tickets, in order, as far as they go.
+    pub(super) fn serve(&self) {
+        while self.is_waited() {
+            let waker = {
+                let mut tickets = self.tickets.lock();
+                let Some(oldest) = tickets.front() else { return };
+                if !oldest.pool.add(oldest.bytes) {
+                    return;
+                }
+                let granted = Reservation::from_granted(&oldest.pool, oldest.bytes);
+                let before = std::mem::replace(&mut *oldest.state.lock(), WaiterState::Granted(granted));
+                tickets.pop_front();
+                self.waiting.store(tickets.len(), SeqCst);
+                before
+            };
+            if let WaiterState::Waiting(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize as Count;
+    use std::task::Wake;
+
+    struct Counter(Count);
+    impl Wake for Counter {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    #[test]
+    fn the_oldest_ticket_is_served_first_and_newcomers_queue_behind() {
+        let pool = Pool::new("p", 100);
+        let mut held = Reservation::empty(&pool);
+        held.try_grow(100).expect("fits");
+        let counter = std::sync::Arc::new(Counter(Count::new(0)));
+        let waker = Waker::from(std::sync::Arc::clone(&counter));
+        let first = MemoryTicket::new(&pool, 60, &waker);
+        let second = MemoryTicket::new(&pool, 10, &waker);
+        held.shrink(30);
+        assert!(first.take().is_none() && second.take().is_none());
+        assert!(pool.try_grow(1).is_err(), "a newcomer must not overtake");
+        held.shrink(30);
+        assert_eq!(counter.0.load(SeqCst), 1);
+        assert_eq!(first.take().expect("granted").bytes(), 60);
+        assert!(second.take().is_some(), "the first one's bytes came back and served the second");
+        drop(held);
+        assert_eq!(pool.granted_bytes(), 0);
+    }
+
+    #[test]
+    fn a_dropped_ticket_does_not_block_the_next() {
+        let pool = Pool::new("p", 100);
+        let mut held = Reservation::empty(&pool);
+        held.try_grow(90).expect("fits");
+        let first = MemoryTicket::new(&pool, 60, Waker::noop());
+        let second = MemoryTicket::new(&pool, 10, Waker::noop());
+        assert!(second.take().is_none());
+        drop(first);
+        assert!(second.take().is_some());
+    }
+}

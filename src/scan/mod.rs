@@ -1,0 +1,33 @@
+//! What every kind of table must offer to be read.
+//!
+//! Owns: [`ScanRequest`], [`ScanProvider`].
+//!
+//! Invariants:
+//! 1. A scan applies all filters of its request exactly; nobody filters again.
+//! 2. A scan emits exactly the columns of `outputs`, in that order.
+//!
+//! Must not know: plans, SQL text, the other operators.
+
+use crate::catalog::TableProvider;
+use crate::error::Result;
+use crate::exec::SourceBox;
+use crate::expr::{ColumnId, Expr};
+
+/// What to read of a table.
+#[derive(Clone, Debug)]
+pub(crate) struct ScanRequest {
+    /// The table's name, for messages and metrics.
+    pub(crate) table: String,
+    /// Every column outputs or filters speak of, with its index in the table's schema.
+    pub(crate) columns: Vec<(ColumnId, usize)>,
+    /// Columns to emit, in order; may be empty (then batches carry only row counts).
+    pub(crate) outputs: Vec<ColumnId>,
+    /// All must be true of an emitted row.
+    pub(crate) filters: Vec<Expr>,
+}
+
+/// A table that can be read.
+pub(crate) trait ScanProvider: TableProvider {
+    /// A source for one run of a scan.
+    fn scan(&self, request: ScanRequest) -> Result<SourceBox>;
+}
