@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
+use super::Core;
 use super::group::{Group, GroupCore};
 use super::stride::Priority;
-use super::task::{Running, Step, Task};
+use super::task::{Running, Step, Task, TaskCore};
 use super::worker::Worker;
-use super::{Core, SchedulerConfig};
 
 const SLICE: Duration = Duration::from_millis(2);
 
@@ -43,7 +43,7 @@ struct Simulation {
 
 impl Simulation {
     fn new() -> Self {
-        let core = Core::new(&SchedulerConfig { threads: 1, name: String::new(), slice: SLICE });
+        let core = Core::new(1, SLICE);
         let worker = Worker::new(Arc::clone(&core), 0);
         Self { core, worker, current: None }
     }
@@ -209,7 +209,7 @@ fn tasks_of_one_group_take_turns() {
 
 #[test]
 fn a_group_leaves_the_list_with_its_last_handle_and_task() {
-    let core = Core::new(&SchedulerConfig { threads: 1, name: String::new(), slice: SLICE });
+    let core = Core::new(1, SLICE);
     let mut worker = Worker::new(Arc::clone(&core), 0);
     let group = Group::create(&core, Priority::DEFAULT);
     let task = group.spawn(Slices::new(1));
@@ -217,7 +217,7 @@ fn a_group_leaves_the_list_with_its_last_handle_and_task() {
     drop(group.clone());
     drop(group);
     assert_eq!(core.groups.len(), 1, "its task is not over");
-    let running = worker.pick().and_then(|task| task.begin()).expect("one task is queued");
+    let running = worker.pick().and_then(TaskCore::begin).expect("one task is queued");
     worker.run(running);
     assert!(task.is_done());
     assert_eq!(core.groups.len(), 0);

@@ -23,9 +23,7 @@ fn check(model: impl Fn() + Send + Sync + 'static) {
     builder.check(model);
 }
 
-fn config() -> SchedulerConfig {
-    SchedulerConfig { threads: 1, name: "loom".to_owned(), slice: Duration::from_millis(2) }
-}
+const SLICE: Duration = Duration::from_millis(2);
 
 /// Runs everything that is runnable, without sleeping.
 fn drain(worker: &mut Worker) {
@@ -129,7 +127,7 @@ impl Task for Once {
 #[test]
 fn a_wake_at_any_moment_of_a_slice_is_answered() {
     check(|| {
-        let core = Core::new(&config());
+        let core = Core::new(1, SLICE);
         let mut worker = Worker::new(Arc::clone(&core), 0);
         let group = Group::create(&core, Priority::DEFAULT);
         let flag = Arc::new(AtomicBool::new(false));
@@ -150,7 +148,7 @@ fn a_wake_at_any_moment_of_a_slice_is_answered() {
 #[test]
 fn a_parked_waker_wakes_a_sleeping_worker() {
     check(|| {
-        let core = Core::new(&config());
+        let core = Core::new(1, SLICE);
         let group = Group::create(&core, Priority::DEFAULT);
         let slot = Arc::new(Mutex::new((false, None::<Waker>)));
         let handle = group.spawn(Arc::new(UntilSlot { slot: Arc::clone(&slot) }));
@@ -179,7 +177,7 @@ fn a_parked_waker_wakes_a_sleeping_worker() {
 #[test]
 fn a_worker_falling_asleep_sees_a_new_group_and_its_task() {
     check(|| {
-        let core = Core::new(&config());
+        let core = Core::new(1, SLICE);
         let worker = {
             let core = Arc::clone(&core);
             thread::spawn(move || assert!(work_once(&core, 0)))
@@ -196,7 +194,7 @@ fn a_worker_falling_asleep_sees_a_new_group_and_its_task() {
 #[test]
 fn two_tasks_wake_two_workers() {
     check(|| {
-        let core = Core::new(&config());
+        let core = Core::new(1, SLICE);
         let group = Group::create(&core, Priority::DEFAULT);
         let workers = [0, 1].map(|index| {
             let core = Arc::clone(&core);
@@ -217,7 +215,7 @@ fn two_tasks_wake_two_workers() {
 #[test]
 fn a_task_never_runs_on_two_workers_at_once() {
     check(|| {
-        let core = Core::new(&config());
+        let core = Core::new(1, SLICE);
         let group = Group::create(&core, Priority::DEFAULT);
         let finish = Arc::new(AtomicBool::new(false));
         let handle =
@@ -247,7 +245,7 @@ fn a_task_never_runs_on_two_workers_at_once() {
 #[test]
 fn a_stop_wakes_a_worker_falling_asleep() {
     check(|| {
-        let core = Core::new(&config());
+        let core = Core::new(1, SLICE);
         let worker = {
             let core = Arc::clone(&core);
             thread::spawn(move || assert!(!work_once(&core, 0)))
@@ -261,7 +259,7 @@ fn a_stop_wakes_a_worker_falling_asleep() {
 #[test]
 fn a_wake_that_races_with_the_end_leaves_nothing_behind() {
     check(|| {
-        let core = Core::new(&config());
+        let core = Core::new(1, SLICE);
         let group = Group::create(&core, Priority::DEFAULT);
         let flag = Arc::new(AtomicBool::new(false));
         let handle = group.spawn(Arc::new(UntilFlag { flag: Arc::clone(&flag) }));
@@ -283,7 +281,8 @@ fn a_wake_that_races_with_the_end_leaves_nothing_behind() {
 #[test]
 fn a_scheduler_dropped_at_any_moment_drops_its_tasks() {
     check(|| {
-        let scheduler = Scheduler::new(config()).unwrap();
+        let config = SchedulerConfig { threads: 1, name: "loom".to_owned(), slice: SLICE };
+        let scheduler = Scheduler::new(config).unwrap();
         let ran = Arc::new(AtomicUsize::new(0));
         let handle = scheduler.group(Priority::DEFAULT).spawn(Arc::new(Once(Arc::clone(&ran))));
         drop(scheduler);

@@ -20,11 +20,14 @@ mod stride;
 mod task;
 mod worker;
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod fairness_tests;
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod loom_tests;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod stress_tests;
 
 use std::sync::Arc;
@@ -71,12 +74,12 @@ struct Core {
 }
 
 impl Core {
-    fn new(config: &SchedulerConfig) -> Arc<Self> {
+    fn new(threads: usize, slice: Duration) -> Arc<Self> {
         Arc::new(Self {
             sleepers: Sleepers::new(),
             groups: GroupList::new(),
             clock: VirtualClock::new(),
-            stride: Stride::new(config.threads, config.slice),
+            stride: Stride::new(threads, slice),
         })
     }
 
@@ -113,8 +116,8 @@ impl Scheduler {
     /// [`Error::Plan`] if `config` asks for no thread or for a name that cannot be one; [`Error::Io`] if a thread
     /// cannot be started, after those that were have ended.
     pub fn new(config: SchedulerConfig) -> Result<Self> {
-        let SchedulerConfig { threads, name, slice } = &config;
-        if *threads == 0 {
+        let SchedulerConfig { threads, name, slice } = config;
+        if threads == 0 {
             return Err(Error::plan("threads is 0, but the engine needs at least 1 to run a query", None));
         }
         if name.contains('\0') {
@@ -123,10 +126,9 @@ impl Scheduler {
                 None,
             ));
         }
-        let core = Core::new(&config);
-        let mut scheduler =
-            Self { core, workers: Vec::with_capacity(*threads), threads: *threads, slice: *slice };
-        for index in 0..*threads {
+        let core = Core::new(threads, slice);
+        let mut scheduler = Self { core, workers: Vec::with_capacity(threads), threads, slice };
+        for index in 0..threads {
             let name = format!("{name}-{index}");
             let core = Arc::clone(&scheduler.core);
             let worker = thread::Builder::new()

@@ -132,7 +132,8 @@ pub(super) fn raise(value: &AtomicU64, least: u64) {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 
