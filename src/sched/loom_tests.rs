@@ -1,4 +1,4 @@
-//! Models of the room's races, every interleaving within three preemptions. Run with
+//! Models of the room's races, every interleaving within four preemptions. Run with
 //! `RUSTFLAGS="--cfg loom" cargo test --release --lib sched::loom_ --target-dir target/loom`.
 //!
 //! The code under test is the real one except for the run queue's inside (see `queue.rs`) and the clock.
@@ -19,7 +19,8 @@ use crate::sync::{Mutex, thread};
 
 fn check(model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
+    // Three miss the late signal.
+    builder.preemption_bound = Some(4);
     builder.check(model);
 }
 
@@ -208,6 +209,55 @@ fn two_tasks_wake_two_workers() {
             worker.join().unwrap();
         }
         assert_eq!(ran.load(Ordering::Relaxed), 2);
+        end(&core);
+    });
+}
+
+#[test]
+fn a_signal_used_up_by_a_worker_that_found_other_work_is_passed_on() {
+    check(|| {
+        let core = Core::new(1, SLICE);
+        let group = Group::create(&core, Priority::DEFAULT);
+        let ran = Arc::new(AtomicUsize::new(0));
+        // Announced to nobody: both workers had looked before it came and are about to register.
+        group.spawn(Arc::new(Once(Arc::clone(&ran))));
+        let workers = [0, 1].map(|index| {
+            let core = Arc::clone(&core);
+            thread::spawn(move || {
+                let mut worker = Worker::new(core, index);
+                let task = worker.doze().or_else(|| worker.next()).expect("two tasks for two workers");
+                worker.run(task.begin().expect("nothing is abandoned yet"));
+            })
+        });
+        group.spawn(Arc::new(Once(Arc::clone(&ran))));
+        for worker in workers {
+            worker.join().unwrap();
+        }
+        assert_eq!(ran.load(Ordering::Relaxed), 2);
+        end(&core);
+    });
+}
+
+#[test]
+fn a_late_signal_does_not_end_the_next_sleep() {
+    check(|| {
+        let core = Core::new(1, SLICE);
+        let group = Group::create(&core, Priority::DEFAULT);
+        let worker = {
+            let core = Arc::clone(&core);
+            thread::spawn(move || {
+                let mut worker = Worker::new(Arc::clone(&core), 0);
+                for _ in 0..2 {
+                    let task = worker.doze().or_else(|| worker.next()).expect("there are two tasks");
+                    worker.run(task.begin().expect("nothing is abandoned yet"));
+                }
+                assert!(core.sleepers.is_empty(), "a worker that is awake is on the list");
+            })
+        };
+        let ran = Arc::new(AtomicUsize::new(0));
+        group.spawn(Arc::new(Once(Arc::clone(&ran))));
+        group.spawn(Arc::new(Once(Arc::clone(&ran))));
+        worker.join().unwrap();
         end(&core);
     });
 }

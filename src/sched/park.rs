@@ -116,6 +116,7 @@ impl Sleepers {
         sleeper.signalled.store(false, Ordering::Relaxed);
         {
             let mut list = self.list.lock();
+            debug_assert!(!list.iter().any(|s| Arc::ptr_eq(s, sleeper)), "a worker fell asleep twice");
             list.push(Arc::clone(sleeper));
             self.word.fetch_add(SLEEPER, Ordering::Relaxed);
         }
@@ -130,6 +131,12 @@ impl Sleepers {
         list.remove(at);
         self.word.fetch_sub(SLEEPER, Ordering::Relaxed);
         true
+    }
+
+    /// Whether nobody is registered.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.lock().is_empty() && self.word.load(Ordering::Relaxed) & !STOPPED == 0
     }
 
     /// Second half of falling asleep: returns once signalled.

@@ -48,29 +48,26 @@ impl Worker {
 
     /// The next task, after sleeping for it if need be; `None` once the scheduler has stopped.
     pub(super) fn next(&mut self) -> Option<Arc<TaskCore>> {
-        // Whether a wake-up was used up that may have meant other work than what is found.
-        let mut woken = false;
-        loop {
-            if self.core.sleepers.is_stopped() {
-                return None;
-            }
-            if let Some(task) = self.pick() {
-                if woken {
-                    self.pass_on();
-                }
-                return Some(task);
-            }
-            self.core.sleepers.register(&self.sleeper);
-            let found = self.pick();
-            if found.is_some() || self.core.sleepers.is_stopped() {
-                if !self.core.sleepers.cancel(&self.sleeper) {
-                    self.pass_on();
-                }
+        while !self.core.sleepers.is_stopped() {
+            let found = self.pick().or_else(|| self.doze());
+            if found.is_some() {
                 return found;
             }
-            self.core.sleepers.wait(&self.sleeper);
-            woken = true;
         }
+        None
+    }
+
+    /// Sleeps until there may be something to do; returns a task that turned up while falling asleep.
+    pub(super) fn doze(&mut self) -> Option<Arc<TaskCore>> {
+        self.core.sleepers.register(&self.sleeper);
+        let found = self.pick();
+        if found.is_none() && !self.core.sleepers.is_stopped() {
+            self.core.sleepers.wait(&self.sleeper);
+        } else if !self.core.sleepers.cancel(&self.sleeper) {
+            // The signal may have meant other work than what was found.
+            self.pass_on();
+        }
+        found
     }
 
     /// Wakes another worker if there is still something to run.
