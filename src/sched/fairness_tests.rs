@@ -179,6 +179,21 @@ fn a_sleeper_gains_no_credit() {
 }
 
 #[test]
+fn an_expedited_group_does_not_wait_behind_its_debt() {
+    let mut s = Simulation::new();
+    let cancelled = s.group(100, 8);
+    let other = s.group(100, 1);
+    s.count([], 1_000);
+    // A slice a hundred times too long, as debt goes.
+    while s.step(100 * SLICE) != address(cancelled.core()) {}
+    let [c, _] = s.count([&cancelled, &other], 50);
+    assert_eq!(c, 0, "there was no debt to begin with");
+    cancelled.expedite();
+    let [c, _] = s.count([&cancelled, &other], 2);
+    assert!(c >= 1);
+}
+
+#[test]
 fn a_group_pays_for_the_length_of_its_slices() {
     let mut s = Simulation::new();
     let (short, long) = (s.group(100, 1), s.group(100, 1));

@@ -73,6 +73,12 @@ impl Group {
         self.0.weight.store(u64::from(priority.weight()), Ordering::Relaxed);
     }
 
+    /// Makes the group level with the one served now, whatever it has consumed: a query that was cancelled only has to
+    /// let go, and must not wait for its turn as a long one.
+    pub fn expedite(&self) {
+        self.0.pass.store(self.0.core.clock.now(), Ordering::Relaxed);
+    }
+
     /// Time workers spent in this group's slices, summed over the workers.
     pub fn cpu_time(&self) -> Duration {
         Duration::from_nanos(self.0.consumed_nanos.load(Ordering::Relaxed))

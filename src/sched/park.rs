@@ -163,7 +163,7 @@ mod tests {
         assert!(!sleepers.cancel(&last), "the one that slept last was signalled");
         sleepers.wait(&last);
         assert!(sleepers.cancel(&first), "the other still slept");
-        assert_eq!(sleepers.word.load(Ordering::Relaxed), 0);
+        assert!(sleepers.is_empty());
         assert_eq!(sleepers.announce(), Announced::Live);
     }
 
