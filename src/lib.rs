@@ -10,8 +10,10 @@ mod functions;
 mod logical;
 mod mem;
 mod metrics;
+mod optimizer;
 mod scan;
 mod spill;
+mod sql;
 mod sync;
 
 pub use error::{Error, Result};
