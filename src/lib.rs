@@ -12,6 +12,7 @@ mod mem;
 mod metrics;
 mod optimizer;
 mod scan;
+mod sched;
 mod spill;
 mod sql;
 mod sync;
