@@ -11,6 +11,7 @@ mod logical;
 mod mem;
 mod metrics;
 mod scan;
+mod sched;
 mod spill;
 mod sync;
 

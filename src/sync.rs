@@ -1,4 +1,4 @@
-//! Atomics, `Arc` and locks, exchanged for loom's under `--cfg loom` so that lock-free code is model-checked as is.
+//! Atomics, `Arc`, locks and threads, exchanged for loom's under `--cfg loom` so that lock-free code is model-checked as is.
 //!
 //! Owns: the exchange. Must not know: any other room.
 
@@ -7,6 +7,8 @@ pub(crate) use loom::sync::{
     Arc, Mutex as LoomMutex, MutexGuard,
     atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence},
 };
+#[cfg(loom)]
+pub(crate) use loom::thread;
 #[cfg(not(loom))]
 pub(crate) use parking_lot::{Mutex, MutexGuard};
 #[cfg(not(loom))]
@@ -14,6 +16,8 @@ pub(crate) use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence},
 };
+#[cfg(not(loom))]
+pub(crate) use std::thread;
 
 /// loom's mutex with parking_lot's signature (no poisoning).
 #[cfg(loom)]

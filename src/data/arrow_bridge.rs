@@ -85,14 +85,15 @@ pub(crate) fn to_array(flat: &FlatVector, data_type: &DataType, account: &Accoun
         }
         (Values::View(s), data_type) => {
             let views = scalar_buffer(&s.views);
-            let buffers: Vec<_> = s.buffers.iter().map(Buf::to_arrow).collect();
-            if *data_type == DataType::Utf8 {
+            let buffers: Arc<[_]> = s.buffers.iter().map(Buf::to_arrow).collect();
+            let array: ArrayRef = if *data_type == DataType::Utf8 {
                 // SAFETY: views invariants 1 and 3: views point into their buffers and hold valid UTF-8.
                 Arc::new(unsafe { arrays::StringViewArray::new_unchecked(views, buffers, nulls) })
             } else {
                 // SAFETY: views invariant 1.
                 Arc::new(unsafe { arrays::BinaryViewArray::new_unchecked(views, buffers, nulls) })
-            }
+            };
+            array
         }
     };
     Ok(array)

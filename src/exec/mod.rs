@@ -13,10 +13,14 @@
 //!
 //! Must not know: expressions, plans, SQL, which operators exist.
 
+mod checked;
 mod contract;
 mod cx;
 mod erased;
 pub(crate) mod fault;
+mod lane;
+mod pipeline;
+mod query;
 mod wait;
 
 pub(crate) use contract::{
@@ -24,4 +28,6 @@ pub(crate) use contract::{
 };
 pub(crate) use cx::{LaneCx, OpenCx, QueryCx};
 pub(crate) use erased::{SinkBox, SourceBox, TransformBox};
+pub(crate) use pipeline::PipelineSpec;
+pub(crate) use query::{QueryRun, QuerySpec};
 pub(crate) use wait::{Wait, WaitReason};

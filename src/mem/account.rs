@@ -10,6 +10,7 @@
 //! 4. Slabs may outlive the account's handle and be dropped on any thread; the last one returns the last byte.
 
 use super::pool::{Denied, Pool};
+use super::reservation::Reservation;
 use super::slab::{Slab, SlabCache, size_class_bytes};
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering::SeqCst};
 use memmap2::MmapMut;
@@ -42,18 +43,25 @@ impl Account {
         quantum_bytes: usize,
         cache_bytes: usize,
     ) -> Result<Self, Denied> {
-        pool.try_grow(floor_bytes)?;
+        let mut floor = Reservation::empty(pool);
+        floor.try_grow(floor_bytes)?;
+        Ok(Self::from_reservation(floor, quantum_bytes, cache_bytes))
+    }
+
+    /// Opens an account whose floor has been granted already.
+    pub(crate) fn from_reservation(floor: Reservation, quantum_bytes: usize, cache_bytes: usize) -> Self {
+        let (pool, floor_bytes) = floor.into_granted();
         let shared = Arc::new(AccountShared {
-            pool: pool.clone(),
+            is_closed: AtomicBool::new(false),
+            seen_pressure: AtomicUsize::new(pool.pressure()),
+            pool,
             floor_bytes,
             quantum_bytes,
             reserved_bytes: AtomicUsize::new(floor_bytes),
             slack_bytes: AtomicUsize::new(floor_bytes),
-            is_closed: AtomicBool::new(false),
-            seen_pressure: AtomicUsize::new(pool.pressure()),
             cache: SlabCache::new(cache_bytes),
         });
-        Ok(Self { shared })
+        Self { shared }
     }
 
     /// A slab of at least `bytes`, content unspecified. On refusal the account's own cache has been emptied first.

@@ -20,6 +20,11 @@ impl Reservation {
         Self { pool: pool.clone(), bytes }
     }
 
+    /// The pool and the bytes, which stay granted: the caller gives them back.
+    pub(super) fn into_granted(mut self) -> (Pool, usize) {
+        (self.pool.clone(), std::mem::take(&mut self.bytes))
+    }
+
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         self.bytes

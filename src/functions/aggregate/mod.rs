@@ -18,7 +18,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// An aggregate in a query.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(crate) struct AggregateCall {
     /// Which aggregate.
     pub(crate) function: Arc<dyn AggregateFunction>,
@@ -30,6 +30,16 @@ pub(crate) struct AggregateCall {
     pub(crate) filter: Option<Expr>,
     /// Type of the result.
     pub(crate) data_type: DataType,
+}
+
+impl PartialEq for AggregateCall {
+    fn eq(&self, other: &Self) -> bool {
+        *self.function == *other.function
+            && self.arguments == other.arguments
+            && self.distinct == other.distinct
+            && self.filter == other.filter
+            && self.data_type == other.data_type
+    }
 }
 
 /// An aggregate function of the library.

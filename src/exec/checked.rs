@@ -1,0 +1,230 @@
+//! Assertions of the contract around every operator, and the faults a test asks for.
+//!
+//! Owns: wrappers of erased lanes. In debug builds every lane is checked; with a fault configuration sources split
+//! batches into rows and everything waits now and then.
+//!
+//! Invariants:
+//! 1. A checked lane behaves as the lane inside, or panics with the rule that was broken.
+//! 2. An injected wait has its waker called before it is answered, so nothing hangs.
+
+use super::contract::{Combine, Flow, Output, Pull};
+use super::cx::LaneCx;
+use super::erased::{SinkLane, SourceLane, TransformLane};
+use super::wait::{Wait, WaitReason};
+use crate::data::Batch;
+use crate::error::Result;
+
+/// Where an operator stands in its protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// May be given input.
+    Ready,
+    /// Owes a `resume` first.
+    Owing,
+    /// Answered `Done` or failed.
+    Over,
+}
+
+fn fault_wait(cx: &LaneCx<'_>) -> Option<Wait> {
+    cx.query.faults.as_ref().filter(|f| f.waits()).map(|_| {
+        cx.waker.wake_by_ref();
+        Wait::registered(WaitReason::Fault, ())
+    })
+}
+
+fn assert_rows(batch: &Batch, name: &str) {
+    assert!(batch.rows() > 0, "contract: {name} emitted an empty batch");
+}
+
+/// A checked source.
+pub(super) struct CheckedSource {
+    inner: Box<dyn SourceLane>,
+    standing: Standing,
+    /// A batch of which single rows are still to be emitted, and the next row.
+    single: Option<(Batch, usize)>,
+}
+
+impl CheckedSource {
+    pub(super) fn new(inner: Box<dyn SourceLane>) -> Self {
+        Self { inner, standing: Standing::Ready, single: None }
+    }
+
+    fn next_single(&mut self, cx: &LaneCx<'_>) -> Result<Option<Batch>> {
+        let Some((batch, row)) = &mut self.single else { return Ok(None) };
+        let one = batch.slice(*row, 1, cx.account)?;
+        *row += 1;
+        if *row == batch.rows() {
+            self.single = None;
+        }
+        Ok(Some(one))
+    }
+}
+
+impl SourceLane for CheckedSource {
+    fn pull(&mut self, cx: &LaneCx<'_>) -> Result<Pull> {
+        if let Some(one) = self.next_single(cx)? {
+            return Ok(Pull::Emit(one));
+        }
+        assert_ne!(self.standing, Standing::Over, "contract: {} is pulled after its end", cx.metrics.name);
+        if let Some(wait) = fault_wait(cx) {
+            return Ok(Pull::Wait(wait));
+        }
+        let answer = self.inner.pull(cx).inspect_err(|_| self.standing = Standing::Over)?;
+        match answer {
+            Pull::Emit(batch) => {
+                assert_rows(&batch, &cx.metrics.name);
+                if cx.query.faults.as_ref().is_some_and(|f| f.config().one_row_batches) {
+                    self.single = Some((batch, 0));
+                    return Ok(self.next_single(cx)?.map_or(Pull::Done, Pull::Emit));
+                }
+                Ok(Pull::Emit(batch))
+            }
+            Pull::Done => {
+                self.standing = Standing::Over;
+                Ok(Pull::Done)
+            }
+            Pull::Wait(wait) => Ok(Pull::Wait(wait)),
+        }
+    }
+
+    fn reclaim(&mut self, target_bytes: usize, cx: &LaneCx<'_>) -> Result<usize> {
+        self.inner.reclaim(target_bytes, cx)
+    }
+}
+
+/// A checked transform.
+pub(super) struct CheckedTransform {
+    inner: Box<dyn TransformLane>,
+    standing: Standing,
+    /// A batch held back by an injected wait.
+    held: Option<Batch>,
+}
+
+impl CheckedTransform {
+    pub(super) fn new(inner: Box<dyn TransformLane>) -> Self {
+        Self { inner, standing: Standing::Ready, held: None }
+    }
+
+    fn note(&mut self, answer: Result<Output>, cx: &LaneCx<'_>, is_flush: bool) -> Result<Output> {
+        self.standing = match &answer {
+            Err(_) | Ok(Output::Done(_)) if !is_flush => Standing::Over,
+            Ok(Output::EmitMore(_) | Output::Wait(_)) if !is_flush => Standing::Owing,
+            _ => Standing::Ready,
+        };
+        if let Ok(Output::Emit(batch) | Output::EmitMore(batch) | Output::Done(Some(batch))) = &answer {
+            assert_rows(batch, &cx.metrics.name);
+        }
+        answer
+    }
+}
+
+impl TransformLane for CheckedTransform {
+    fn push(&mut self, batch: Batch, cx: &LaneCx<'_>) -> Result<Output> {
+        assert_rows(&batch, &cx.metrics.name);
+        assert_eq!(
+            self.standing,
+            Standing::Ready,
+            "contract: {} is pushed to while not ready",
+            cx.metrics.name
+        );
+        if let Some(wait) = fault_wait(cx) {
+            self.held = Some(batch);
+            self.standing = Standing::Owing;
+            return Ok(Output::Wait(wait));
+        }
+        let answer = self.inner.push(batch, cx);
+        self.note(answer, cx, false)
+    }
+
+    fn resume(&mut self, cx: &LaneCx<'_>) -> Result<Output> {
+        assert_ne!(self.standing, Standing::Over, "contract: {} is resumed after its end", cx.metrics.name);
+        let answer = match self.held.take() {
+            Some(batch) => self.inner.push(batch, cx),
+            None => self.inner.resume(cx),
+        };
+        self.note(answer, cx, false)
+    }
+
+    fn flush(&mut self, cx: &LaneCx<'_>) -> Result<Output> {
+        assert!(self.held.is_none(), "contract: {} is flushed while it owes a batch", cx.metrics.name);
+        if let Some(wait) = fault_wait(cx) {
+            return Ok(Output::Wait(wait));
+        }
+        let answer = self.inner.flush(cx);
+        self.note(answer, cx, true)
+    }
+
+    fn drain(&mut self, cx: &LaneCx<'_>) -> Result<Pull> {
+        let answer = self.inner.drain(cx)?;
+        if let Pull::Emit(batch) = &answer {
+            assert_rows(batch, &cx.metrics.name);
+        }
+        Ok(answer)
+    }
+
+    fn reclaim(&mut self, target_bytes: usize, cx: &LaneCx<'_>) -> Result<usize> {
+        self.inner.reclaim(target_bytes, cx)
+    }
+}
+
+/// A checked sink.
+pub(super) struct CheckedSink {
+    inner: Box<dyn SinkLane>,
+    standing: Standing,
+    held: Option<Batch>,
+}
+
+impl CheckedSink {
+    pub(super) fn new(inner: Box<dyn SinkLane>) -> Self {
+        Self { inner, standing: Standing::Ready, held: None }
+    }
+
+    fn note(&mut self, answer: Result<Flow>) -> Result<Flow> {
+        self.standing = match &answer {
+            Err(_) | Ok(Flow::Done) => Standing::Over,
+            Ok(Flow::Wait(_)) => Standing::Owing,
+            Ok(Flow::NeedInput) => Standing::Ready,
+        };
+        answer
+    }
+}
+
+impl SinkLane for CheckedSink {
+    fn push(&mut self, batch: Batch, cx: &LaneCx<'_>) -> Result<Flow> {
+        assert_rows(&batch, &cx.metrics.name);
+        assert_eq!(
+            self.standing,
+            Standing::Ready,
+            "contract: {} is pushed to while not ready",
+            cx.metrics.name
+        );
+        if let Some(wait) = fault_wait(cx) {
+            self.held = Some(batch);
+            self.standing = Standing::Owing;
+            return Ok(Flow::Wait(wait));
+        }
+        let answer = self.inner.push(batch, cx);
+        self.note(answer)
+    }
+
+    fn resume(&mut self, cx: &LaneCx<'_>) -> Result<Flow> {
+        assert_ne!(self.standing, Standing::Over, "contract: {} is resumed after its end", cx.metrics.name);
+        let answer = match self.held.take() {
+            Some(batch) => self.inner.push(batch, cx),
+            None => self.inner.resume(cx),
+        };
+        self.note(answer)
+    }
+
+    fn combine(&mut self, cx: &LaneCx<'_>) -> Result<Combine> {
+        assert_ne!(self.standing, Standing::Owing, "contract: {} is combined while it owes", cx.metrics.name);
+        if let Some(wait) = fault_wait(cx) {
+            return Ok(Combine::Wait(wait));
+        }
+        self.inner.combine(cx)
+    }
+
+    fn reclaim(&mut self, target_bytes: usize, cx: &LaneCx<'_>) -> Result<usize> {
+        self.inner.reclaim(target_bytes, cx)
+    }
+}

@@ -1,0 +1,143 @@
+//! EXPLAIN and EXPLAIN ANALYZE as text.
+
+use super::plan::{Node, PhysicalPlan};
+use crate::expr::{ColumnId, Expr};
+use crate::metrics::{OperatorMetrics, QueryMetrics};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// The plan as an indented tree, a node a line, columns by their names.
+pub(crate) fn explain(plan: &PhysicalPlan) -> String {
+    let mut names = BTreeMap::new();
+    collect_names(plan, &mut names);
+    let mut out = String::new();
+    write_node(plan, 0, &names, &mut out);
+    out
+}
+
+/// The plan, then what each operator of each pipeline did.
+pub(crate) fn explain_analyze(
+    plan: &PhysicalPlan,
+    pipelines: &[Vec<Arc<OperatorMetrics>>],
+    query: &QueryMetrics,
+) -> String {
+    let mut out = explain(plan);
+    for (index, operators) in pipelines.iter().enumerate() {
+        let _ = writeln!(out, "pipeline {index}");
+        for m in operators {
+            let _ = write!(
+                out,
+                "  {}: rows in {}, rows out {}, batches {}, busy {:.3} ms, waits {}",
+                m.name,
+                m.rows_in.load(Relaxed),
+                m.rows_out.load(Relaxed),
+                m.batches_out.load(Relaxed),
+                m.busy().as_secs_f64() * 1e3,
+                m.waits.load(Relaxed),
+            );
+            for (name, value) in m.counters() {
+                let _ = write!(out, ", {name} {value}");
+            }
+            out.push('\n');
+        }
+    }
+    let _ = writeln!(
+        out,
+        "planning {:.3} ms, execution {:.3} ms, lanes {}, batch rows {}, peak granted {} bytes, spilled {} bytes",
+        query.planning.as_secs_f64() * 1e3,
+        query.execution.as_secs_f64() * 1e3,
+        query.lanes,
+        query.batch_rows,
+        query.peak_granted_bytes,
+        query.spilled_bytes,
+    );
+    out
+}
+
+fn collect_names(plan: &PhysicalPlan, names: &mut BTreeMap<ColumnId, String>) {
+    for (id, field) in plan.layout.iter().zip(&plan.fields) {
+        names.entry(*id).or_insert_with(|| field.name.clone());
+    }
+    if let Node::Scan { provider, request } = &plan.node {
+        let schema = crate::catalog::TableProvider::schema(&**provider);
+        for (id, at) in &request.columns {
+            names.insert(*id, schema[*at].name.clone());
+        }
+    }
+    for input in plan.inputs() {
+        collect_names(input, names);
+    }
+}
+
+/// An expression with column names in place of ids.
+fn text(expr: &Expr, names: &BTreeMap<ColumnId, String>) -> String {
+    let mut text = expr.to_string();
+    let mut ids = Vec::new();
+    expr.for_each_column(&mut |id| ids.push(id));
+    // Longest first, so that #12 is not taken for #1 and a 2.
+    ids.sort_by_key(|id| std::cmp::Reverse(id.0));
+    ids.dedup();
+    for id in ids {
+        if let Some(name) = names.get(&id) {
+            text = text.replace(&format!("#{}", id.0), name);
+        }
+    }
+    text
+}
+
+fn list<'a>(exprs: impl IntoIterator<Item = &'a Expr>, names: &BTreeMap<ColumnId, String>) -> String {
+    exprs.into_iter().map(|e| text(e, names)).collect::<Vec<_>>().join(", ")
+}
+
+fn write_node(plan: &PhysicalPlan, depth: usize, names: &BTreeMap<ColumnId, String>, out: &mut String) {
+    let _ = write!(out, "{:indent$}", "", indent = depth * 2);
+    let _ = match &plan.node {
+        Node::Scan { request, .. } => {
+            let columns: Vec<_> =
+                request.outputs.iter().map(|id| names.get(id).map_or("?", String::as_str)).collect();
+            let _ = write!(out, "Scan {} [{}]", request.table, columns.join(", "));
+            if request.filters.is_empty() {
+                Ok(())
+            } else {
+                write!(out, " where {}", list(&request.filters, names))
+            }
+        }
+        Node::Values { rows } => write!(out, "Values {} rows", rows.len()),
+        Node::Filter { conjuncts, .. } => write!(out, "Filter {}", list(conjuncts, names)),
+        Node::Project { expressions, .. } => write!(out, "Project {}", list(expressions, names)),
+        Node::HashAggregate { groups, aggregates, .. } => {
+            let calls: Vec<_> = aggregates
+                .iter()
+                .map(|a| format!("{}({})", a.function.name(), list(&a.arguments, names)))
+                .collect();
+            let name = if groups.is_empty() { "Aggregate" } else { "HashAggregate" };
+            write!(out, "{name} by [{}] compute [{}]", list(groups, names), calls.join(", "))
+        }
+        Node::Sort { keys, fetch, .. } => {
+            let keys: Vec<_> = keys
+                .iter()
+                .map(|k| {
+                    let order = if k.descending { "desc" } else { "asc" };
+                    let nulls = if k.nulls_first { "nulls first" } else { "nulls last" };
+                    format!("{} {order} {nulls}", text(&k.expr, names))
+                })
+                .collect();
+            let _ = write!(out, "Sort {}", keys.join(", "));
+            fetch.map_or(Ok(()), |f| write!(out, " first {f}"))
+        }
+        Node::Limit { skip, fetch, .. } => {
+            let _ = write!(out, "Limit");
+            let _ = fetch.map_or(Ok(()), |f| write!(out, " {f}"));
+            if *skip > 0 { write!(out, " skip {skip}") } else { Ok(()) }
+        }
+    };
+    if let Some(rows) = plan.estimated_rows {
+        let _ = write!(out, " (about {rows:.0} rows)");
+    }
+    out.push('\n');
+    for input in plan.inputs() {
+        write_node(input, depth + 1, names, out);
+    }
+}

@@ -1,0 +1,74 @@
+//! Logical plans to physical ones: one function per logical node, where its operator is chosen.
+
+use super::plan::{Node, PhysicalPlan};
+use crate::error::{Error, Result};
+use crate::expr::ColumnId;
+use crate::logical::{Column, Plan};
+use crate::scan::{ScanProvider, ScanRequest};
+use std::sync::Arc;
+
+/// Finds what a scan of a table name reads. The same snapshot the query was bound to.
+pub(crate) type Resolve<'a> = &'a dyn Fn(&str) -> Option<Arc<dyn ScanProvider>>;
+
+/// Chooses operators for `plan`; its batches carry exactly `outputs`, in order.
+pub(crate) fn lower(plan: &Plan, outputs: &[Column], resolve: Resolve<'_>) -> Result<Arc<PhysicalPlan>> {
+    let physical = lower_node(plan, resolve)?;
+    let wanted: Vec<ColumnId> = outputs.iter().map(|c| c.id).collect();
+    if physical.layout == wanted {
+        // Names are the query's, not those of the columns below.
+        let fields = outputs.iter().map(|c| c.field.clone()).collect();
+        return Ok(Arc::new(PhysicalPlan { fields, ..Arc::unwrap_or_clone(physical) }));
+    }
+    Ok(Arc::new(PhysicalPlan {
+        estimated_rows: physical.estimated_rows,
+        layout: wanted,
+        fields: outputs.iter().map(|c| c.field.clone()).collect(),
+        node: Node::Project { expressions: outputs.iter().map(Column::to_expr).collect(), input: physical },
+    }))
+}
+
+fn lower_node(plan: &Plan, resolve: Resolve<'_>) -> Result<Arc<PhysicalPlan>> {
+    let columns = plan.columns();
+    let node = match plan {
+        Plan::Scan { table, columns, filter_columns, filters, .. } => {
+            let provider = resolve(table)
+                .ok_or_else(|| Error::internal(format!("table '{table}' was bound but cannot be scanned")))?;
+            let all = columns.iter().chain(filter_columns).map(|(c, at)| (c.id, *at)).collect();
+            let outputs = columns.iter().map(|(c, _)| c.id).collect();
+            let request = ScanRequest { table: table.clone(), columns: all, outputs, filters: filters.clone() };
+            Node::Scan { provider, request }
+        }
+        Plan::Values { rows, .. } => Node::Values { rows: rows.clone() },
+        Plan::Filter { input, conjuncts } => {
+            Node::Filter { input: lower_node(input, resolve)?, conjuncts: conjuncts.clone() }
+        }
+        Plan::Project { input, columns } => Node::Project {
+            input: lower_node(input, resolve)?,
+            expressions: columns.iter().map(|(_, e)| e.clone()).collect(),
+        },
+        Plan::Aggregate { input, groups, aggregates } => {
+            for (_, call) in aggregates {
+                if call.distinct && !matches!(call.function.name(), "min" | "max") {
+                    return Err(Error::unsupported(format!("{}(DISTINCT …)", call.function.name()), None));
+                }
+            }
+            Node::HashAggregate {
+                input: lower_node(input, resolve)?,
+                groups: groups.iter().map(|(_, e)| e.clone()).collect(),
+                aggregates: aggregates.iter().map(|(_, a)| a.clone()).collect(),
+            }
+        }
+        Plan::Sort { input, keys, fetch } => {
+            Node::Sort { input: lower_node(input, resolve)?, keys: keys.clone(), fetch: *fetch }
+        }
+        Plan::Limit { input, skip, fetch } => {
+            Node::Limit { input: lower_node(input, resolve)?, skip: *skip, fetch: *fetch }
+        }
+    };
+    Ok(Arc::new(PhysicalPlan {
+        node,
+        layout: columns.iter().map(|c| c.id).collect(),
+        fields: columns.iter().map(|c| c.field.clone()).collect(),
+        estimated_rows: None,
+    }))
+}

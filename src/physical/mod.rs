@@ -1,0 +1,20 @@
+//! How a query is run: the physical plan, its choice, and its pipelines.
+//!
+//! Owns: [`PhysicalPlan`], lowering from the logical plan, cutting into pipelines, EXPLAIN's text.
+//!
+//! Invariants:
+//! 1. Physical plans are immutable; everything that runs is built anew from them for each run.
+//! 2. A node's `layout` names the columns of the batches it emits, by position.
+//! 3. Lowering and cutting match every variant by name, so that a new operator cannot be forgotten.
+//!
+//! Must not know: SQL text, threads.
+
+mod explain;
+mod lower;
+mod pipelines;
+mod plan;
+
+pub(crate) use explain::{explain, explain_analyze};
+pub(crate) use lower::lower;
+pub(crate) use pipelines::pipelines;
+pub(crate) use plan::PhysicalPlan;

@@ -1,0 +1,59 @@
+//! Physical plan nodes.
+
+use crate::data::{DataType, Field, Scalar};
+use crate::expr::{ColumnId, Expr};
+use crate::functions::AggregateCall;
+use crate::logical::SortKey;
+use crate::scan::{ScanProvider, ScanRequest};
+use std::sync::Arc;
+
+/// A node with the columns of the batches it emits.
+#[derive(Clone)]
+pub(crate) struct PhysicalPlan {
+    /// What it does.
+    pub(crate) node: Node,
+    /// Columns of its batches, by position.
+    pub(crate) layout: Vec<ColumnId>,
+    /// Their names, types and nullability.
+    pub(crate) fields: Vec<Field>,
+    /// Rows the planner expects, if it has an idea.
+    pub(crate) estimated_rows: Option<f64>,
+}
+
+/// The operators.
+#[derive(Clone)]
+pub(crate) enum Node {
+    /// Reads a table, filters applied.
+    Scan { provider: Arc<dyn ScanProvider>, request: ScanRequest },
+    /// Literal rows.
+    Values { rows: Vec<Vec<Scalar>> },
+    /// Drops rows.
+    Filter { input: Arc<PhysicalPlan>, conjuncts: Vec<Expr> },
+    /// Computes columns.
+    Project { input: Arc<PhysicalPlan>, expressions: Vec<Expr> },
+    /// Groups in a hash table, or into one row if there are no keys.
+    HashAggregate { input: Arc<PhysicalPlan>, groups: Vec<Expr>, aggregates: Vec<AggregateCall> },
+    /// Orders; with a fetch keeps only the first rows.
+    Sort { input: Arc<PhysicalPlan>, keys: Vec<SortKey>, fetch: Option<u64> },
+    /// Skips and stops.
+    Limit { input: Arc<PhysicalPlan>, skip: u64, fetch: Option<u64> },
+}
+
+impl PhysicalPlan {
+    /// Types of the columns of its batches.
+    pub(crate) fn types(&self) -> Vec<DataType> {
+        self.fields.iter().map(|f| f.data_type.clone()).collect()
+    }
+
+    /// Its inputs.
+    pub(crate) fn inputs(&self) -> Vec<&Arc<Self>> {
+        match &self.node {
+            Node::Scan { .. } | Node::Values { .. } => vec![],
+            Node::Filter { input, .. }
+            | Node::Project { input, .. }
+            | Node::HashAggregate { input, .. }
+            | Node::Sort { input, .. }
+            | Node::Limit { input, .. } => vec![input],
+        }
+    }
+}
