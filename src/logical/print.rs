@@ -95,11 +95,12 @@ struct Named<'a> {
 
 impl fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let named = |expr| Named { expr, names: self.names };
+        let names = self.names;
+        let named = |expr| Named { expr, names };
         let joined = |f: &mut fmt::Formatter<'_>, list: &[Expr], separator: &str| {
             list.iter()
                 .enumerate()
-                .try_for_each(|(i, e)| write!(f, "{}{}", if i > 0 { separator } else { "" }, named(e)))
+                .try_for_each(|(i, e)| write!(f, "{}{}", if i > 0 { separator } else { "" }, Named { expr: e, names }))
         };
         match self.expr {
             Expr::Column { id, .. } => f.write_str(&self.names.column(*id)),

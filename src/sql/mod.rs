@@ -68,11 +68,19 @@ pub(crate) struct BoundQuery {
 /// # Errors
 /// [`Error::Parse`], [`Error::Plan`] or [`Error::Unsupported`], each with its place in `sql`.
 pub(crate) fn bind(sql: &str, resolver: &dyn TableResolver) -> Result<Vec<Statement>> {
-    let bind_all = || {
+    let bind_all = || -> Result<Vec<Statement>> {
         let statements = parse::parse(sql)?;
         statements.iter().map(|statement| bind_statement(statement, resolver)).collect()
     };
     bind_all().map_err(|error: Error| error.with_excerpt(sql))
+}
+
+/// Splits a text into its statements, without what separates them.
+///
+/// # Errors
+/// [`Error::Parse`] if the text does not even fall into tokens.
+pub(crate) fn split(sql: &str) -> Result<Vec<String>> {
+    parse::split(sql).map_err(|error| error.with_excerpt(sql))
 }
 
 fn bind_statement(statement: &ast::Statement, resolver: &dyn TableResolver) -> Result<Statement> {
