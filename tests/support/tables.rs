@@ -117,7 +117,7 @@ pub fn all_types() -> RecordBatch {
             Arc::new($array::from(column(&rows, $place, |row| match row {
                 0 => <$type>::MIN,
                 1 => <$type>::MAX,
-                _ => ((row * 37) % 101) as $type,
+                _ => ((row * 37 + $place * 11) % 101) as $type,
             }))) as ArrayRef
         };
     }
@@ -141,14 +141,14 @@ pub fn all_types() -> RecordBatch {
     RecordBatch::try_from_iter_with_nullable([
         ("id", Arc::new(Int32Array::from_iter_values(0..60)) as ArrayRef, false),
         ("b", Arc::new(BooleanArray::from(column(&rows, 1, |row| row % 3 == 0))), true),
-        ("i8", integers!(Int8Array, i8, 2), true),
-        ("i16", integers!(Int16Array, i16, 3), true),
+        ("i8", integers!(Int8Array, i8, 8), true),
+        ("i16", integers!(Int16Array, i16, 7), true),
         ("i32", integers!(Int32Array, i32, 4), true),
         ("i64", integers!(Int64Array, i64, 5), true),
         ("u8", integers!(UInt8Array, u8, 6), true),
         ("u16", integers!(UInt16Array, u16, 7), true),
         ("u32", integers!(UInt32Array, u32, 8), true),
-        ("u64", integers!(UInt64Array, u64, 9), true),
+        ("u64", integers!(UInt64Array, u64, 11), true),
         ("f32", Arc::new(Float32Array::from(column(&rows, 10, |row| (row - 30) as f32 / 4.0))), true),
         ("f64", Arc::new(Float64Array::from(doubles)), true),
         ("d", decimal(12, 10, 2, |row| i128::from(row * 1234 - 20_000)), true),
