@@ -35,8 +35,19 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "physical",
         &[
-            "operators", "parquet", "batches", "scan", "logical", "exec", "expr", "functions", "catalog", "spill", "io",
-            "data", "mem",
+            "operators",
+            "parquet",
+            "batches",
+            "scan",
+            "logical",
+            "exec",
+            "expr",
+            "functions",
+            "catalog",
+            "spill",
+            "io",
+            "data",
+            "mem",
         ],
     ),
 ];
@@ -66,7 +77,11 @@ fn the_table_has_no_cycles() {
         while let Some(next) = open.pop() {
             assert_ne!(next, *room, "{room} reaches itself");
             if seen.insert(next) {
-                open.extend(uses.get(next).unwrap_or_else(|| panic!("{room} may use {next}, which has no line")).iter());
+                open.extend(
+                    uses.get(next)
+                        .unwrap_or_else(|| panic!("{room} may use {next}, which has no line"))
+                        .iter(),
+                );
             }
         }
     }
@@ -80,7 +95,10 @@ fn every_form_of_path_is_seen() {
     assert_eq!(rooms("use crate::{\n    optimizer, physical,\n};"), ["optimizer", "physical"]);
     assert_eq!(rooms("let x = crate::mem::Pool::new();"), ["mem"]);
     assert_eq!(rooms("$crate::data::Values"), ["data"]);
-    assert_eq!(rooms("// crate::sql\n/// [`crate::sql::bind`]\nlet s = \"x\"; // crate::sql"), Vec::<String>::new());
+    assert_eq!(
+        rooms("// crate::sql\n/// [`crate::sql::bind`]\nlet s = \"x\"; // crate::sql"),
+        Vec::<String>::new()
+    );
     assert_eq!(rooms("pub(in crate::sched) fn f() {}"), ["sched"]);
     assert_eq!(rooms("my_crate::sql::f()"), Vec::<String>::new());
 }

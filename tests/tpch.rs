@@ -41,7 +41,11 @@ fn run(query: &str, setting: Setting) {
         match session.query(&sql).and_then(gristmill::Query::collect) {
             Ok(batches) => {
                 let peak = engine.memory_peak();
-                assert!(peak <= setting.budget_bytes(), "{query} under {}: {peak} bytes granted", setting.name());
+                assert!(
+                    peak <= setting.budget_bytes(),
+                    "{query} under {}: {peak} bytes granted",
+                    setting.name()
+                );
                 break batches;
             }
             Err(error) if setting.may_retry(&error, attempt) => attempt += 1,

@@ -67,7 +67,12 @@ impl Setting {
             Self { tiny_budget: true, faults: Faults::ForcedSpill, ..plain },
             Self { tiny_budget: true, faults: Faults::Injected, ..plain },
             Self { one_row_batches: true, ..plain },
-            Self { one_row_batches: true, tiny_budget: true, faults: Faults::ForcedSpill, many_workers: false },
+            Self {
+                one_row_batches: true,
+                tiny_budget: true,
+                faults: Faults::ForcedSpill,
+                many_workers: false,
+            },
             Self { faults: Faults::Injected, many_workers: false, ..plain },
         ]
     }

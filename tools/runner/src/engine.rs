@@ -31,7 +31,8 @@ impl EngineArgs {
     pub fn build(&self) -> anyhow::Result<Engine> {
         let mut builder = Engine::builder();
         if let Some(limit) = self.memory_limit {
-            let bytes = usize::try_from(limit.as_u64()).context("--memory-limit exceeds the address space")?;
+            let bytes =
+                usize::try_from(limit.as_u64()).context("--memory-limit exceeds the address space")?;
             builder = builder.memory_limit(bytes);
         }
         if let Some(threads) = self.threads {
@@ -45,14 +46,18 @@ impl EngineArgs {
 
     /// Worker threads the engine will have.
     pub fn thread_count(&self) -> usize {
-        self.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, NonZeroUsize::get), NonZeroUsize::get)
+        self.threads.map_or_else(
+            || std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            NonZeroUsize::get,
+        )
     }
 }
 
 /// The tables of `dir`: every `name.parquet`, and every folder `name/` that holds Parquet files, by name.
 pub fn tables_in(dir: &Path) -> anyhow::Result<BTreeMap<String, PathBuf>> {
     let mut tables = BTreeMap::new();
-    let entries = fs::read_dir(dir).with_context(|| format!("cannot read data folder '{}'", dir.display()))?;
+    let entries =
+        fs::read_dir(dir).with_context(|| format!("cannot read data folder '{}'", dir.display()))?;
     for entry in entries {
         let path = entry.with_context(|| format!("cannot read data folder '{}'", dir.display()))?.path();
         let is_table = if path.is_dir() { holds_parquet(&path)? } else { is_parquet(&path) };

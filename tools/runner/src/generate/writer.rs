@@ -48,7 +48,8 @@ impl FilePlan {
         add_encoded_arrow_schema_to_metadata(&schema, &mut properties);
         let parquet_schema = ArrowSchemaConverter::new().convert(&schema)?;
         let file = BufWriter::new(File::create(path)?);
-        let mut writer = SerializedFileWriter::new(file, parquet_schema.root_schema_ptr(), Arc::new(properties))?;
+        let mut writer =
+            SerializedFileWriter::new(file, parquet_schema.root_schema_ptr(), Arc::new(properties))?;
         let factory = ArrowRowGroupWriterFactory::new(&writer, Arc::clone(&schema));
 
         let chunks = i32::try_from(self.groups_of_table)?;

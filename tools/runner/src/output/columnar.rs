@@ -16,7 +16,10 @@ pub(super) struct IpcEncoder<'w>(FileWriter<&'w mut (dyn Write + Send)>);
 pub(super) struct ParquetEncoder<'w>(ArrowWriter<&'w mut (dyn Write + Send)>);
 
 /// Starts an Arrow IPC file.
-pub(super) fn ipc<'w>(writer: &'w mut (dyn Write + Send), schema: &SchemaRef) -> anyhow::Result<IpcEncoder<'w>> {
+pub(super) fn ipc<'w>(
+    writer: &'w mut (dyn Write + Send),
+    schema: &SchemaRef,
+) -> anyhow::Result<IpcEncoder<'w>> {
     Ok(IpcEncoder(FileWriter::try_new(writer, schema)?))
 }
 

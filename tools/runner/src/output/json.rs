@@ -90,7 +90,9 @@ fn column<'a>(name: &str, array: &'a ArrayRef) -> anyhow::Result<Column<'a>> {
     push_string(name, &mut key);
     let values = match array.data_type() {
         DataType::Null => Values::Null,
-        DataType::Float16 => floats(array, array.as_primitive::<Float16Type>().values().iter().map(|v| v.to_f64()))?,
+        DataType::Float16 => {
+            floats(array, array.as_primitive::<Float16Type>().values().iter().map(|v| v.to_f64()))?
+        }
         DataType::Float32 => {
             floats(array, array.as_primitive::<Float32Type>().values().iter().map(|v| f64::from(*v)))?
         }
@@ -99,14 +101,18 @@ fn column<'a>(name: &str, array: &'a ArrayRef) -> anyhow::Result<Column<'a>> {
         t if t.is_numeric() => Values::Bare(formatter(array)?),
         DataType::List(_) => {
             let list = array.as_list::<i32>();
-            let ranges = (0..list.len())
-                .map(|i| list.is_valid(i).then(|| list.value_offsets()[i] as usize..list.value_offsets()[i + 1] as usize));
+            let ranges = (0..list.len()).map(|i| {
+                list.is_valid(i)
+                    .then(|| list.value_offsets()[i] as usize..list.value_offsets()[i + 1] as usize)
+            });
             Values::List(ranges.collect(), Box::new(column("", list.values())?))
         }
         DataType::LargeList(_) => {
             let list = array.as_list::<i64>();
-            let ranges = (0..list.len())
-                .map(|i| list.is_valid(i).then(|| list.value_offsets()[i] as usize..list.value_offsets()[i + 1] as usize));
+            let ranges = (0..list.len()).map(|i| {
+                list.is_valid(i)
+                    .then(|| list.value_offsets()[i] as usize..list.value_offsets()[i + 1] as usize)
+            });
             Values::List(ranges.collect(), Box::new(column("", list.values())?))
         }
         DataType::Struct(fields) => {

@@ -107,7 +107,9 @@ impl Output {
         anyhow::Error: From<E>,
     {
         if self.results > 0 && self.format.is_binary() {
-            bail!("a file of this format holds one result, but several statements return rows; run them one by one");
+            bail!(
+                "a file of this format holds one result, but several statements return rows; run them one by one"
+            );
         }
         let writer: &mut (dyn Write + Send) = match &mut self.target {
             Target::Stdout(stdout) => stdout,
@@ -138,7 +140,8 @@ impl Output {
             Target::Stdout(mut stdout) => Ok(stdout.flush()?),
             Target::File { path, temporary } => {
                 let failed = || format!("cannot write '{}'", path.display());
-                let temporary = temporary.into_inner().map_err(io::IntoInnerError::into_error).with_context(failed)?;
+                let temporary =
+                    temporary.into_inner().map_err(io::IntoInnerError::into_error).with_context(failed)?;
                 temporary.persist(&path).map_err(|e| e.error).with_context(failed)?;
                 Ok(())
             }
@@ -217,7 +220,8 @@ mod tests {
     #[test]
     fn binary_formats_read_back() {
         let ipc = written(Format::Arrow);
-        let reader = arrow::ipc::reader::FileReader::try_new(io::Cursor::new(ipc), None).expect("an IPC file");
+        let reader =
+            arrow::ipc::reader::FileReader::try_new(io::Cursor::new(ipc), None).expect("an IPC file");
         assert_eq!(reader.collect::<Result<Vec<_>, _>>().expect("reads"), [sample()]);
         assert_eq!(&written(Format::Parquet)[..4], b"PAR1");
     }

@@ -30,7 +30,8 @@ impl<'w> TableEncoder<'w> {
         for (i, (cell, &width)) in cells.iter().zip(widths).enumerate() {
             line.push_str(if i > 0 { " | " } else { " " });
             let padding = " ".repeat(width - cell.chars().count());
-            let (before, after) = if self.numeric[i] { (padding.as_str(), "") } else { ("", padding.as_str()) };
+            let (before, after) =
+                if self.numeric[i] { (padding.as_str(), "") } else { ("", padding.as_str()) };
             line.push_str(before);
             line.push_str(cell);
             line.push_str(after);

@@ -57,12 +57,18 @@ struct QuerySet(Vec<usize>);
 
 impl QuerySet {
     fn parse(text: &str) -> Result<Self, String> {
-        let usage = || format!("'{text}' is not a list of queries: write 1,5-9 with numbers from 1 to {}", QUERIES.len());
+        let usage = || {
+            format!("'{text}' is not a list of queries: write 1,5-9 with numbers from 1 to {}", QUERIES.len())
+        };
         let mut numbers = Vec::new();
         for part in text.split(',') {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
             let number = |n: &str| {
-                n.trim().trim_start_matches(['q', 'Q']).parse::<usize>().ok().filter(|n| (1..=QUERIES.len()).contains(n))
+                n.trim()
+                    .trim_start_matches(['q', 'Q'])
+                    .parse::<usize>()
+                    .ok()
+                    .filter(|n| (1..=QUERIES.len()).contains(n))
             };
             let (Some(first), Some(last)) = (number(first), number(last)) else { return Err(usage()) };
             if first > last {
@@ -101,7 +107,8 @@ pub fn run(args: &TpchArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
     }
     report.print_footer();
     if let Some(path) = &args.json {
-        std::fs::write(path, report.to_json()).with_context(|| format!("cannot write '{}'", path.display()))?;
+        std::fs::write(path, report.to_json())
+            .with_context(|| format!("cannot write '{}'", path.display()))?;
     }
     interrupt.check()?;
     let failed = report.failures(named);
@@ -124,17 +131,18 @@ fn run_query(session: &Session, number: usize, args: &TpchArgs, interrupt: &Inte
     let sql = query.sql_at(args.sf);
     let mut row = Row::new(query.name);
     for run in 0..args.runs.get() {
-        let Run { seconds, batches, peak_granted_bytes, spilled_bytes } = match run_once(session, &sql, interrupt) {
-            Ok(run) => run,
-            Err(Error::Unsupported(what)) => {
-                row.check = Check::Unsupported(what.message);
-                return row;
-            }
-            Err(error) => {
-                row.check = Check::Error(error.to_string());
-                return row;
-            }
-        };
+        let Run { seconds, batches, peak_granted_bytes, spilled_bytes } =
+            match run_once(session, &sql, interrupt) {
+                Ok(run) => run,
+                Err(Error::Unsupported(what)) => {
+                    row.check = Check::Unsupported(what.message);
+                    return row;
+                }
+                Err(error) => {
+                    row.check = Check::Error(error.to_string());
+                    return row;
+                }
+            };
         row.seconds.push(seconds);
         row.peak_granted_bytes = row.peak_granted_bytes.max(peak_granted_bytes);
         row.spilled_bytes = row.spilled_bytes.max(spilled_bytes);

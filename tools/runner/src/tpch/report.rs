@@ -36,7 +36,14 @@ pub(super) struct Row {
 impl Row {
     /// A query that has not run.
     pub(super) fn new(name: &'static str) -> Self {
-        Self { name, seconds: Vec::new(), rows: 0, peak_granted_bytes: 0, spilled_bytes: 0, check: Check::Unchecked }
+        Self {
+            name,
+            seconds: Vec::new(),
+            rows: 0,
+            peak_granted_bytes: 0,
+            spilled_bytes: 0,
+            check: Check::Unchecked,
+        }
     }
 
     fn best(&self) -> Option<f64> {
