@@ -70,7 +70,8 @@ fn loom_a_ticket_is_served_by_whoever_frees() {
         let ticket = MemoryTicket::new(&pool, 4, &waker).expect("possible");
         let early = ticket.take();
         freeing.join().expect("no assertion fails");
-        let taken = early.or_else(|| ticket.take()).expect("everything is free, and the ticket was not served");
+        let taken =
+            early.or_else(|| ticket.take()).expect("everything is free, and the ticket was not served");
         assert_eq!(count.0.load(Ordering::SeqCst), 1);
         assert_eq!((taken.bytes(), pool.granted_bytes()), (4, 4));
         drop((ticket, taken));
