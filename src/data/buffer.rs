@@ -72,6 +72,13 @@ impl<T: Plain> Buf<T> {
         Some(BufMut { capacity: slab.len() / size_of::<T>(), len: 0, slab: Some(slab), marker: PhantomData })
     }
 
+    /// The first `len` values of another type in the same bytes; `None` if they are not aligned or not that many.
+    pub(crate) fn cast<U: Plain>(&self, len: usize) -> Option<Buf<U>> {
+        let start = self.start.cast::<U>();
+        let fits = len.checked_mul(size_of::<U>()).is_some_and(|bytes| bytes <= self.as_bytes().len());
+        (fits && start.is_aligned()).then(|| Buf { start, len, owner: self.owner.clone() })
+    }
+
     /// An Arrow buffer over the same bytes, which keeps them alive.
     pub(crate) fn to_arrow(&self) -> arrow::buffer::Buffer {
         if self.len == 0 {
