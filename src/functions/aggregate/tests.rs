@@ -71,7 +71,7 @@ fn flat(values: &[Value], data_type: &DataType, account: &Account) -> FlatVector
         DataType::Int8 => ints!(I8, i8),
         DataType::Int32 | DataType::Date => ints!(I32, i32),
         DataType::UInt64 => ints!(U64, u64),
-        WIDE => ints!(I128, i128),
+        wide if *wide == WIDE => ints!(I128, i128),
         _ => ints!(I64, i64),
     };
     let validity = values.contains(&Value::Null).then(|| {
@@ -97,7 +97,7 @@ fn cases(
 ) -> Vec<Case> {
     let mut out = Vec::new();
     for nulls in [false, true] {
-        let mut null = |noise: &mut Noise| nulls && noise.below(3) == 0;
+        let null = |noise: &mut Noise| nulls && noise.below(3) == 0;
         let values: Vec<Value> =
             (0..rows).map(|_| if null(noise) { Value::Null } else { value(noise, data_type) }).collect();
         out.push(Case { vector: Vector::Flat(flat(&values, data_type, account)), values });
