@@ -11,10 +11,12 @@ mod io;
 mod logical;
 mod mem;
 mod metrics;
+mod optimizer;
 mod parquet;
 mod scan;
 mod sched;
 mod spill;
+mod sql;
 mod sync;
 
 pub use error::{Error, Result};

@@ -132,10 +132,15 @@ pub(crate) struct BufMut<T: Plain> {
 }
 
 impl<T: Plain> BufMut<T> {
+    /// No values and no room for any.
+    pub(crate) const fn empty() -> Self {
+        Self { slab: None, len: 0, capacity: 0, marker: PhantomData }
+    }
+
     /// Room for at least `capacity` values, none written.
     pub(crate) fn with_capacity(account: &Account, capacity: usize) -> Result<Self, Denied> {
         if capacity == 0 {
-            return Ok(Self { slab: None, len: 0, capacity: 0, marker: PhantomData });
+            return Ok(Self::empty());
         }
         let slab = account.alloc(capacity * size_of::<T>())?;
         Ok(Self { capacity: slab.len() / size_of::<T>(), len: 0, slab: Some(slab), marker: PhantomData })

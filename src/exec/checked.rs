@@ -1,7 +1,7 @@
 //! Assertions of the contract around every operator, and the faults a test asks for.
 //!
-//! Owns: wrappers of erased lanes. In debug builds every lane is checked; with a fault configuration sources split
-//! batches into rows and everything waits now and then.
+//! Owns: wrappers of erased lanes, put around every lane in debug builds and wherever faults are injected; then
+//! sources split batches into rows and everything waits now and then.
 //!
 //! Invariants:
 //! 1. A checked lane behaves as the lane inside, or panics with the rule that was broken.
@@ -21,8 +21,14 @@ enum Standing {
     Ready,
     /// Owes a `resume` first.
     Owing,
+    /// Is being flushed; only `flush` may follow.
+    Flushing,
     /// Answered `Done` or failed.
     Over,
+}
+
+fn is_checked(cx: &LaneCx<'_>) -> bool {
+    cfg!(debug_assertions) || cx.query.faults.is_some()
 }
 
 fn fault_wait(cx: &LaneCx<'_>) -> Option<Wait> {
@@ -45,8 +51,9 @@ pub(super) struct CheckedSource {
 }
 
 impl CheckedSource {
-    pub(super) fn new(inner: Box<dyn SourceLane>) -> Self {
-        Self { inner, standing: Standing::Ready, single: None }
+    /// Checks `inner` where lanes are checked.
+    pub(super) fn wrap(inner: Box<dyn SourceLane>, cx: &LaneCx<'_>) -> Box<dyn SourceLane> {
+        if is_checked(cx) { Box::new(Self { inner, standing: Standing::Ready, single: None }) } else { inner }
     }
 
     fn next_single(&mut self, cx: &LaneCx<'_>) -> Result<Option<Batch>> {
@@ -88,6 +95,7 @@ impl SourceLane for CheckedSource {
     }
 
     fn reclaim(&mut self, target_bytes: usize, cx: &LaneCx<'_>) -> Result<usize> {
+        assert_ne!(self.standing, Standing::Over, "contract: {} is reclaimed after its end", cx.metrics.name);
         self.inner.reclaim(target_bytes, cx)
     }
 }
@@ -101,16 +109,31 @@ pub(super) struct CheckedTransform {
 }
 
 impl CheckedTransform {
-    pub(super) fn new(inner: Box<dyn TransformLane>) -> Self {
-        Self { inner, standing: Standing::Ready, held: None }
+    /// Checks `inner` where lanes are checked.
+    pub(super) fn wrap(inner: Box<dyn TransformLane>, cx: &LaneCx<'_>) -> Box<dyn TransformLane> {
+        if is_checked(cx) { Box::new(Self { inner, standing: Standing::Ready, held: None }) } else { inner }
     }
 
-    fn note(&mut self, answer: Result<Output>, cx: &LaneCx<'_>, is_flush: bool) -> Result<Output> {
+    fn note(&mut self, answer: Result<Output>, cx: &LaneCx<'_>) -> Result<Output> {
         self.standing = match &answer {
-            Err(_) | Ok(Output::Done(_)) if !is_flush => Standing::Over,
-            Ok(Output::EmitMore(_) | Output::Wait(_)) if !is_flush => Standing::Owing,
-            _ => Standing::Ready,
+            Err(_) | Ok(Output::Done(_)) => Standing::Over,
+            Ok(Output::EmitMore(_) | Output::Wait(_)) => Standing::Owing,
+            Ok(Output::NeedInput | Output::Emit(_)) => Standing::Ready,
         };
+        Self::assert_emitted(answer, cx)
+    }
+
+    fn note_flush(&mut self, answer: Result<Output>, cx: &LaneCx<'_>) -> Result<Output> {
+        self.standing = match &answer {
+            Err(_) => Standing::Over,
+            Ok(Output::Emit(_) | Output::EmitMore(_) | Output::Wait(_)) => Standing::Flushing,
+            // Input may come again in the next stage.
+            Ok(Output::NeedInput | Output::Done(_)) => Standing::Ready,
+        };
+        Self::assert_emitted(answer, cx)
+    }
+
+    fn assert_emitted(answer: Result<Output>, cx: &LaneCx<'_>) -> Result<Output> {
         if let Ok(Output::Emit(batch) | Output::EmitMore(batch) | Output::Done(Some(batch))) = &answer {
             assert_rows(batch, &cx.metrics.name);
         }
@@ -133,28 +156,36 @@ impl TransformLane for CheckedTransform {
             return Ok(Output::Wait(wait));
         }
         let answer = self.inner.push(batch, cx);
-        self.note(answer, cx, false)
+        self.note(answer, cx)
     }
 
     fn resume(&mut self, cx: &LaneCx<'_>) -> Result<Output> {
-        assert_ne!(self.standing, Standing::Over, "contract: {} is resumed after its end", cx.metrics.name);
+        assert_eq!(self.standing, Standing::Owing, "contract: {} is resumed but owes nothing", cx.metrics.name);
         let answer = match self.held.take() {
             Some(batch) => self.inner.push(batch, cx),
             None => self.inner.resume(cx),
         };
-        self.note(answer, cx, false)
+        self.note(answer, cx)
     }
 
     fn flush(&mut self, cx: &LaneCx<'_>) -> Result<Output> {
-        assert!(self.held.is_none(), "contract: {} is flushed while it owes a batch", cx.metrics.name);
+        assert!(
+            matches!(self.standing, Standing::Ready | Standing::Flushing),
+            "contract: {} is flushed while it owes a batch or after its end",
+            cx.metrics.name
+        );
         if let Some(wait) = fault_wait(cx) {
+            self.standing = Standing::Flushing;
             return Ok(Output::Wait(wait));
         }
         let answer = self.inner.flush(cx);
-        self.note(answer, cx, true)
+        self.note_flush(answer, cx)
     }
 
     fn drain(&mut self, cx: &LaneCx<'_>) -> Result<Pull> {
+        if let Some(wait) = fault_wait(cx) {
+            return Ok(Pull::Wait(wait));
+        }
         let answer = self.inner.drain(cx)?;
         if let Pull::Emit(batch) = &answer {
             assert_rows(batch, &cx.metrics.name);
@@ -175,8 +206,9 @@ pub(super) struct CheckedSink {
 }
 
 impl CheckedSink {
-    pub(super) fn new(inner: Box<dyn SinkLane>) -> Self {
-        Self { inner, standing: Standing::Ready, held: None }
+    /// Checks `inner` where lanes are checked.
+    pub(super) fn wrap(inner: Box<dyn SinkLane>, cx: &LaneCx<'_>) -> Box<dyn SinkLane> {
+        if is_checked(cx) { Box::new(Self { inner, standing: Standing::Ready, held: None }) } else { inner }
     }
 
     fn note(&mut self, answer: Result<Flow>) -> Result<Flow> {
@@ -208,7 +240,7 @@ impl SinkLane for CheckedSink {
     }
 
     fn resume(&mut self, cx: &LaneCx<'_>) -> Result<Flow> {
-        assert_ne!(self.standing, Standing::Over, "contract: {} is resumed after its end", cx.metrics.name);
+        assert_eq!(self.standing, Standing::Owing, "contract: {} is resumed but owes nothing", cx.metrics.name);
         let answer = match self.held.take() {
             Some(batch) => self.inner.push(batch, cx),
             None => self.inner.resume(cx),

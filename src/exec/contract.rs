@@ -16,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 pub(crate) struct Need {
     /// Bytes for each lane, part of the lane's account.
     pub(crate) lane_bytes: usize,
-    /// Bytes for the shared state, in an account the operator opens itself in `open`.
+    /// Bytes for the shared state, in the account that `open` gets from `OpenCx::shared_account`.
     pub(crate) shared_bytes: usize,
 }
 

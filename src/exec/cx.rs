@@ -4,10 +4,11 @@
 
 use crate::data::DictionaryIds;
 use crate::error::{Error, Result};
-use crate::mem::{Account, Knobs, Pool};
+use crate::mem::{Account, Knobs, Pool, Reservation};
 use crate::metrics::OperatorMetrics;
 use crate::spill::SpillDirectory;
 use parking_lot::Mutex;
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::Waker;
@@ -68,6 +69,11 @@ impl QueryCx {
         self.stop.load(Relaxed)
     }
 
+    /// When its time is over.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline.map(|(at, _)| at)
+    }
+
     /// Fails if the query should not go on: cancelled, failed elsewhere, or past its deadline.
     pub(crate) fn check(&self) -> Result<()> {
         if let Some((deadline, limit)) = self.deadline
@@ -87,6 +93,20 @@ pub(crate) struct OpenCx<'a> {
     pub(crate) lanes: usize,
     /// The operator's metrics.
     pub(crate) metrics: &'a Arc<OperatorMetrics>,
+    /// The operator's `Need::shared_bytes`, granted; what `open` leaves goes back to the pool.
+    pub(super) floor: RefCell<Reservation>,
+}
+
+impl OpenCx<'_> {
+    /// The account of the operator's shared state, with its floor of `Need::shared_bytes`. `quantum_bytes` and
+    /// `cache_bytes` as for [`Account::open`].
+    ///
+    /// Opening one from the pool instead would count the floor twice and fail in a budget that just fits.
+    pub(crate) fn shared_account(&self, quantum_bytes: usize, cache_bytes: usize) -> Account {
+        let mut floor = self.floor.borrow_mut();
+        let bytes = floor.bytes();
+        Account::from_reservation(floor.split(bytes), quantum_bytes, cache_bytes)
+    }
 }
 
 /// What an operator may use when a lane calls it.

@@ -5,15 +5,19 @@
 //! Invariants:
 //! 1. A batch travels depth-first to the sink before the next one is pulled: there is no queue.
 //! 2. After `Outcome::Wait` the next `step` repeats as `resume` of the operator that waited.
-//! 3. Once an operator answered `Done`, nothing upstream of it is called again in this pipeline, on any lane.
+//! 3. Once an operator answered `Done`, nothing upstream of it is called again in this pipeline, on any lane. The
+//!    operator itself is given no more input on any lane, but on other lanes it is resumed while it owes rows, and
+//!    flushed.
+//! 4. A lane serves requests for its memory between two calls, downstream operators first.
 
 use super::contract::{Combine, Flow, Output, Pull};
 use super::cx::{LaneCx, QueryCx};
 use super::erased::{SinkLane, SourceLane, TransformLane};
+use super::victim::{Victim, VictimLink};
 use super::wait::Wait;
 use crate::data::Batch;
 use crate::error::Result;
-use crate::mem::Account;
+use crate::mem::{Account, Reservation};
 use crate::metrics::OperatorMetrics;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
@@ -59,13 +63,34 @@ enum Next {
     Flush(usize),
 }
 
+/// A lane's operators.
+pub(super) struct LaneOperators {
+    pub(super) sources: Vec<Box<dyn SourceLane>>,
+    pub(super) transforms: Vec<Box<dyn TransformLane>>,
+    pub(super) sink: Box<dyn SinkLane>,
+}
+
+/// A lane's memory. Dropped in this order: a closed account has no view left that keeps its bytes.
+pub(super) struct LaneMemory {
+    pub(super) victim: Victim,
+    pub(super) account: Account,
+    /// Stands for the lane's own small structures on the heap.
+    pub(super) heap: Reservation,
+}
+
 /// The parts of a lane and where it stands.
 pub(super) struct Lane {
-    // Locals go before the account whose memory they hold.
+    // Locals, and the batch on its way, go before the account whose memory they hold.
     sources: Vec<Box<dyn SourceLane>>,
     transforms: Vec<Box<dyn TransformLane>>,
     sink: Box<dyn SinkLane>,
     next: Next,
+    /// Operators before this index are over on this lane: one of them answered `Done` here.
+    over: usize,
+    /// Whether the lane raised the pipeline's cut since it was last asked.
+    has_cut: bool,
+    /// Whether the stage's source has answered `Done`.
+    is_source_done: bool,
     /// Transforms that have more to emit, innermost last.
     more: Vec<usize>,
     /// The transform being flushed, once the stage's source is done.
@@ -73,7 +98,7 @@ pub(super) struct Lane {
     pub(super) index: usize,
     query: Arc<QueryCx>,
     metrics: LaneMetrics,
-    pub(super) account: Account,
+    memory: LaneMemory,
 }
 
 /// Metrics of the operators, in order: sources, transforms, sink.
@@ -88,7 +113,7 @@ macro_rules! cx {
     ($lane:expr, $waker:expr, $metrics:expr) => {
         LaneCx {
             query: &$lane.query,
-            account: &$lane.account,
+            account: &$lane.memory.account,
             lane: $lane.index,
             waker: $waker,
             metrics: $metrics,
@@ -98,16 +123,78 @@ macro_rules! cx {
 
 impl Lane {
     pub(super) fn new(
-        sources: Vec<Box<dyn SourceLane>>,
-        transforms: Vec<Box<dyn TransformLane>>,
-        sink: Box<dyn SinkLane>,
+        operators: LaneOperators,
         index: usize,
         query: Arc<QueryCx>,
         metrics: LaneMetrics,
-        account: Account,
+        memory: LaneMemory,
     ) -> Self {
-        let (next, more, flushing) = (Next::Pull, Vec::new(), None);
-        Self { sources, transforms, sink, next, more, flushing, index, query, metrics, account }
+        let LaneOperators { sources, transforms, sink } = operators;
+        Self {
+            sources,
+            transforms,
+            sink,
+            next: Next::Pull,
+            over: 0,
+            has_cut: false,
+            is_source_done: false,
+            more: Vec::new(),
+            flushing: None,
+            index,
+            query,
+            metrics,
+            memory,
+        }
+    }
+
+    /// For waking the lane when its memory is wanted.
+    pub(super) fn victim_link(&self) -> VictimLink {
+        self.memory.victim.link()
+    }
+
+    /// Whether somebody wants memory of this lane.
+    pub(super) fn is_asked(&self) -> bool {
+        self.memory.victim.is_asked()
+    }
+
+    /// Serves a request for memory: free slabs first, then, while a stage runs (`origin`), its operators, downstream
+    /// first, until they have given enough. Operators that are over are not called.
+    pub(super) fn give_back(&mut self, origin: Option<Origin>, waker: &Waker) -> Result<()> {
+        let target = self.memory.victim.take_request();
+        if target == 0 {
+            return Ok(());
+        }
+        let mut freed = self.memory.account.trim();
+        if let Some(origin) = origin {
+            let metrics = &self.metrics.sink;
+            if freed < target && self.over <= self.transforms.len() {
+                let answer = self.sink.reclaim(target - freed, &cx!(self, waker, metrics));
+                freed += answer.map_err(|e| complete(e, metrics, &self.query))?;
+            }
+            for at in (self.over..self.transforms.len()).rev() {
+                if freed < target {
+                    let metrics = &self.metrics.transforms[at];
+                    let answer = self.transforms[at].reclaim(target - freed, &cx!(self, waker, metrics));
+                    freed += answer.map_err(|e| complete(e, metrics, &self.query))?;
+                }
+            }
+            if let Origin::Source(at) = origin
+                && freed < target
+                && !self.is_source_done
+            {
+                let metrics = &self.metrics.sources[at];
+                let answer = self.sources[at].reclaim(target - freed, &cx!(self, waker, metrics));
+                freed += answer.map_err(|e| complete(e, metrics, &self.query))?;
+            }
+            self.memory.account.trim();
+        }
+        self.memory.victim.note_served(freed >= target);
+        Ok(())
+    }
+
+    /// Whether this lane has raised the cut since the last call: others may wait for what nobody wants any more.
+    pub(super) fn take_has_cut(&mut self) -> bool {
+        std::mem::take(&mut self.has_cut)
     }
 
     /// Gets ready for the next stage.
@@ -115,24 +202,43 @@ impl Lane {
         self.next = Next::Pull;
         self.more.clear();
         self.flushing = None;
+        self.is_source_done = false;
     }
 
-    /// Makes one call. `cut` is the number of operators upstream of which nothing is wanted any more.
+    /// Makes one call. `cut` is how many operators get no more input: the last of them answered `Done` on some lane.
     pub(super) fn step(&mut self, origin: Origin, cut: &AtomicUsize, waker: &Waker) -> Result<Outcome> {
+        let unwanted = cut.load(SeqCst);
+        if unwanted > 0 {
+            self.skip(origin, unwanted);
+        }
         match std::mem::replace(&mut self.next, Next::Pull) {
-            Next::Pull => self.pull(origin, cut, waker),
-            Next::Push(at, batch) => self.push(at, batch, origin, cut, waker),
-            Next::Resume(at) => self.resume(at, origin, cut, waker),
-            Next::Flush(at) => self.flush(at, cut, waker),
+            Next::Pull => self.pull(origin, waker),
+            Next::Push(at, batch) => self.push(at, batch, cut, waker),
+            Next::Resume(at) => self.resume(at, cut, waker),
+            Next::Flush(at) => self.flush(at, waker),
         }
     }
 
-    fn pull(&mut self, origin: Origin, cut: &AtomicUsize, waker: &Waker) -> Result<Outcome> {
-        if cut.load(SeqCst) > origin.first() {
-            self.next = Next::Flush(cut.load(SeqCst));
-            return Ok(Outcome::Again);
+    /// Leaves out the calls that nobody wants the outcome of (invariant 3).
+    fn skip(&mut self, origin: Origin, unwanted: usize) {
+        // The operator that answered `Done` may still owe rows on this lane, unless it answered here.
+        let first = self.over.max(unwanted - 1);
+        self.more.retain(|&at| at >= first);
+        self.flushing = self.flushing.map(|at| at.max(first));
+        match self.next {
+            Next::Push(at, _) if at < unwanted => self.unwind(),
+            Next::Resume(at) if at < first => self.unwind(),
+            Next::Push(..) | Next::Resume(_) | Next::Pull | Next::Flush(_) => {}
         }
-        self.account.relieve();
+        match self.next {
+            Next::Pull if origin.first() < unwanted => self.next = Next::Flush(first),
+            Next::Flush(at) if at < first => self.next = Next::Flush(first),
+            Next::Push(..) | Next::Resume(_) | Next::Pull | Next::Flush(_) => {}
+        }
+    }
+
+    fn pull(&mut self, origin: Origin, waker: &Waker) -> Result<Outcome> {
+        self.memory.account.relieve();
         let started = Instant::now();
         let (metrics, answer) = match origin {
             Origin::Source(at) => {
@@ -156,20 +262,14 @@ impl Lane {
                 Ok(Outcome::Wait(wait))
             }
             Pull::Done => {
+                self.is_source_done = true;
                 self.next = Next::Flush(origin.first());
                 Ok(Outcome::Again)
             }
         }
     }
 
-    fn push(
-        &mut self,
-        at: usize,
-        batch: Batch,
-        origin: Origin,
-        cut: &AtomicUsize,
-        waker: &Waker,
-    ) -> Result<Outcome> {
+    fn push(&mut self, at: usize, batch: Batch, cut: &AtomicUsize, waker: &Waker) -> Result<Outcome> {
         let started = Instant::now();
         let rows = batch.rows() as u64;
         if at == self.transforms.len() {
@@ -185,10 +285,10 @@ impl Lane {
         let answer = self.transforms[at].push(batch, &cx!(self, waker, metrics));
         note_time(metrics, started);
         let answer = answer.map_err(|e| complete(e, metrics, &self.query))?;
-        Ok(self.after_transform(at, answer, origin, cut))
+        Ok(self.after_transform(at, answer, cut))
     }
 
-    fn resume(&mut self, at: usize, origin: Origin, cut: &AtomicUsize, waker: &Waker) -> Result<Outcome> {
+    fn resume(&mut self, at: usize, cut: &AtomicUsize, waker: &Waker) -> Result<Outcome> {
         let started = Instant::now();
         if at == self.transforms.len() {
             let metrics = &self.metrics.sink;
@@ -201,7 +301,7 @@ impl Lane {
         let answer = self.transforms[at].resume(&cx!(self, waker, metrics));
         note_time(metrics, started);
         let answer = answer.map_err(|e| complete(e, metrics, &self.query))?;
-        Ok(self.after_transform(at, answer, origin, cut))
+        Ok(self.after_transform(at, answer, cut))
     }
 
     fn after_sink(&mut self, answer: Flow, cut: &AtomicUsize) -> Outcome {
@@ -220,7 +320,7 @@ impl Lane {
         Outcome::Again
     }
 
-    fn after_transform(&mut self, at: usize, answer: Output, _origin: Origin, cut: &AtomicUsize) -> Outcome {
+    fn after_transform(&mut self, at: usize, answer: Output, cut: &AtomicUsize) -> Outcome {
         match answer {
             Output::NeedInput => self.unwind(),
             Output::Emit(batch) => self.emit(at, batch),
@@ -244,13 +344,9 @@ impl Lane {
         Outcome::Again
     }
 
-    fn flush(&mut self, at: usize, cut: &AtomicUsize, waker: &Waker) -> Result<Outcome> {
+    fn flush(&mut self, at: usize, waker: &Waker) -> Result<Outcome> {
         if at >= self.transforms.len() {
             return Ok(Outcome::End);
-        }
-        if at < cut.load(SeqCst) {
-            self.next = Next::Flush(cut.load(SeqCst));
-            return Ok(Outcome::Again);
         }
         self.flushing = Some(at);
         let metrics = &self.metrics.transforms[at];
@@ -266,6 +362,7 @@ impl Lane {
                 self.emit(at, batch);
             }
             Output::Wait(wait) => {
+                metrics.waits.fetch_add(1, Relaxed);
                 self.next = Next::Flush(at);
                 return Ok(Outcome::Wait(wait));
             }
@@ -290,6 +387,8 @@ impl Lane {
     /// Operator `at` wants no more: nothing before it is called again.
     fn cut(&mut self, at: usize, cut: &AtomicUsize) {
         cut.fetch_max(at + 1, SeqCst);
+        self.has_cut = true;
+        self.over = self.over.max(at + 1);
         self.more.retain(|&upstream| upstream > at);
         if self.flushing.is_some_and(|flushing| flushing <= at) {
             self.flushing = Some(at + 1);
@@ -304,7 +403,10 @@ impl Lane {
         note_time(metrics, started);
         match answer.map_err(|e| complete(e, metrics, &self.query))? {
             Combine::Ready => Ok(Outcome::End),
-            Combine::Wait(wait) => Ok(Outcome::Wait(wait)),
+            Combine::Wait(wait) => {
+                metrics.waits.fetch_add(1, Relaxed);
+                Ok(Outcome::Wait(wait))
+            }
         }
     }
 

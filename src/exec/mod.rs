@@ -21,7 +21,11 @@ pub(crate) mod fault;
 mod lane;
 mod pipeline;
 mod query;
+mod victim;
 mod wait;
+
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 pub(crate) use contract::{
     Combine, Finish, Flow, Handoff, Need, OperatorTask, Output, Pull, Sink, Source, Transform,

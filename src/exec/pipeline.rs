@@ -7,19 +7,24 @@
 //!    This is the only place that waits for all lanes.
 //! 2. The sink's final tasks run on the pipeline's lanes, with their memory.
 //! 3. A lane that fails or panics fails the query; the others see it at their next step and end.
+//! 4. However a lane's task ends, even undone with its scheduler, its state is dropped first, then its hold on the
+//!    run, then its share in the query's life.
+//! 5. Nobody is woken while the barrier is locked: a wake may end tasks.
 
 use super::checked::{CheckedSink, CheckedSource, CheckedTransform};
-use super::contract::{Finish, OperatorTask};
+use super::contract::{Finish, Need, OperatorTask};
 use super::cx::{OpenCx, QueryCx};
 use super::erased::{SinkBox, SinkRun, SourceBox, TransformBox};
-use super::lane::{Lane, LaneMetrics, Origin, Outcome, complete};
-use super::query::QueryRun;
+use super::lane::{Lane, LaneMemory, LaneMetrics, LaneOperators, Origin, Outcome, complete};
+use super::query::{Alive, QueryRun};
+use super::victim::Victim;
 use super::wait::Wait;
 use crate::error::{Error, Result};
 use crate::mem::{Account, Knobs, Reservation};
 use crate::metrics::OperatorMetrics;
 use crate::sched::{Step, Task, TaskHandle};
 use parking_lot::Mutex;
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::Waker;
@@ -76,7 +81,7 @@ pub(super) struct PipelineRun {
     index: usize,
     stages: Vec<Origin>,
     sink: Box<dyn SinkRun>,
-    /// Operators upstream of this index are not wanted any more.
+    /// Operators before this index get no more input: the last of them answered `Done`.
     cut: AtomicUsize,
     barrier: Mutex<Barrier>,
 }
@@ -85,7 +90,7 @@ struct Barrier {
     milestone: Milestone,
     lanes: usize,
     arrived: usize,
-    handles: Vec<TaskHandle>,
+    handles: Arc<[TaskHandle]>,
     tasks: Vec<OperatorTask>,
     running_tasks: usize,
     is_finishing: bool,
@@ -112,8 +117,10 @@ enum Phase {
 
 /// A lane as the scheduler sees it.
 struct LaneTask {
-    run: Arc<PipelineRun>,
+    // In the order in which they go (invariant 4).
     state: Mutex<Option<LaneState>>,
+    run: Arc<PipelineRun>,
+    _alive: Alive,
 }
 
 struct LaneState {
@@ -129,20 +136,25 @@ impl PipelineRun {
         query: &Arc<QueryRun>,
         index: usize,
         spec: &PipelineSpec,
-        floor: Reservation,
+        mut floor: Reservation,
     ) -> Result<()> {
         let cx = &query.cx;
-        let lanes = spec.lanes(&cx.knobs);
+        let knobs = &cx.knobs;
+        let lanes = spec.lanes(knobs);
         let metrics = query.pipeline_metrics(index);
-        let open_cx = |metrics| OpenCx { query: cx, lanes, metrics };
-        let sink = spec.sink.0.open(&open_cx(&metrics.sink)).map_err(|e| complete(e, &metrics.sink, cx))?;
+        let mut open_cx = |metrics, need: Need| {
+            let floor = RefCell::new(floor.split(need.shared_bytes));
+            OpenCx { query: cx, lanes, metrics, floor }
+        };
+        let sink = spec.sink.0.open(&open_cx(&metrics.sink, spec.sink.0.need(knobs)));
+        let sink = sink.map_err(|e| complete(e, &metrics.sink, cx))?;
         let transforms = spec.transforms.iter().zip(&metrics.transforms);
         let transforms: Vec<_> = transforms
-            .map(|(t, m)| t.0.open(&open_cx(m)).map_err(|e| complete(e, m, cx)))
+            .map(|(t, m)| t.0.open(&open_cx(m, t.0.need(knobs))).map_err(|e| complete(e, m, cx)))
             .collect::<Result<_>>()?;
         let sources = spec.sources.iter().zip(&metrics.sources);
         let sources: Vec<_> = sources
-            .map(|(s, m)| s.0.open(&open_cx(m)).map_err(|e| complete(e, m, cx)))
+            .map(|(s, m)| s.0.open(&open_cx(m, s.0.need(knobs))).map_err(|e| complete(e, m, cx)))
             .collect::<Result<_>>()?;
 
         let drains = spec.transforms.iter().enumerate().filter(|(_, t)| t.0.has_drain());
@@ -151,7 +163,7 @@ impl PipelineRun {
             milestone: Milestone::Stage(0),
             lanes,
             arrived: 0,
-            handles: Vec::with_capacity(lanes),
+            handles: Arc::new([]),
             tasks: Vec::new(),
             running_tasks: 0,
             is_finishing: false,
@@ -165,16 +177,14 @@ impl PipelineRun {
             barrier: Mutex::new(barrier),
         });
 
-        let mut floor = floor;
-        let lane_bytes = spec.lane_bytes(&cx.knobs);
+        let operators_bytes = spec.lane_bytes(knobs) - LANE_HEAP_BYTES;
         let limit = cx.pool.limit_bytes();
         let quantum = (limit / (64 * lanes)).clamp(4 << 10, 256 << 10);
         let cache = (limit / (4 * lanes)).min(32 << 20);
         let mut states = Vec::with_capacity(lanes);
         for lane in 0..lanes {
-            let account = Account::from_reservation(floor.split(lane_bytes), quantum, cache);
-            // The lane's own heap is used from the start, outside slabs.
-            account.charge(LANE_HEAP_BYTES).map_err(Error::from)?;
+            let heap = floor.split(LANE_HEAP_BYTES);
+            let account = Account::from_reservation(floor.split(operators_bytes), quantum, cache);
             let lane_cx = |metrics| super::cx::LaneCx {
                 query: cx,
                 account: &account,
@@ -187,43 +197,66 @@ impl PipelineRun {
                 move |e| complete(e, &m, cx)
             };
             let sources = sources.iter().zip(&metrics.sources).map(|(s, m)| {
-                s.lane(&lane_cx(m)).map(|l| Box::new(CheckedSource::new(l)) as _).map_err(complete_with(m))
+                let cx = lane_cx(m);
+                s.lane(&cx).map(|l| CheckedSource::wrap(l, &cx)).map_err(complete_with(m))
             });
             let sources = sources.collect::<Result<Vec<_>>>()?;
             let transforms = transforms.iter().zip(&metrics.transforms).map(|(t, m)| {
-                t.lane(&lane_cx(m)).map(|l| Box::new(CheckedTransform::new(l)) as _).map_err(complete_with(m))
+                let cx = lane_cx(m);
+                t.lane(&cx).map(|l| CheckedTransform::wrap(l, &cx)).map_err(complete_with(m))
             });
             let transforms = transforms.collect::<Result<Vec<_>>>()?;
             let sink = run.sink.lane(&lane_cx(&metrics.sink)).map_err(complete_with(&metrics.sink))?;
-            let sink = Box::new(CheckedSink::new(sink));
-            let lane = Lane::new(sources, transforms, sink, lane, Arc::clone(cx), metrics.clone(), account);
+            let sink = CheckedSink::wrap(sink, &lane_cx(&metrics.sink));
+            let operators = LaneOperators { sources, transforms, sink };
+            let victim = Victim::register(&metrics.sink.name, &cx.pool, &account);
+            let memory = LaneMemory { victim, account, heap };
+            let lane = Lane::new(operators, lane, Arc::clone(cx), metrics.clone(), memory);
             states.push(LaneState { lane, phase: Phase::Stage(0), wait: None });
         }
         drop(floor);
 
-        query.tasks_spawned(lanes);
         // Held so that no lane reaches the barrier before all handles are in it.
         let mut barrier = run.barrier.lock();
-        for state in states {
-            let task = LaneTask { run: Arc::clone(&run), state: Mutex::new(Some(state)) };
-            let handle = query.group.spawn(Arc::new(task));
-            query.keep_handle(&handle);
-            barrier.handles.push(handle);
+        let mut links = Vec::with_capacity(lanes);
+        let handles = states.into_iter().map(|state| {
+            links.push(state.lane.victim_link());
+            let task = LaneTask {
+                state: Mutex::new(Some(state)),
+                run: Arc::clone(&run),
+                _alive: Alive::share(query),
+            };
+            query.group.spawn(Arc::new(task))
+        });
+        let handles: Arc<[TaskHandle]> = handles.collect();
+        barrier.handles = Arc::clone(&handles);
+        drop(barrier);
+        for (link, handle) in links.into_iter().zip(&*handles) {
+            link.set(handle);
         }
+        query.keep_handles(&handles);
         Ok(())
     }
 
-    /// A lane has ended its stage (or combined). Returns whether everybody has.
-    fn arrive(&self, next: Milestone) -> bool {
-        let mut barrier = self.barrier.lock();
-        barrier.arrived += 1;
-        if barrier.arrived < barrier.lanes {
-            return false;
+    /// A lane has ended its stage (or combined).
+    fn arrive(&self, next: Milestone) {
+        {
+            let mut barrier = self.barrier.lock();
+            barrier.arrived += 1;
+            if barrier.arrived < barrier.lanes {
+                return;
+            }
+            barrier.arrived = 0;
+            barrier.milestone = next;
         }
-        barrier.arrived = 0;
-        barrier.milestone = next;
-        wake_all(&barrier);
-        true
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
+        let handles = Arc::clone(&self.barrier.lock().handles);
+        for handle in &*handles {
+            handle.wake();
+        }
     }
 
     fn milestone(&self) -> Milestone {
@@ -254,10 +287,13 @@ impl PipelineRun {
         if let Some(task) = task {
             let outcome = task(&cx);
             super::lane::note_time(cx.metrics, started);
-            let mut barrier = self.barrier.lock();
-            barrier.running_tasks -= 1;
-            if barrier.running_tasks == 0 && barrier.tasks.is_empty() {
-                wake_all(&barrier);
+            let was_last = {
+                let mut barrier = self.barrier.lock();
+                barrier.running_tasks -= 1;
+                barrier.running_tasks == 0 && barrier.tasks.is_empty()
+            };
+            if was_last {
+                self.wake_all();
             }
             outcome.map_err(|e| complete(e, cx.metrics, cx.query))?;
             return Ok(Helped::Did);
@@ -265,23 +301,26 @@ impl PipelineRun {
         let outcome = self.sink.finish(&cx);
         super::lane::note_time(cx.metrics, started);
         let outcome = outcome.map_err(|e| complete(e, cx.metrics, cx.query))?;
-        let mut barrier = self.barrier.lock();
-        barrier.is_finishing = false;
-        match outcome {
-            Finish::Ready => {
-                barrier.milestone = Milestone::Over;
-                wake_all(&barrier);
-                drop(barrier);
-                QueryRun::pipeline_finished(&self.query, self.index);
-                Ok(Helped::Over)
+        let helped = {
+            let mut barrier = self.barrier.lock();
+            barrier.is_finishing = false;
+            match outcome {
+                Finish::Ready => {
+                    barrier.milestone = Milestone::Over;
+                    Helped::Over
+                }
+                Finish::Tasks(tasks) => {
+                    barrier.tasks = tasks;
+                    Helped::Did
+                }
+                Finish::Wait(wait) => return Ok(Helped::Wait(wait)),
             }
-            Finish::Tasks(tasks) => {
-                barrier.tasks = tasks;
-                wake_all(&barrier);
-                Ok(Helped::Did)
-            }
-            Finish::Wait(wait) => Ok(Helped::Wait(wait)),
+        };
+        self.wake_all();
+        if matches!(helped, Helped::Over) {
+            QueryRun::pipeline_finished(&self.query, self.index);
         }
+        Ok(helped)
     }
 }
 
@@ -293,12 +332,6 @@ enum Helped {
     Over,
 }
 
-fn wake_all(barrier: &Barrier) {
-    for handle in &barrier.handles {
-        handle.wake();
-    }
-}
-
 impl LaneTask {
     /// Steps until the slice is over, the lane waits, or it has ended.
     fn advance(&self, state: &mut LaneState, waker: &Waker) -> Result<Step> {
@@ -307,19 +340,34 @@ impl LaneTask {
         state.wait = None;
         loop {
             run.query.cx.check()?;
+            if state.lane.is_asked() {
+                let origin = match state.phase {
+                    Phase::Stage(stage) | Phase::Arrived(stage) => Some(run.stages[stage]),
+                    // The operators have been merged, or are being merged; only the lane's own slabs are left.
+                    Phase::Combining | Phase::Finishing => None,
+                };
+                state.lane.give_back(origin, waker)?;
+            }
             match state.phase {
-                Phase::Stage(stage) => match state.lane.step(run.stages[stage], &run.cut, waker)? {
-                    Outcome::Again => {}
-                    Outcome::Wait(wait) => {
-                        state.wait = Some(wait);
-                        return Ok(Step::Parked);
+                Phase::Stage(stage) => {
+                    let outcome = state.lane.step(run.stages[stage], &run.cut, waker)?;
+                    if state.lane.take_has_cut() {
+                        // Some lane may wait for a read that nobody wants any more.
+                        run.wake_all();
                     }
-                    Outcome::End if stage + 1 == run.stages.len() => state.phase = Phase::Combining,
-                    Outcome::End => {
-                        state.phase = Phase::Arrived(stage);
-                        run.arrive(Milestone::Stage(stage + 1));
+                    match outcome {
+                        Outcome::Again => {}
+                        Outcome::Wait(wait) => {
+                            state.wait = Some(wait);
+                            return Ok(Step::Parked);
+                        }
+                        Outcome::End if stage + 1 == run.stages.len() => state.phase = Phase::Combining,
+                        Outcome::End => {
+                            state.phase = Phase::Arrived(stage);
+                            run.arrive(Milestone::Stage(stage + 1));
+                        }
                     }
-                },
+                }
                 Phase::Arrived(stage) => {
                     if run.milestone() != Milestone::Stage(stage + 1) {
                         return Ok(Step::Parked);
@@ -370,18 +418,14 @@ impl Task for LaneTask {
             }
         };
         if step == Step::Done {
-            // The lane's memory goes before the query learns that the lane is over.
+            // Here, so that a panic in a drop is a panic of this task.
             *guard = None;
-            drop(guard);
-            QueryRun::task_over(&self.run.query);
         }
         step
     }
 
     fn panicked(&self, message: String) {
         self.run.query.fail(Error::internal(format!("a worker panicked: {message}")));
-        *self.state.lock() = None;
-        QueryRun::task_over(&self.run.query);
     }
 }
 

@@ -3,21 +3,25 @@
 //! Owns: [`QuerySpec`], [`QueryRun`], admission of a query's floors.
 //!
 //! Invariants:
-//! 1. Floors of all pipelines are granted before the first one starts, so none can fail to start for memory.
-//! 2. `on_end` is called exactly once, after the last lane has let go of its memory.
-//! 3. A query that fails or is cancelled wakes all its parked lanes, so that they end.
+//! 1. Floors of all pipelines are granted together before the first one starts, so none can fail to start for memory,
+//!    and two queries never wait for each other's floors. A query whose floors are taken by others waits its turn.
+//! 2. `on_end` is called exactly once, after the last task has let go of its memory. Each task holds a share in the
+//!    query's life ([`Alive`]), so this is true also of tasks that are dropped undone with their scheduler.
+//! 3. A query that fails or is cancelled wakes all its parked tasks, so that they end.
+//! 4. A query ends well only if all its pipelines have finished.
 
 use super::cx::QueryCx;
 use super::lane::LaneMetrics;
 use super::pipeline::{PipelineRun, PipelineSpec, lane_metrics};
 use crate::error::{Error, MemoryError, Result};
-use crate::mem::{Knobs, Pool, Reservation, fit_knobs};
+use crate::mem::{Knobs, MemoryTicket, Pool, Reservation, fit_knobs};
 use crate::metrics::OperatorMetrics;
 use crate::sched::{Group, Step, Task, TaskHandle};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
+use std::time::Instant;
 
 /// Pipelines of a query; dependencies point to earlier indices.
 pub(crate) struct QuerySpec {
@@ -26,8 +30,8 @@ pub(crate) struct QuerySpec {
 }
 
 impl QuerySpec {
-    /// Settles the knobs: the largest under which all floors fit, and at most half of the budget is irrevocable
-    /// when that is possible at all.
+    /// Settles the knobs: the largest under which all floors fit, and at most five eighths of the budget are
+    /// irrevocable when that is possible at all.
     ///
     /// # Errors
     /// `BudgetTooSmall` if even the smallest floors do not fit the pool.
@@ -52,8 +56,10 @@ pub(crate) struct QueryRun {
     pub(super) cx: Arc<QueryCx>,
     pub(super) group: Group,
     pipelines: Vec<Pipeline>,
-    /// Tasks that have not ended; the last one ends the query.
-    live_tasks: AtomicUsize,
+    /// Pipelines that have not finished.
+    unfinished: AtomicUsize,
+    /// Shares in the query's life; whoever drops the last one ends it.
+    shares: AtomicUsize,
     handles: Mutex<Vec<TaskHandle>>,
     on_end: Mutex<Option<OnEnd>>,
 }
@@ -65,61 +71,112 @@ struct Pipeline {
     metrics: LaneMetrics,
     /// Dependencies that have not finished.
     blocked_by: AtomicUsize,
+    floor_bytes: usize,
     floor: Mutex<Option<Reservation>>,
+}
+
+/// A share in the life of a query. Its task drops it after everything else.
+pub(super) struct Alive(Arc<QueryRun>);
+
+impl Alive {
+    /// One more share; the caller holds one, so the query cannot end meanwhile.
+    pub(super) fn share(query: &Arc<QueryRun>) -> Self {
+        query.shares.fetch_add(1, SeqCst);
+        Self(Arc::clone(query))
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        if self.0.shares.fetch_sub(1, SeqCst) == 1 {
+            self.0.end();
+        }
+    }
+}
+
+/// Waits for the floors of a query that did not fit when it came.
+struct AdmitTask {
+    ticket: Mutex<Option<MemoryTicket>>,
+    alive: Alive,
 }
 
 /// Opens a pipeline on a worker.
 struct StartTask {
-    query: Arc<QueryRun>,
     pipeline: usize,
+    alive: Alive,
 }
 
 impl QueryRun {
-    /// Grants the floors and starts what depends on nothing.
+    /// Starts what depends on nothing once the floors are granted: at once, or when its turn has come if other
+    /// queries hold the memory. Does not block. `on_end` is called from a worker, or from whoever drops the scheduler.
     ///
     /// # Errors
-    /// A memory error if the floors are not to be had now.
+    /// `BudgetTooSmall` if the floors are more than the pool may ever hold; then `on_end` is not called.
     pub(crate) fn start(
         spec: QuerySpec,
         cx: Arc<QueryCx>,
         group: Group,
         on_end: impl FnOnce(Result<()>) + Send + 'static,
     ) -> Result<Arc<Self>> {
-        let mut pipelines = Vec::with_capacity(spec.pipelines.len());
-        for spec in spec.pipelines {
-            let mut floor = Reservation::empty(&cx.pool);
-            floor.try_grow(spec.floor_bytes(&cx.knobs)).map_err(|denied| {
-                Error::memory(MemoryError::Exceeded {
-                    required_bytes: denied.bytes,
-                    limit_bytes: cx.pool.limit_bytes(),
-                    operator: "starting the query".to_owned(),
-                    top_consumers: cx.pool.top_consumers(3),
-                })
-            })?;
-            pipelines.push(Pipeline {
-                metrics: lane_metrics(&spec),
-                blocked_by: AtomicUsize::new(spec.depends_on.len()),
-                floor: Mutex::new(Some(floor)),
-                depends_on: spec.depends_on.clone(),
-                spec: Mutex::new(Some(spec)),
-            });
+        let pipelines = spec.pipelines.into_iter().map(|spec| Pipeline {
+            metrics: lane_metrics(&spec),
+            blocked_by: AtomicUsize::new(spec.depends_on.len()),
+            floor_bytes: spec.floor_bytes(&cx.knobs),
+            floor: Mutex::new(None),
+            depends_on: spec.depends_on.clone(),
+            spec: Mutex::new(Some(spec)),
+        });
+        let pipelines: Vec<Pipeline> = pipelines.collect();
+        let required_bytes = pipelines.iter().map(|p| p.floor_bytes).sum();
+        let limit_bytes = cx.pool.limit_bytes();
+        if required_bytes > limit_bytes {
+            let operator = "starting the query".to_owned();
+            return Err(Error::memory(MemoryError::BudgetTooSmall { required_bytes, limit_bytes, operator }));
         }
         let run = Arc::new(Self {
             cx,
             group,
+            unfinished: AtomicUsize::new(pipelines.len()),
             pipelines,
-            // One for this call, so that nothing ends before everything has started.
-            live_tasks: AtomicUsize::new(1),
+            shares: AtomicUsize::new(0),
             handles: Mutex::new(Vec::new()),
             on_end: Mutex::new(Some(Box::new(on_end))),
         });
+        // Nothing ends before everything has started.
+        let alive = Alive::share(&run);
+        let mut floors = Reservation::empty(&run.cx.pool);
+        match floors.try_grow(required_bytes) {
+            Ok(()) => Self::admitted(&run, floors),
+            Err(_) => Self::queue(&run, required_bytes),
+        }
+        drop(alive);
+        Ok(run)
+    }
+
+    /// Takes a place among those who wait for memory. The place is taken here, so that queries start in order.
+    fn queue(run: &Arc<Self>, required_bytes: usize) {
+        let task = Arc::new(AdmitTask { ticket: Mutex::new(None), alive: Alive::share(run) });
+        let handle = run.group.spawn(Arc::clone(&task) as _);
+        match MemoryTicket::new(&run.cx.pool, required_bytes, &handle.waker()) {
+            Ok(ticket) => *task.ticket.lock() = Some(ticket),
+            Err(denied) => run.fail(denied.into()),
+        }
+        // The task may have looked for the ticket in vain.
+        handle.wake();
+        run.keep_handles(&[handle]);
+        run.cx.pool.request_reclaim(required_bytes, None);
+    }
+
+    /// Deals out the floors and starts what depends on nothing.
+    fn admitted(run: &Arc<Self>, mut floors: Reservation) {
+        for pipeline in &run.pipelines {
+            *pipeline.floor.lock() = Some(floors.split(pipeline.floor_bytes));
+        }
         for (index, pipeline) in run.pipelines.iter().enumerate() {
             if pipeline.depends_on.is_empty() {
-                Self::spawn_start(&run, index);
+                Self::spawn_start(run, index);
             }
         }
-        Self::task_over(&run);
-        Ok(run)
     }
 
     /// A handle that cancels the query and does not keep it.
@@ -131,8 +188,23 @@ impl QueryRun {
     pub(crate) fn fail(&self, error: Error) {
         self.cx.fail(error);
         self.group.expedite();
-        for handle in self.handles.lock().iter() {
+        // Not under the lock: a wake may end tasks, and with the last one the query.
+        let handles = self.handles.lock().clone();
+        for handle in &handles {
             handle.wake();
+        }
+    }
+
+    /// When the query's time is over. A lane that is parked does not look at the clock: whoever waits for the query's
+    /// rows calls [`expire`](Self::expire) then.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.cx.deadline()
+    }
+
+    /// Fails the query if its time is over.
+    pub(crate) fn expire(&self) {
+        if let Err(error) = self.cx.check() {
+            self.fail(error);
         }
     }
 
@@ -154,25 +226,23 @@ impl QueryRun {
         self.pipelines[index].metrics.clone()
     }
 
-    pub(super) fn keep_handle(&self, handle: &TaskHandle) {
-        let mut handles = self.handles.lock();
-        handles.push(handle.clone());
+    /// Wakes `handles` when the query fails.
+    pub(super) fn keep_handles(&self, handles: &[TaskHandle]) {
+        self.handles.lock().extend_from_slice(handles);
         if self.cx.is_stopped() {
-            handle.wake();
+            for handle in handles {
+                handle.wake();
+            }
         }
     }
 
-    pub(super) fn tasks_spawned(&self, count: usize) {
-        self.live_tasks.fetch_add(count, SeqCst);
-    }
-
     fn spawn_start(run: &Arc<Self>, pipeline: usize) {
-        run.tasks_spawned(1);
-        run.group.spawn(Arc::new(StartTask { query: Arc::clone(run), pipeline }));
+        run.group.spawn(Arc::new(StartTask { pipeline, alive: Alive::share(run) }));
     }
 
     /// Starts what only waited for `finished`.
     pub(super) fn pipeline_finished(run: &Arc<Self>, finished: usize) {
+        run.unfinished.fetch_sub(1, SeqCst);
         for (index, pipeline) in run.pipelines.iter().enumerate() {
             let edges = pipeline.depends_on.iter().filter(|&&d| d == finished).count();
             if edges > 0 && pipeline.blocked_by.fetch_sub(edges, SeqCst) == edges {
@@ -181,40 +251,66 @@ impl QueryRun {
         }
     }
 
-    pub(super) fn task_over(run: &Arc<Self>) {
-        if run.live_tasks.fetch_sub(1, SeqCst) != 1 {
-            return;
+    /// Every task is over: lets go of what has not started, and reports.
+    fn end(&self) {
+        let handles = std::mem::take(&mut *self.handles.lock());
+        drop(handles);
+        for pipeline in &self.pipelines {
+            let unstarted = (pipeline.spec.lock().take(), pipeline.floor.lock().take());
+            drop(unstarted);
         }
-        run.handles.lock().clear();
-        for pipeline in &run.pipelines {
-            pipeline.floor.lock().take();
-            pipeline.spec.lock().take();
-        }
-        let on_end = run.on_end.lock().take();
+        let outcome = match self.cx.error() {
+            Some(error) => Err(error),
+            None if self.unfinished.load(SeqCst) == 0 => Ok(()),
+            // The scheduler was dropped with tasks undone.
+            None => Err(Error::Cancelled),
+        };
+        let on_end = self.on_end.lock().take();
         if let Some(on_end) = on_end {
-            on_end(run.cx.error().map_or(Ok(()), Err));
+            on_end(outcome);
         }
+    }
+}
+
+impl Task for AdmitTask {
+    fn run(&self, _worker: usize, _waker: &Waker) -> Step {
+        let query = &self.alive.0;
+        let mut ticket = self.ticket.lock();
+        if query.cx.check().is_err() {
+            *ticket = None;
+            return Step::Done;
+        }
+        match ticket.as_ref().and_then(MemoryTicket::take) {
+            Some(floors) => {
+                QueryRun::admitted(query, floors);
+                Step::Done
+            }
+            None => Step::Parked,
+        }
+    }
+
+    fn panicked(&self, message: String) {
+        self.alive.0.fail(Error::internal(format!("a worker panicked: {message}")));
     }
 }
 
 impl Task for StartTask {
     fn run(&self, _worker: usize, _waker: &Waker) -> Step {
-        let pipeline = &self.query.pipelines[self.pipeline];
+        let query = &self.alive.0;
+        let pipeline = &query.pipelines[self.pipeline];
         let parts = pipeline.floor.lock().take().zip(pipeline.spec.lock().take());
         let started = match parts {
-            _ if self.query.cx.is_stopped() => Ok(()),
-            Some((floor, spec)) => PipelineRun::start(&self.query, self.pipeline, &spec, floor),
+            _ if query.cx.is_stopped() => Ok(()),
+            Some((floor, spec)) => PipelineRun::start(query, self.pipeline, &spec, floor),
             None => Err(Error::internal("a pipeline was started twice")),
         };
         if let Err(error) = started {
-            self.query.fail(error);
+            query.fail(error);
         }
-        QueryRun::task_over(&self.query);
         Step::Done
     }
 
     fn panicked(&self, message: String) {
-        self.query.fail(Error::internal(format!("a worker panicked: {message}")));
-        QueryRun::task_over(&self.query);
+        self.alive.0.fail(Error::internal(format!("a worker panicked: {message}")));
     }
 }

@@ -5,14 +5,17 @@
 //! Invariants:
 //! 1. `reserved = used + slack` at rest, and all of `reserved` is granted by the pool: bytes are charged before they
 //!    are used, never after.
-//! 2. While the account is open `reserved ≥ floor`: what the floor promises cannot be taken by anybody else.
+//! 2. While the account is open `reserved ≥ floor`: what the floor promises cannot be taken by anybody else, and a
+//!    charge within it succeeds whatever other threads give back meanwhile. Hence the order in `give_back`: bytes are
+//!    first claimed from `reserved`, which protects the floor, and only then taken from the slack.
 //! 3. The hot path (a charge within the slack, a slab from the cache) touches no memory shared with other accounts.
 //! 4. Slabs may outlive the account's handle and be dropped on any thread; the last one returns the last byte.
 
 use super::pool::{Denied, Pool};
+use super::reclaim::ConsumerId;
 use super::reservation::Reservation;
 use super::slab::{Slab, SlabCache, size_class_bytes};
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering::SeqCst};
+use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use memmap2::MmapMut;
 
 /// The memory of one lane or breaker. Its slabs keep it charged after the handle is gone.
@@ -30,6 +33,8 @@ pub(super) struct AccountShared {
     slack_bytes: AtomicUsize,
     is_closed: AtomicBool,
     seen_pressure: AtomicUsize,
+    /// The consumer on whose behalf the account asks others to give back; 0 if it has none.
+    asker: AtomicU64,
     cache: SlabCache,
 }
 
@@ -54,6 +59,7 @@ impl Account {
         let shared = Arc::new(AccountShared {
             is_closed: AtomicBool::new(false),
             seen_pressure: AtomicUsize::new(pool.pressure()),
+            asker: AtomicU64::new(0),
             pool,
             floor_bytes,
             quantum_bytes,
@@ -64,7 +70,7 @@ impl Account {
         Self { shared }
     }
 
-    /// A slab of at least `bytes`, content unspecified. On refusal the account's own cache has been emptied first.
+    /// A slab of at least `bytes`, content unspecified. On refusal the same was done as by [`charge`](Self::charge).
     pub(crate) fn alloc(&self, bytes: usize) -> Result<Slab, Denied> {
         if let Some(mapping) = self.shared.cache.pop(bytes) {
             return Ok(Slab::recycled(mapping, &self.shared));
@@ -77,12 +83,29 @@ impl Account {
         })
     }
 
-    /// Charges bytes that live outside slabs. On refusal the account's own cache has been emptied first.
+    /// Charges bytes that live outside slabs. On refusal the account's own cache has been emptied first, and another
+    /// holder has been asked to give back; the refusal does not wait for it.
     pub(crate) fn charge(&self, bytes: usize) -> Result<(), Denied> {
-        self.shared.charge(bytes).or_else(|_| {
-            self.shared.uncache();
-            self.shared.charge(bytes)
+        let Err(_) = self.shared.charge(bytes) else { return Ok(()) };
+        self.shared.uncache();
+        self.shared.charge(bytes).inspect_err(|denied| {
+            let asker = match self.shared.asker.load(Relaxed) {
+                0 => None,
+                id => Some(ConsumerId(id)),
+            };
+            self.shared.pool.request_reclaim(denied.bytes, asker);
         })
+    }
+
+    /// From now on `asker` is not asked to give back what this account wants.
+    pub(crate) fn ask_as(&self, asker: ConsumerId) {
+        self.shared.asker.store(asker.0, Relaxed);
+    }
+
+    /// The account's figures for others to read. A view keeps its bytes granted, so it must go before the account
+    /// counts as closed.
+    pub(crate) fn view(&self) -> AccountView {
+        AccountView { shared: Arc::clone(&self.shared) }
     }
 
     /// Returns bytes charged with [`charge`](Self::charge).
@@ -102,16 +125,19 @@ impl Account {
         self.shared.slack_bytes.load(SeqCst) + self.shared.cache.bytes()
     }
 
-    /// Gives back cached slabs and slack above the floor.
-    pub(crate) fn trim(&self) {
+    /// Gives back cached slabs and slack above the floor; returns about how many bytes that was.
+    pub(crate) fn trim(&self) -> usize {
+        let before = self.shared.reserved_bytes.load(SeqCst);
         self.shared.uncache();
         self.shared.give_back(0);
+        before.saturating_sub(self.shared.reserved_bytes.load(SeqCst))
     }
 
     /// Trims if anybody's request has been refused since the last call. Cheap; meant for morsel boundaries.
     pub(crate) fn relieve(&self) {
         let pressure = self.shared.pool.pressure();
-        if self.shared.seen_pressure.swap(pressure, SeqCst) != pressure {
+        if self.shared.seen_pressure.load(Relaxed) != pressure {
+            self.shared.seen_pressure.store(pressure, Relaxed);
             self.trim();
         }
     }
@@ -125,7 +151,28 @@ impl Account {
 impl Drop for Account {
     fn drop(&mut self) {
         self.shared.is_closed.store(true, SeqCst);
+        // Every release is a read-modify-write of the slack: one that comes later sees that the account is closed,
+        // one that came before is given back here.
+        self.shared.slack_bytes.fetch_add(0, SeqCst);
         self.trim();
+    }
+}
+
+/// What an account holds, seen from outside.
+#[derive(Debug)]
+pub(crate) struct AccountView {
+    pub(super) shared: Arc<AccountShared>,
+}
+
+impl AccountView {
+    /// Bytes granted to the account, used or not.
+    pub(crate) fn reserved_bytes(&self) -> usize {
+        self.shared.reserved_bytes.load(SeqCst)
+    }
+
+    /// Bytes granted above the floor: the most it could give back.
+    pub(crate) fn above_floor_bytes(&self) -> usize {
+        self.reserved_bytes().saturating_sub(self.shared.floor_bytes)
     }
 }
 
@@ -148,7 +195,7 @@ impl AccountShared {
         }
     }
 
-    fn release(&self, bytes: usize) {
+    pub(super) fn release(&self, bytes: usize) {
         let slack = self.slack_bytes.fetch_add(bytes, SeqCst) + bytes;
         if self.is_closed.load(SeqCst) {
             self.give_back(0);
@@ -159,20 +206,24 @@ impl AccountShared {
 
     /// Returns slack above `keep_bytes` to the pool, but never the floor of an open account.
     fn give_back(&self, keep_bytes: usize) {
-        let slack = self.slack_bytes.load(SeqCst);
-        let floor = if self.is_closed.load(SeqCst) { 0 } else { self.floor_bytes };
-        let spare = slack.saturating_sub(keep_bytes);
-        let give = spare.min(self.reserved_bytes.load(SeqCst).saturating_sub(floor));
-        if give == 0 || self.slack_bytes.compare_exchange(slack, slack - give, SeqCst, SeqCst).is_err() {
-            // Whoever moved the slack meanwhile gives back in turn.
-            return;
-        }
-        let lowered = self.reserved_bytes.fetch_update(SeqCst, SeqCst, |reserved| {
-            reserved.checked_sub(give).filter(|&rest| rest >= floor)
-        });
-        match lowered {
-            Ok(_) => self.pool.shrink(give),
-            Err(_) => _ = self.slack_bytes.fetch_add(give, SeqCst),
+        loop {
+            let (floor, keep) =
+                if self.is_closed.load(SeqCst) { (0, 0) } else { (self.floor_bytes, keep_bytes) };
+            let spare = self.slack_bytes.load(SeqCst).saturating_sub(keep);
+            let part = |reserved: usize| spare.min(reserved.saturating_sub(floor));
+            let claimed = self.reserved_bytes.fetch_update(SeqCst, SeqCst, |reserved| match part(reserved) {
+                0 => None,
+                give => Some(reserved - give),
+            });
+            // Nothing above the floor, or somebody else has claimed it and tries again should that fail.
+            let Ok(give) = claimed.map(part) else { return };
+            let taken = self.slack_bytes.fetch_update(SeqCst, SeqCst, |slack| slack.checked_sub(give));
+            if taken.is_ok() {
+                self.pool.shrink(give);
+                return;
+            }
+            // Charged meanwhile.
+            self.reserved_bytes.fetch_add(give, SeqCst);
         }
     }
 

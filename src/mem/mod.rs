@@ -20,12 +20,17 @@ mod reservation;
 mod slab;
 mod ticket;
 
-pub(crate) use account::Account;
+#[cfg(all(test, loom))]
+mod loom_tests;
+#[cfg(all(test, not(loom)))]
+mod random_tests;
+
+pub(crate) use account::{Account, AccountView};
 pub(crate) use plan::{Knobs, LaneNeed, fit_knobs};
 pub(crate) use pool::Denied;
 pub use pool::Pool;
 pub use reclaim::MemoryConsumer;
-pub(crate) use reclaim::Registration;
+pub(crate) use reclaim::{ConsumerId, Registration};
 pub use reservation::Reservation;
 pub(crate) use slab::{Slab, size_class_bytes};
 pub(crate) use ticket::MemoryTicket;

@@ -4,7 +4,7 @@
 
 use super::reclaim::Registry;
 use super::ticket::Queue;
-use crate::sync::{Arc, AtomicUsize, Ordering::SeqCst};
+use crate::sync::{Arc, AtomicUsize, Ordering::SeqCst, fence};
 
 /// A grant was refused: some pool on the way to the root has not that many bytes left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,11 +94,19 @@ impl Pool {
     ///
     /// Refused also while a ticket waits (room invariant 5).
     pub(crate) fn try_grow(&self, bytes: usize) -> Result<(), Denied> {
-        if self.node.root.queue.is_waited() || !self.add(bytes) {
-            self.node.root.pressure.fetch_add(1, SeqCst);
-            return Err(Denied { bytes });
+        let queue = &self.node.root.queue;
+        let is_waited = queue.is_waited();
+        if !is_waited && self.add(bytes) {
+            return Ok(());
         }
-        Ok(())
+        self.node.root.pressure.fetch_add(1, SeqCst);
+        if !is_waited {
+            // A refusal further up leaves bytes in the pools below for a moment. A ticket that met them has been
+            // refused for their sake, and nobody else would try it again.
+            fence(SeqCst);
+            queue.serve();
+        }
+        Err(Denied { bytes })
     }
 
     /// As `try_grow`, but not queued behind tickets. Only for handing freed bytes to the oldest ticket.
@@ -124,6 +132,8 @@ impl Pool {
             return;
         }
         self.subtract(bytes);
+        // With the fence in `MemoryTicket::new`: either the ticket meets the freed bytes, or this sees the ticket.
+        fence(SeqCst);
         self.node.root.queue.serve();
     }
 
@@ -142,6 +152,24 @@ impl Pool {
 
     pub(super) fn root(&self) -> &Arc<Root> {
         &self.node.root
+    }
+
+    /// The pool, from here to the root, that refuses `bytes` now; the root if none does.
+    pub(super) fn tightest(&self, bytes: usize) -> &Self {
+        let own = self.node.limit_bytes.load(SeqCst).saturating_sub(self.granted_bytes());
+        match &self.node.parent {
+            Some(parent) if own >= bytes => parent.tightest(bytes),
+            Some(_) | None => self,
+        }
+    }
+
+    /// Whether bytes of this pool count in `other` too.
+    pub(super) fn is_within(&self, other: &Self) -> bool {
+        self.is_same(other) || self.node.parent.as_ref().is_some_and(|parent| parent.is_within(other))
+    }
+
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.node, &other.node)
     }
 }
 

@@ -22,7 +22,8 @@ const HUGE_BYTES: usize = 2 << 20;
 pub(crate) fn size_class_bytes(bytes: usize) -> usize {
     match class_of(bytes) {
         Some(class) => CLASS_PAGES[class] * PAGE_BYTES,
-        None => bytes.next_multiple_of(64 * 1024),
+        // Nobody is ever granted the largest number, so a size that cannot be rounded is refused, not wrapped.
+        None => bytes.checked_next_multiple_of(64 * 1024).unwrap_or(usize::MAX),
     }
 }
 
@@ -155,5 +156,6 @@ mod tests {
             );
         }
         assert_eq!(size_class_bytes(10_000_000), 10_027_008);
+        assert_eq!(size_class_bytes(usize::MAX - 5), usize::MAX);
     }
 }

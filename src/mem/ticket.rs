@@ -6,13 +6,14 @@
 //! 1. A queued ticket is served by whoever frees bytes: the bytes are granted *to the ticket* before its waker is
 //!    called, so nobody can take them in between.
 //! 2. No lost waiter: a ticket raises `waiting` before it tries once more; `shrink` lowers `granted` before it reads
-//!    `waiting`. Both are sequentially consistent, so either the try sees the freed bytes or the freeing thread
-//!    sees the ticket.
+//!    `waiting`. A fence stands between the two on both sides, so either the try sees the freed bytes or the freeing
+//!    thread sees the ticket. A refused grant that is rolled back counts as freed.
 //! 3. Strictly first in, first out: only the oldest ticket is ever served.
+//! 4. A ticket can be served: more than its pool may ever hold is refused at once.
 
-use super::pool::Pool;
+use super::pool::{Denied, Pool};
 use super::reservation::Reservation;
-use crate::sync::{Arc, AtomicUsize, Mutex, Ordering::SeqCst};
+use crate::sync::{Arc, AtomicUsize, Mutex, Ordering::SeqCst, fence};
 use std::collections::VecDeque;
 use std::task::Waker;
 
@@ -43,8 +44,15 @@ pub(crate) struct MemoryTicket {
 }
 
 impl MemoryTicket {
-    /// Queues for `bytes` of `pool`; `waker` is called once they are granted to this ticket.
-    pub(crate) fn new(pool: &Pool, bytes: usize, waker: &Waker) -> Self {
+    /// Queues for `bytes` of `pool`; `waker` is called once they are granted to this ticket, perhaps before this
+    /// returns.
+    ///
+    /// # Errors
+    /// [`Denied`] if the pool may never hold that many: such a ticket would wait for ever, and all behind it too.
+    pub(crate) fn new(pool: &Pool, bytes: usize, waker: &Waker) -> Result<Self, Denied> {
+        if bytes > pool.limit_bytes() {
+            return Err(Denied { bytes });
+        }
         let state = Mutex::new(WaiterState::Waiting(waker.clone()));
         let waiter = Arc::new(Waiter { pool: pool.clone(), bytes, state });
         let queue = &pool.root().queue;
@@ -53,8 +61,11 @@ impl MemoryTicket {
             tickets.push_back(Arc::clone(&waiter));
             queue.waiting.store(tickets.len(), SeqCst);
         }
+        // Whoever keeps free slabs and slack gives them back at its next morsel boundary.
+        pool.root().pressure.fetch_add(1, SeqCst);
+        fence(SeqCst);
         queue.serve();
-        Self { waiter }
+        Ok(Self { waiter })
     }
 
     /// The bytes, once granted; `None` while the ticket waits.
@@ -137,8 +148,8 @@ mod tests {
         held.try_grow(100).expect("fits");
         let counter = std::sync::Arc::new(Counter(Count::new(0)));
         let waker = Waker::from(std::sync::Arc::clone(&counter));
-        let first = MemoryTicket::new(&pool, 60, &waker);
-        let second = MemoryTicket::new(&pool, 10, &waker);
+        let first = MemoryTicket::new(&pool, 60, &waker).expect("possible");
+        let second = MemoryTicket::new(&pool, 10, &waker).expect("possible");
         held.shrink(30);
         assert!(first.take().is_none() && second.take().is_none());
         assert!(pool.try_grow(1).is_err(), "a newcomer must not overtake");
@@ -155,10 +166,18 @@ mod tests {
         let pool = Pool::new("p", 100);
         let mut held = Reservation::empty(&pool);
         held.try_grow(90).expect("fits");
-        let first = MemoryTicket::new(&pool, 60, Waker::noop());
-        let second = MemoryTicket::new(&pool, 10, Waker::noop());
+        let first = MemoryTicket::new(&pool, 60, Waker::noop()).expect("possible");
+        let second = MemoryTicket::new(&pool, 10, Waker::noop()).expect("possible");
         assert!(second.take().is_none());
         drop(first);
         assert!(second.take().is_some());
+    }
+
+    #[test]
+    fn a_ticket_that_could_never_be_served_is_refused_at_once() {
+        let pool = Pool::new("engine", 100).child("query", 50);
+        assert_eq!(MemoryTicket::new(&pool, 51, Waker::noop()).err(), Some(Denied { bytes: 51 }));
+        assert!(pool.try_grow(50).is_ok(), "nobody waits");
+        pool.shrink(50);
     }
 }
