@@ -7,12 +7,16 @@ mod error;
 mod exec;
 mod expr;
 mod functions;
+mod io;
 mod logical;
 mod mem;
 mod metrics;
+mod optimizer;
+mod parquet;
 mod scan;
 mod sched;
 mod spill;
+mod sql;
 mod sync;
 
 pub use error::{Error, Result};

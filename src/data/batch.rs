@@ -22,6 +22,11 @@ impl Selection {
         &self.indices
     }
 
+    /// The positions, taken out.
+    pub(crate) fn into_indices(self) -> Buf<u32> {
+        self.indices
+    }
+
     /// Number of rows alive.
     pub(crate) fn len(&self) -> usize {
         self.indices.len()

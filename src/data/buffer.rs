@@ -72,6 +72,13 @@ impl<T: Plain> Buf<T> {
         Some(BufMut { capacity: slab.len() / size_of::<T>(), len: 0, slab: Some(slab), marker: PhantomData })
     }
 
+    /// The first `len` values of another type in the same bytes; `None` if they are not aligned or not that many.
+    pub(crate) fn cast<U: Plain>(&self, len: usize) -> Option<Buf<U>> {
+        let start = self.start.cast::<U>();
+        let fits = len.checked_mul(size_of::<U>()).is_some_and(|bytes| bytes <= self.as_bytes().len());
+        (fits && start.is_aligned()).then(|| Buf { start, len, owner: self.owner.clone() })
+    }
+
     /// An Arrow buffer over the same bytes, which keeps them alive.
     pub(crate) fn to_arrow(&self) -> arrow::buffer::Buffer {
         if self.len == 0 {
@@ -125,10 +132,15 @@ pub(crate) struct BufMut<T: Plain> {
 }
 
 impl<T: Plain> BufMut<T> {
+    /// No values and no room for any.
+    pub(crate) const fn empty() -> Self {
+        Self { slab: None, len: 0, capacity: 0, marker: PhantomData }
+    }
+
     /// Room for at least `capacity` values, none written.
     pub(crate) fn with_capacity(account: &Account, capacity: usize) -> Result<Self, Denied> {
         if capacity == 0 {
-            return Ok(Self { slab: None, len: 0, capacity: 0, marker: PhantomData });
+            return Ok(Self::empty());
         }
         let slab = account.alloc(capacity * size_of::<T>())?;
         Ok(Self { capacity: slab.len() / size_of::<T>(), len: 0, slab: Some(slab), marker: PhantomData })

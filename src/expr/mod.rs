@@ -12,8 +12,11 @@
 //!
 //! Must not know: plans, operators, SQL text.
 
+mod coerce;
 mod eval;
+pub(crate) mod kernels;
 mod tree;
 
-pub(crate) use eval::EvalCx;
-pub(crate) use tree::{ArithmeticOp, ColumnId, CompareOp, Expr, ScalarFunction};
+pub(crate) use coerce::{arithmetic, call, cast_to, common_type, compare};
+pub(crate) use eval::{EvalCx, Evaluator, Predicate, evaluate_constant, fold};
+pub(crate) use tree::{ArithmeticOp, CallTypes, ColumnId, CompareOp, Expr, ScalarFunction};

@@ -70,6 +70,13 @@ pub(crate) enum Expr {
     Call { function: Arc<dyn ScalarFunction>, arguments: Vec<Expr>, data_type: DataType },
 }
 
+/// The types of a call, as coerced.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CallTypes<'a> {
+    pub(crate) arguments: &'a [DataType],
+    pub(crate) result: &'a DataType,
+}
+
 /// A scalar function of the library.
 pub(crate) trait ScalarFunction: Send + Sync + 'static {
     /// The name it is called by, lower case.
@@ -83,8 +90,24 @@ pub(crate) trait ScalarFunction: Send + Sync + 'static {
     /// # Errors
     /// A plan error that says what the function takes.
     fn signature(&self, arguments: &[DataType]) -> Result<(Vec<DataType>, DataType)>;
-    /// The results for `rows` rows of arguments that have the signature's types.
-    fn evaluate(&self, arguments: &[Vector], rows: usize, cx: &mut EvalCx<'_>) -> Result<Vector>;
+    /// The type of the result once the arguments themselves are known, where a constant decides it (the digits of
+    /// `round`). `arguments` have been coerced to the signature's types.
+    fn refined(&self, _arguments: &[Expr], result: DataType) -> DataType {
+        result
+    }
+    /// The results for `rows` rows of arguments that have the signature's types and are flat or constant.
+    fn evaluate(
+        &self,
+        types: CallTypes<'_>,
+        arguments: &[Vector],
+        rows: usize,
+        cx: &mut EvalCx<'_>,
+    ) -> Result<Vector>;
+    /// Whether a null argument makes the result null. Then results are unspecified, and errors must not be raised,
+    /// in rows where some argument is null; the evaluator fills the nulls in.
+    fn is_strict(&self) -> bool {
+        true
+    }
     /// Whether equal arguments give equal results (then it may be folded and evaluated on dictionaries).
     fn is_deterministic(&self) -> bool {
         true

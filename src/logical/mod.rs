@@ -9,6 +9,10 @@
 //!
 //! Must not know: SQL text, physical operators, execution.
 
+mod print;
+
+pub(crate) use print::explain;
+
 use crate::catalog::TableProvider;
 use crate::data::{Field, Scalar};
 use crate::expr::{ColumnId, Expr};
@@ -28,6 +32,32 @@ impl Column {
     /// An expression that reads the column.
     pub(crate) fn to_expr(&self) -> Expr {
         Expr::Column { id: self.id, data_type: self.field.data_type.clone(), nullable: self.field.nullable }
+    }
+}
+
+/// Hands out column ids that are new to a query.
+#[derive(Debug, Default)]
+pub(crate) struct ColumnIds {
+    next: u32,
+}
+
+impl ColumnIds {
+    /// Ids greater than any in `plan`.
+    pub(crate) fn after(plan: &Plan) -> Self {
+        let mut next = 0;
+        plan.for_each_node(&mut |node| {
+            for id in node.defined_columns().into_iter().map(|c| c.id.0) {
+                next = next.max(id + 1);
+            }
+        });
+        Self { next }
+    }
+
+    /// An id nobody has.
+    pub(crate) fn fresh(&mut self) -> ColumnId {
+        let id = ColumnId(self.next);
+        self.next += 1;
+        id
     }
 }
 
@@ -103,5 +133,109 @@ impl Plan {
             | Self::Sort { input, .. }
             | Self::Limit { input, .. } => vec![input],
         }
+    }
+
+    /// The same node with `f` applied to each input.
+    ///
+    /// # Errors
+    /// The first error of `f`.
+    pub(crate) fn try_map_inputs<E>(
+        &self,
+        f: &mut dyn FnMut(&Arc<Self>) -> Result<Arc<Self>, E>,
+    ) -> Result<Self, E> {
+        Ok(match self.clone() {
+            leaf @ (Self::Scan { .. } | Self::Values { .. }) => leaf,
+            Self::Filter { input, conjuncts } => Self::Filter { input: f(&input)?, conjuncts },
+            Self::Project { input, columns } => Self::Project { input: f(&input)?, columns },
+            Self::Aggregate { input, groups, aggregates } => {
+                Self::Aggregate { input: f(&input)?, groups, aggregates }
+            }
+            Self::Sort { input, keys, fetch } => Self::Sort { input: f(&input)?, keys, fetch },
+            Self::Limit { input, skip, fetch } => Self::Limit { input: f(&input)?, skip, fetch },
+        })
+    }
+
+    /// The same node with `f` applied to each of its own expressions (arguments and filters of aggregates too).
+    ///
+    /// # Errors
+    /// The first error of `f`.
+    pub(crate) fn try_map_exprs<E>(self, f: &mut dyn FnMut(Expr) -> Result<Expr, E>) -> Result<Self, E> {
+        fn all<E>(list: Vec<Expr>, f: &mut dyn FnMut(Expr) -> Result<Expr, E>) -> Result<Vec<Expr>, E> {
+            list.into_iter().map(f).collect()
+        }
+        fn named<E>(
+            list: Vec<(Column, Expr)>,
+            f: &mut dyn FnMut(Expr) -> Result<Expr, E>,
+        ) -> Result<Vec<(Column, Expr)>, E> {
+            list.into_iter().map(|(column, e)| Ok((column, f(e)?))).collect()
+        }
+        Ok(match self {
+            Self::Scan { table, provider, columns, filter_columns, filters } => {
+                Self::Scan { table, provider, columns, filter_columns, filters: all(filters, f)? }
+            }
+            Self::Values { .. } | Self::Limit { .. } => self,
+            Self::Filter { input, conjuncts } => Self::Filter { input, conjuncts: all(conjuncts, f)? },
+            Self::Project { input, columns } => Self::Project { input, columns: named(columns, f)? },
+            Self::Aggregate { input, groups, aggregates } => {
+                let groups = named(groups, f)?;
+                let aggregates = aggregates
+                    .into_iter()
+                    .map(|(column, mut call)| {
+                        call.arguments = all(call.arguments, f)?;
+                        call.filter = call.filter.map(&mut *f).transpose()?;
+                        Ok((column, call))
+                    })
+                    .collect::<Result<_, E>>()?;
+                Self::Aggregate { input, groups, aggregates }
+            }
+            Self::Sort { input, keys, fetch } => {
+                let keys = keys
+                    .into_iter()
+                    .map(|key| Ok(SortKey { expr: f(key.expr)?, ..key }))
+                    .collect::<Result<_, E>>()?;
+                Self::Sort { input, keys, fetch }
+            }
+        })
+    }
+
+    /// Calls `f` on each of its own expressions.
+    pub(crate) fn for_each_expr<'a>(&'a self, f: &mut dyn FnMut(&'a Expr)) {
+        match self {
+            Self::Scan { filters: list, .. } | Self::Filter { conjuncts: list, .. } => list.iter().for_each(f),
+            Self::Values { .. } | Self::Limit { .. } => {}
+            Self::Project { columns, .. } => columns.iter().for_each(|(_, e)| f(e)),
+            Self::Aggregate { groups, aggregates, .. } => {
+                groups.iter().for_each(|(_, e)| f(e));
+                for (_, call) in aggregates {
+                    call.arguments.iter().chain(&call.filter).for_each(&mut *f);
+                }
+            }
+            Self::Sort { keys, .. } => keys.iter().for_each(|key| f(&key.expr)),
+        }
+    }
+
+    /// Calls `f` on this node and all below it, parents first.
+    pub(crate) fn for_each_node<'a>(&'a self, f: &mut dyn FnMut(&'a Self)) {
+        f(self);
+        for input in self.inputs() {
+            input.for_each_node(f);
+        }
+    }
+
+    /// The columns this node names itself: produced here rather than passed through, or read only by its filters.
+    pub(crate) fn defined_columns(&self) -> Vec<&Column> {
+        match self {
+            Self::Scan { columns, filter_columns, .. } => {
+                columns.iter().chain(filter_columns).map(|(c, _)| c).collect()
+            }
+            Self::Values { .. } | Self::Project { .. } | Self::Aggregate { .. } => self.columns(),
+            Self::Filter { .. } | Self::Sort { .. } | Self::Limit { .. } => vec![],
+        }
+    }
+
+    /// No rows, of the same columns.
+    #[must_use]
+    pub(crate) fn emptied(&self) -> Self {
+        Self::Values { columns: self.columns().into_iter().cloned().collect(), rows: vec![] }
     }
 }

@@ -1,7 +1,35 @@
-//! Where breakers put what does not fit.
+//! Where breakers put what does not fit: blocks of rows in unlinked files, within a quota.
 //!
-//! Owns: [`SpillDirectory`].
+//! Owns: [`SpillDirectory`] (where, how much), segments (the files), blocks (the format), [`SpillWriter`],
+//! [`SpillFile`] and [`SpillReader`].
+//!
+//! Invariants:
+//! 1. A file is unlinked as soon as it is open: whatever ends the process, the directory holds no data afterwards.
+//! 2. Bytes are reserved from the quota before they are written, returned if the write fails, and returned when
+//!    their segment is dropped: without segments the directory's use is zero.
+//! 3. A block comes back exactly as written or as an error that names the file; never as other rows.
+//! 4. Blocks of one partition are read in the order in which they were written.
+//! 5. Large bytes live in slabs of the account passed along: a writer holds one staging buffer of at most
+//!    [`SpillWriter::staging_bytes`], a reader the block it read last, and only as long as its batch lives.
+//! 6. File handles grow with writers and written bytes (one per writer and 64 MiB), not with partitions.
+//!
+//! A block is an uncompressed Arrow IPC record-batch message (every part aligned to 64 bytes) and a trailer of 64
+//! bytes that says what it is and carries the checksum of it all. Reads and writes are positional; nothing is mapped,
+//! so that a disk error is an error and not a signal.
+//!
+//! Must not know: operators, what partitions mean, who decides to spill.
 
-/// The spill directory of a query.
-#[derive(Debug)]
-pub(crate) struct SpillDirectory;
+mod block;
+mod checksum;
+mod directory;
+mod file;
+mod index;
+mod segment;
+mod writer;
+
+pub(crate) use directory::{SpillDirectory, SpillMetrics};
+pub(crate) use file::{SpillFile, SpillReader};
+pub(crate) use writer::SpillWriter;
+
+#[cfg(test)]
+mod tests;

@@ -2,9 +2,16 @@
 //!
 //! State is columnar: an accumulator holds the states of all groups of one aggregate, indexed by a dense group
 //! number, so that updating, exporting and merging are loops over columns.
+//!
+//! Invariants:
+//! 1. `resize` and `reserve` are the only calls that may be refused memory for state, and a refusal changes no
+//!    state. `update` and `merge` after them take no more of it, so a batch is counted wholly or not at all.
+//! 2. A group nobody counted into exports a state that merges as nothing.
+
+mod support;
 
 use crate::data::{DataType, Vector};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::expr::{EvalCx, Expr};
 use crate::mem::{Account, Denied};
 use std::fmt;
@@ -73,10 +80,62 @@ pub(crate) enum GroupIds<'a> {
     Each { ids: &'a [u32], groups: usize },
 }
 
+/// Which groups to export or finish, and in which order.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum GroupSet<'a> {
+    /// `len` groups from `start` on.
+    Range { start: usize, len: usize },
+    /// Those listed.
+    At(&'a [u32]),
+}
+
+impl Rows<'_> {
+    /// Number of rows that count.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::All(n) => *n,
+            Self::At(positions) => positions.len(),
+        }
+    }
+
+    /// Position in the vectors of the row that counts as number `k`.
+    #[inline(always)]
+    pub(crate) fn position(&self, k: usize) -> usize {
+        match self {
+            Self::All(_) => k,
+            Self::At(positions) => positions[k] as usize,
+        }
+    }
+}
+
+impl GroupSet<'_> {
+    /// Number of groups.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Range { len, .. } => *len,
+            Self::At(groups) => groups.len(),
+        }
+    }
+
+    /// The group at place `i`.
+    #[inline(always)]
+    pub(crate) fn group(&self, i: usize) -> usize {
+        match self {
+            Self::Range { start, .. } => start + i,
+            Self::At(groups) => groups[i] as usize,
+        }
+    }
+}
+
 /// The states of all groups of one aggregate.
-pub(crate) trait Accumulator: Send {
+pub(crate) trait Accumulator: Send + Sync {
     /// Makes room for groups `0..groups`; new ones start empty. Never shrinks.
     fn resize(&mut self, groups: usize, account: &Account) -> Result<(), Denied>;
+    /// Makes room for what `update` (or `merge`) of these rows may have to keep beyond the fixed part of the
+    /// states, such as the bytes of strings. Groups must have been made room for.
+    fn reserve(&mut self, _rows: Rows<'_>, _columns: &[Vector], _account: &Account) -> Result<(), Denied> {
+        Ok(())
+    }
     /// Counts argument rows in. `arguments` cover all physical rows; `rows` says which count.
     fn update(
         &mut self,
@@ -93,10 +152,10 @@ pub(crate) trait Accumulator: Send {
         states: &[Vector],
         cx: &mut EvalCx<'_>,
     ) -> Result<()>;
-    /// The states of groups `start..start + len` as columns of `state_types`.
-    fn export(&self, start: usize, len: usize, account: &Account) -> Result<Vec<Vector>>;
-    /// The results of groups `start..start + len`.
-    fn finish(&self, start: usize, len: usize, account: &Account) -> Result<Vector>;
+    /// The states of `groups` as columns of `state_types`.
+    fn export(&self, groups: GroupSet<'_>, account: &Account) -> Result<Vec<Vector>>;
+    /// The results of `groups`.
+    fn finish(&self, groups: GroupSet<'_>, account: &Account) -> Result<Vector>;
     /// Forgets all groups and gives their memory back.
     fn clear(&mut self);
     /// Bytes of memory behind it.
@@ -115,7 +174,57 @@ impl PartialEq for dyn AggregateFunction {
     }
 }
 
-/// The aggregate called `name` (any case).
-pub(crate) fn find(_name: &str) -> Option<Arc<dyn AggregateFunction>> {
-    None
+/// Declares the library: one file and one line here for each function.
+macro_rules! library {
+    ($($file:ident::$function:ident),* $(,)?) => {
+        $(mod $file;)*
+        /// The files of the library.
+        #[cfg(test)]
+        const FILES: &[&str] = &[$(stringify!($file)),*];
+        /// All functions of the library.
+        fn library() -> Vec<Arc<dyn AggregateFunction>> {
+            vec![$(Arc::new($file::$function)),*]
+        }
+    };
 }
+
+library! {
+    any_value::AnyValue,
+    avg::Avg,
+    bool_and::BoolAnd,
+    bool_or::BoolOr,
+    count::Count,
+    first::First,
+    max::Max,
+    min::Min,
+    stddev_pop::StddevPop,
+    stddev_samp::StddevSamp,
+    sum::Sum,
+    var_pop::VarPop,
+    var_samp::VarSamp,
+}
+
+/// The aggregate called `name` (any case).
+pub(crate) fn find(name: &str) -> Option<Arc<dyn AggregateFunction>> {
+    let is_called = |called: &str| called.eq_ignore_ascii_case(name);
+    library().into_iter().find(|f| is_called(f.name()) || f.aliases().iter().any(|a| is_called(a)))
+}
+
+/// The only argument's type, or a plan error that says what `name` takes.
+fn one_argument<'a>(name: &str, takes: &str, arguments: &'a [DataType]) -> Result<&'a DataType> {
+    match arguments {
+        [one] => Ok(one),
+        _ => Err(Error::plan(
+            format!("{name} takes one argument ({takes}), but has {}; write {name}(x)", arguments.len()),
+            None,
+        )),
+    }
+}
+
+/// A plan error: `name` does not take `given`.
+fn wrong_type(name: &str, takes: &str, given: &DataType) -> Error {
+    Error::plan(format!("{name} takes {takes}, not {given}; cast the argument"), None)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,2 +1,76 @@
-//! The `gristmill` command.
-fn main() {}
+//! The `gristmill` command: SQL over Parquet files, and TPC-H from data to checked answers.
+//!
+//! Owns: the command line, exit codes and the one message an error ends in.
+//!
+//! Invariants:
+//! 1. An error is one message on stderr and exit code 1; results go to stdout (or `--output`) and nothing else does.
+//! 2. A file or folder the command makes appears whole or not at all: it is written under a temporary name and
+//!    renamed.
+//! 3. Ctrl-C (or SIGTERM) cancels what runs; a second one ends the process at once.
+//!
+//! Must not know: anything of the engine but its public interface.
+
+mod engine;
+mod generate;
+mod interrupt;
+mod output;
+mod query;
+mod tpch;
+
+use clap::{Parser, Subcommand};
+use interrupt::Interrupt;
+use std::io;
+use std::process::ExitCode;
+
+/// SQL over Parquet files, inside the memory you give it.
+#[derive(Debug, Parser)]
+#[command(name = "gristmill", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run SQL over folders of Parquet files and print the rows.
+    Query(query::QueryArgs),
+    /// Run TPC-H: make the data on first use, time the queries, check every answer.
+    Tpch(tpch::TpchArgs),
+    /// Write the TPC-H tables as Parquet files.
+    GenerateParquet(generate::GenerateArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = Interrupt::install().and_then(|interrupt| match &cli.command {
+        Command::Query(args) => query::run(args, &interrupt),
+        Command::Tpch(args) => tpch::run(args, &interrupt),
+        Command::GenerateParquet(args) => generate::run(args, &interrupt),
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader of our output went away (`gristmill query … | head`): nobody is left to tell.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,30 @@
+//! `bool_and(x)`: whether no non-null value is false. False is less than true, so this is an extremum.
+
+use super::support::pick::{Least, accumulator};
+use super::{Accumulator, AggregateFunction, one_argument, wrong_type};
+use crate::data::DataType;
+use crate::error::Result;
+
+/// See the module.
+pub(super) struct BoolAnd;
+
+impl AggregateFunction for BoolAnd {
+    fn name(&self) -> &'static str {
+        "bool_and"
+    }
+
+    fn signature(&self, arguments: &[DataType]) -> Result<(Vec<DataType>, DataType)> {
+        match one_argument(self.name(), "BOOLEAN", arguments)? {
+            DataType::Boolean | DataType::Null => Ok((vec![DataType::Boolean], DataType::Boolean)),
+            other => Err(wrong_type(self.name(), "BOOLEAN", other)),
+        }
+    }
+
+    fn state_types(&self, arguments: &[DataType]) -> Vec<DataType> {
+        arguments.to_vec()
+    }
+
+    fn accumulator(&self, _arguments: &[DataType]) -> Box<dyn Accumulator> {
+        accumulator::<Least>(&DataType::Boolean)
+    }
+}

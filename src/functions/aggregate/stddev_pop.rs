@@ -1,0 +1,32 @@
+//! `stddev_pop(x)`: the population standard deviation of non-null values.
+
+use super::support::variance::{Spread, VarianceAccumulator, state_types};
+use super::{Accumulator, AggregateFunction, one_argument, wrong_type};
+use crate::data::DataType;
+use crate::error::Result;
+
+/// See the module.
+pub(super) struct StddevPop;
+
+impl AggregateFunction for StddevPop {
+    fn name(&self) -> &'static str {
+        "stddev_pop"
+    }
+
+    fn signature(&self, arguments: &[DataType]) -> Result<(Vec<DataType>, DataType)> {
+        let given = one_argument(self.name(), "a number", arguments)?;
+        if given.is_numeric() || *given == DataType::Null {
+            Ok((vec![DataType::Float64], DataType::Float64))
+        } else {
+            Err(wrong_type(self.name(), "a number", given))
+        }
+    }
+
+    fn state_types(&self, _arguments: &[DataType]) -> Vec<DataType> {
+        state_types()
+    }
+
+    fn accumulator(&self, _arguments: &[DataType]) -> Box<dyn Accumulator> {
+        Box::new(VarianceAccumulator::new(Spread::StddevPop))
+    }
+}

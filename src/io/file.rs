@@ -1,0 +1,95 @@
+//! Local files.
+
+use crate::error::{Error, Result};
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// Bytes that can be read at any position, by any number of threads.
+pub(crate) trait ReadAt: Send + Sync + 'static {
+    /// Length in bytes when it was opened.
+    fn len(&self) -> u64;
+    /// Where it lies, for messages.
+    fn path(&self) -> &Path;
+    /// Fills `out` from `offset`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path, also when the file ends before `out` is full.
+    fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> Result<()>;
+    /// Says that `range` will be read soon. Local files rely on the page cache and do nothing.
+    fn prefetch(&self, _range: Range<u64>) {}
+}
+
+/// A local file. Warm pages are copied out of the page cache on the calling thread.
+#[derive(Debug)]
+pub(crate) struct ReadFile {
+    file: File,
+    path: PathBuf,
+    len: u64,
+}
+
+impl ReadFile {
+    /// Opens `path` for reading.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be opened or is not a regular file's worth of bytes.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|e| Error::io("cannot open", path, e))?;
+        let metadata = file.metadata().map_err(|e| Error::io("cannot get the size of", path, e))?;
+        if metadata.is_dir() {
+            let error = std::io::Error::from(std::io::ErrorKind::IsADirectory);
+            return Err(Error::io("cannot read", path, error));
+        }
+        Ok(Self { file, path: path.to_owned(), len: metadata.len() })
+    }
+}
+
+impl ReadAt for ReadFile {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    #[cfg(unix)]
+    fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.file, out, offset)
+            .map_err(|e| Error::io("cannot read", &self.path, e))
+    }
+
+    #[cfg(windows)]
+    fn read_exact_at(&self, mut offset: u64, mut out: &mut [u8]) -> Result<()> {
+        use std::os::windows::fs::FileExt;
+        while !out.is_empty() {
+            let read = self
+                .file
+                .seek_read(out, offset)
+                .and_then(|n| if n == 0 { Err(std::io::ErrorKind::UnexpectedEof.into()) } else { Ok(n) })
+                .map_err(|e| Error::io("cannot read", &self.path, e))?;
+            offset += read as u64;
+            out = &mut out[read..];
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_by_position_and_names_the_file_that_ends_early() {
+        let path = std::env::temp_dir().join(format!("gristmill-io-{}", std::process::id()));
+        std::fs::write(&path, b"0123456789").expect("writable");
+        let file = ReadFile::open(&path).expect("exists");
+        let mut out = [0; 4];
+        file.read_exact_at(3, &mut out).expect("inside");
+        assert_eq!((&out, file.len()), (b"3456", 10));
+        let error = file.read_exact_at(8, &mut out).expect_err("past the end").to_string();
+        assert!(error.contains("gristmill-io-"), "{error}");
+        std::fs::remove_file(&path).expect("own file");
+        assert!(matches!(ReadFile::open(&path), Err(Error::Io { .. })));
+    }
+}

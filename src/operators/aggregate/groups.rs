@@ -1,0 +1,235 @@
+//! A table of groups: their keys and the states of all aggregates.
+//!
+//! Invariants:
+//! 1. Every accumulator has a state for each group of the keys.
+//! 2. A batch is counted wholly, or, if memory was refused, not at all (it may leave groups that have counted
+//!    nothing, which merge as nothing).
+
+use super::front::{Front, Mapped};
+use super::keys::{Halt, KeyTable, resize};
+use super::spec::{Aggregate, Plan};
+use crate::data::{Batch, BufMut, Values, Vector};
+use crate::error::{Error, Result};
+use crate::expr::EvalCx;
+use crate::functions::aggregate::GroupSet;
+use crate::functions::{Accumulator, GroupIds, Rows};
+use crate::mem::{Account, Denied};
+use std::sync::Arc;
+
+/// What the columns given to a table are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Evaluated keys, arguments and filters.
+    Rows,
+    /// Keys and states of exported groups.
+    States,
+}
+
+/// The table.
+pub(super) struct Groups {
+    plan: Arc<Plan>,
+    keys: KeyTable,
+    accumulators: Vec<Box<dyn Accumulator>>,
+    front: Front,
+    /// Groups of the batch's rows; scratch.
+    ids: BufMut<u32>,
+    /// Rows of the batch without a group; scratch.
+    missing: BufMut<u32>,
+    /// Groups of rows with new combinations of codes; scratch.
+    new_ids: BufMut<u32>,
+    /// Rows that pass a filter, and their groups; scratch.
+    passing_rows: BufMut<u32>,
+    passing_ids: BufMut<u32>,
+}
+
+impl Groups {
+    /// No groups; without group keys, one.
+    pub(super) fn new(plan: &Arc<Plan>, account: &Account) -> Result<Self, Denied> {
+        let mut groups = Self {
+            plan: Arc::clone(plan),
+            keys: KeyTable::new(&plan.group_types),
+            accumulators: plan.accumulators(),
+            front: Front::new(),
+            ids: BufMut::empty(),
+            missing: BufMut::empty(),
+            new_ids: BufMut::empty(),
+            passing_rows: BufMut::empty(),
+            passing_ids: BufMut::empty(),
+        };
+        let count = groups.keys.len();
+        for accumulator in &mut groups.accumulators {
+            accumulator.resize(count, account)?;
+        }
+        Ok(groups)
+    }
+
+    /// Number of groups.
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// The hash of a group.
+    #[inline]
+    pub(super) fn hash(&self, group: usize) -> u64 {
+        self.keys.hash(group)
+    }
+
+    /// Counts the rows in. `account` is where the table lives; `refuses` is asked before it grows.
+    pub(super) fn add(
+        &mut self,
+        kind: Kind,
+        columns: &[Vector],
+        rows: Rows<'_>,
+        account: &Account,
+        refuses: &dyn Fn() -> bool,
+        cx: &mut EvalCx<'_>,
+    ) -> Result<(), Halt> {
+        let plan = Arc::clone(&self.plan);
+        if plan.has_groups() {
+            self.assign(&columns[..plan.group_types.len()], rows, account, refuses)?;
+        }
+        for (accumulator, aggregate) in self.accumulators.iter_mut().zip(&plan.aggregates) {
+            accumulator.reserve(rows, aggregate.columns(kind, columns), account)?;
+        }
+        let filtered = kind == Kind::Rows && plan.aggregates.iter().any(|a| a.filter.is_some());
+        if filtered {
+            resize(&mut self.passing_rows, rows.len(), account)?;
+            resize(&mut self.passing_ids, rows.len(), account)?;
+        }
+        // From here on nothing is refused for lack of memory of the table.
+        let groups = self.keys.len();
+        for (accumulator, aggregate) in self.accumulators.iter_mut().zip(&plan.aggregates) {
+            let given = aggregate.columns(kind, columns);
+            let ids: &[u32] = &self.ids;
+            let all = if plan.has_groups() { GroupIds::Each { ids, groups } } else { GroupIds::One };
+            match (kind, aggregate.filter) {
+                (Kind::States, _) => accumulator.merge(all, rows, given, cx)?,
+                (Kind::Rows, None) => accumulator.update(all, rows, given, cx)?,
+                (Kind::Rows, Some(filter)) => {
+                    let (passing_rows, passing_ids) = (&mut self.passing_rows, &mut self.passing_ids);
+                    let condition = &columns[filter];
+                    let passing = filter_rows(condition, rows, all, passing_rows, passing_ids, cx)?;
+                    let ids: &[u32] = &self.passing_ids;
+                    let some = if plan.has_groups() { GroupIds::Each { ids, groups } } else { GroupIds::One };
+                    match passing {
+                        0 => {}
+                        _ => accumulator.update(some, Rows::At(&self.passing_rows), given, cx)?,
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds or makes the groups of the rows that count, into `ids`, and states for them.
+    fn assign(
+        &mut self,
+        keys: &[Vector],
+        rows: Rows<'_>,
+        account: &Account,
+        refuses: &dyn Fn() -> bool,
+    ) -> Result<(), Halt> {
+        match self.front.map(keys, rows, &mut self.ids, account) {
+            Mapped::All => Ok(()),
+            Mapped::Nothing => {
+                self.keys.find(keys, rows, &mut self.ids, &mut self.missing, account)?;
+                self.grow(account, refuses)?;
+                self.keys.insert(&mut self.ids, &self.missing);
+                Ok(())
+            }
+            Mapped::New => {
+                let new_rows = Rows::At(self.front.new_rows());
+                let found = self.keys.find(keys, new_rows, &mut self.new_ids, &mut self.missing, account);
+                if let Err(halt) = found.and_then(|()| self.grow(account, refuses).map_err(Halt::from)) {
+                    self.front.clear();
+                    return Err(halt);
+                }
+                self.keys.insert(&mut self.new_ids, &self.missing);
+                self.front.complete(&self.new_ids, &mut self.ids);
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes room for the missing rows.
+    fn grow(&mut self, account: &Account, refuses: &dyn Fn() -> bool) -> Result<(), Denied> {
+        if self.missing.is_empty() {
+            return Ok(());
+        }
+        if refuses() {
+            return Err(Denied { bytes: self.missing.len() });
+        }
+        let groups = self.keys.len() + self.missing.len();
+        self.keys.reserve(&self.missing, account)?;
+        self.accumulators.iter_mut().try_for_each(|accumulator| accumulator.resize(groups, account))
+    }
+
+    /// `groups` with their states, as columns of the plan's state schema.
+    pub(super) fn export(&self, groups: GroupSet<'_>, account: &Account) -> Result<Batch> {
+        let mut columns = self.keys.decode(groups, account)?;
+        for accumulator in &self.accumulators {
+            columns.extend(accumulator.export(groups, account)?);
+        }
+        Ok(Batch::new(columns, groups.len()))
+    }
+
+    /// `groups` with their results.
+    pub(super) fn finish(&self, groups: GroupSet<'_>, account: &Account) -> Result<Batch> {
+        let mut columns = self.keys.decode(groups, account)?;
+        for accumulator in &self.accumulators {
+            columns.push(accumulator.finish(groups, account)?);
+        }
+        Ok(Batch::new(columns, groups.len()))
+    }
+
+    /// Forgets all groups and gives their memory back. Only with group keys.
+    pub(super) fn clear(&mut self) {
+        debug_assert!(self.plan.has_groups(), "the one group without keys always stays");
+        self.keys.clear();
+        self.front.clear();
+        self.accumulators.iter_mut().for_each(|accumulator| accumulator.clear());
+    }
+
+    /// Bytes of memory behind the groups.
+    pub(super) fn allocated_bytes(&self) -> usize {
+        let states = self.accumulators.iter().map(|accumulator| accumulator.allocated_bytes());
+        self.keys.allocated_bytes() + self.front.allocated_bytes() + states.sum::<usize>()
+    }
+}
+
+impl Aggregate {
+    /// What the accumulator is given of a table's columns.
+    fn columns<'a>(&self, kind: Kind, columns: &'a [Vector]) -> &'a [Vector] {
+        match kind {
+            Kind::Rows => &columns[self.arguments.clone()],
+            Kind::States => &columns[self.states.clone()],
+        }
+    }
+}
+
+/// The rows that count for which `condition` is true, with their groups; how many.
+fn filter_rows(
+    condition: &Vector,
+    rows: Rows<'_>,
+    groups: GroupIds<'_>,
+    passing_rows: &mut BufMut<u32>,
+    passing_ids: &mut BufMut<u32>,
+    cx: &mut EvalCx<'_>,
+) -> Result<usize> {
+    passing_rows.set_len(0);
+    passing_ids.set_len(0);
+    let flat = condition.flatten(cx.account)?;
+    let Values::Bool(is_true) = &flat.values else {
+        return Err(Error::internal("an aggregate's filter is not BOOLEAN"));
+    };
+    for k in 0..rows.len() {
+        let row = rows.position(k);
+        if is_true.get(row) && !flat.is_null(row) {
+            passing_rows.push(row as u32);
+            if let GroupIds::Each { ids, .. } = groups {
+                passing_ids.push(ids[k]);
+            }
+        }
+    }
+    Ok(passing_rows.len())
+}

@@ -1,0 +1,265 @@
+//! A table that takes whatever it is given, spilling when it must: a lane's while rows are counted, and a source
+//! lane's while partitions are merged.
+
+use super::groups::{Groups, Kind};
+use super::keys::Halt;
+use super::spec::Plan;
+use super::spill::Spill;
+use crate::data::{BufMut, Vector};
+use crate::error::{Error, MemoryError, Result};
+use crate::exec::LaneCx;
+use crate::expr::EvalCx;
+use crate::functions::Rows;
+use crate::mem::{Account, Denied, MemoryConsumer, Registration};
+use crate::spill::SpillFile;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// Below this a lane asks others for memory before it spills again.
+const SMALL_TABLE_BYTES: usize = 1 << 20;
+
+/// The table with its memory and its way out.
+pub(super) struct Intake {
+    plan: Arc<Plan>,
+    groups: Groups,
+    spill: Spill,
+    /// Injected refusals are heeded; deep partitions ignore them, so that merging ends.
+    heeds_faults: bool,
+    consumer: Arc<TableConsumer>,
+    registration: Registration,
+    /// After the groups, so that their slabs return to it.
+    account: Account,
+}
+
+/// A table as reclaim sees it.
+struct TableConsumer {
+    name: String,
+    floor_bytes: usize,
+    used_bytes: AtomicUsize,
+    requested_bytes: AtomicUsize,
+}
+
+impl MemoryConsumer for TableConsumer {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn used_bytes(&self) -> usize {
+        self.used_bytes.load(Relaxed)
+    }
+
+    fn revocable_bytes(&self) -> usize {
+        self.used_bytes().saturating_sub(self.floor_bytes)
+    }
+
+    fn request_reclaim(&self, target_bytes: usize) {
+        self.requested_bytes.fetch_max(target_bytes, Relaxed);
+    }
+}
+
+impl Intake {
+    /// An empty table in `account`, whose floor is `floor_bytes`.
+    pub(super) fn new(plan: &Arc<Plan>, account: Account, floor_bytes: usize, fan_out: usize) -> Result<Self> {
+        let groups = Groups::new(plan, &account)?;
+        let consumer = Arc::new(TableConsumer {
+            name: plan.name(),
+            floor_bytes,
+            used_bytes: AtomicUsize::new(0),
+            requested_bytes: AtomicUsize::new(0),
+        });
+        let registration = account.pool().register(Arc::clone(&consumer) as Arc<dyn MemoryConsumer>);
+        let spill = Spill::new(0, fan_out);
+        Ok(Self { plan: Arc::clone(plan), groups, spill, heeds_faults: true, consumer, registration, account })
+    }
+
+    /// The groups in memory.
+    pub(super) fn groups(&self) -> &Groups {
+        &self.groups
+    }
+
+    /// The table's memory.
+    pub(super) fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// Whether groups have left the table.
+    pub(super) fn has_spilled(&self) -> bool {
+        self.spill.has_spilled()
+    }
+
+    /// Starts afresh for groups that have `used_bits` of their hashes in common.
+    pub(super) fn restart(&mut self, used_bits: u32, fan_out: usize) -> Result<()> {
+        if self.plan.has_groups() {
+            self.groups.clear();
+        } else {
+            self.groups = Groups::new(&self.plan, &self.account)?;
+        }
+        self.spill = Spill::new(used_bits, fan_out);
+        self.heeds_faults = used_bits < 16;
+        self.publish();
+        Ok(())
+    }
+
+    /// Empties the table and gives its memory back, keeping the floor.
+    pub(super) fn release(&mut self) {
+        if self.plan.has_groups() {
+            self.groups.clear();
+        }
+        self.account.trim();
+        self.publish();
+    }
+
+    /// No longer a victim of reclaim: its groups are being read.
+    pub(super) fn settle(&mut self) {
+        self.consumer.used_bytes.store(0, Relaxed);
+    }
+
+    /// Gives memory back if somebody asked for it.
+    pub(super) fn heed_requests(&mut self, cx: &LaneCx<'_>) -> Result<()> {
+        self.account.relieve();
+        if self.consumer.requested_bytes.swap(0, Relaxed) > 0 {
+            self.reclaim(cx)?;
+        }
+        Ok(())
+    }
+
+    /// Spills everything if that frees anything; the bytes freed.
+    pub(super) fn reclaim(&mut self, cx: &LaneCx<'_>) -> Result<usize> {
+        let before = self.account.used_bytes();
+        if self.consumer.revocable_bytes() > 0 && self.can_spill() {
+            self.spill_all(cx)?;
+        }
+        Ok(before.saturating_sub(self.account.used_bytes()))
+    }
+
+    /// Counts the rows in, spilling as often as it takes.
+    ///
+    /// # Errors
+    /// `BudgetTooSmall` if a single row does not fit an empty table.
+    pub(super) fn add(
+        &mut self,
+        kind: Kind,
+        columns: &[Vector],
+        rows: Rows<'_>,
+        cx: &LaneCx<'_>,
+    ) -> Result<()> {
+        let has_counted = self.groups.len() > 0;
+        let result = match self.try_add(kind, columns, rows, cx)? {
+            Ok(()) => Ok(()),
+            Err(denied) => self.add_in_steps(kind, columns, rows, (denied, has_counted), cx),
+        };
+        self.publish();
+        result
+    }
+
+    /// Writes what is left in the table and ends the spill; the file, if anything was spilled.
+    pub(super) fn finish_spill(&mut self, cx: &LaneCx<'_>) -> Result<Option<Arc<SpillFile>>> {
+        if self.groups.len() > 0 {
+            self.spill_all(cx)?;
+        }
+        self.release();
+        self.spill.finish()
+    }
+
+    /// Bits that tell apart the partitions spilled, and how many partitions there are.
+    pub(super) fn spilled_shape(&self) -> (u32, u32) {
+        (self.spill.written_bits(), self.spill.partitions())
+    }
+
+    fn can_spill(&self) -> bool {
+        self.plan.has_groups() && self.groups.len() > 0 && self.spill.is_possible()
+    }
+
+    fn try_add(
+        &mut self,
+        kind: Kind,
+        columns: &[Vector],
+        rows: Rows<'_>,
+        cx: &LaneCx<'_>,
+    ) -> Result<Result<(), Denied>> {
+        let mut eval_cx = EvalCx { account: cx.account, ids: &cx.query.ids };
+        let heeds_faults = self.heeds_faults && self.can_spill();
+        let refuses = || heeds_faults && cx.must_refuse();
+        match self.groups.add(kind, columns, rows, &self.account, &refuses, &mut eval_cx) {
+            Ok(()) => Ok(Ok(())),
+            Err(Halt::Denied(denied)) => Ok(Err(denied)),
+            Err(Halt::Failed(error)) => Err(error),
+        }
+    }
+
+    /// Counts rows in where not all fit at once: spills, then tries ever fewer rows. The refusal comes with whether
+    /// the table had counted anything before it; if not, its groups are left over from the refused batch.
+    fn add_in_steps(
+        &mut self,
+        kind: Kind,
+        columns: &[Vector],
+        rows: Rows<'_>,
+        (mut denied, mut has_counted): (Denied, bool),
+        cx: &LaneCx<'_>,
+    ) -> Result<()> {
+        let listed;
+        let positions = match rows {
+            Rows::At(positions) => positions,
+            Rows::All(count) => {
+                let mut all: BufMut<u32> = BufMut::with_len(cx.account, count)?;
+                for (row, to) in all.iter_mut().enumerate() {
+                    *to = row as u32;
+                }
+                listed = all;
+                &*listed
+            }
+        };
+        let (mut at, mut step) = (0, positions.len());
+        while at < positions.len() {
+            cx.check()?;
+            if has_counted && self.can_spill() {
+                if self.groups.allocated_bytes() < SMALL_TABLE_BYTES {
+                    self.account.pool().request_reclaim(denied.bytes, Some(&self.registration));
+                }
+                self.spill_all(cx)?;
+                has_counted = false;
+            } else {
+                if !has_counted && self.plan.has_groups() {
+                    self.groups.clear();
+                }
+                if step == 1 {
+                    return Err(self.too_small(denied));
+                }
+                step = step.div_ceil(2);
+            }
+            // As many as go in before the table is full again.
+            while at < positions.len() {
+                let end = (at + step).min(positions.len());
+                match self.try_add(kind, columns, Rows::At(&positions[at..end]), cx)? {
+                    Ok(()) => (at, has_counted) = (end, true),
+                    Err(refused) => {
+                        denied = refused;
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn spill_all(&mut self, cx: &LaneCx<'_>) -> Result<()> {
+        self.spill.put(&mut self.groups, &self.plan, cx)?;
+        self.account.trim();
+        cx.metrics.counter("spills").fetch_add(1, Relaxed);
+        self.publish();
+        Ok(())
+    }
+
+    fn publish(&self) {
+        self.consumer.used_bytes.store(self.groups.allocated_bytes(), Relaxed);
+    }
+
+    fn too_small(&self, denied: Denied) -> Error {
+        let limit_bytes = self.account.pool().limit_bytes();
+        Error::memory(MemoryError::BudgetTooSmall {
+            required_bytes: limit_bytes.saturating_add(denied.bytes),
+            limit_bytes,
+            operator: self.plan.name(),
+        })
+    }
+}

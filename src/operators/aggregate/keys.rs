@@ -1,0 +1,252 @@
+//! Group keys in the representation that suits their types.
+
+use super::packed::PackedKeys;
+use super::rows::RowKeys;
+use crate::data::{Bitmap, BufMut, DataType, PhysicalType, Plain, Scalar, Values, Vector};
+use crate::error::Error;
+use crate::functions::aggregate::{GroupSet, Rows};
+use crate::mem::{Account, Denied};
+
+/// Why groups could not take a batch.
+pub(super) enum Halt {
+    /// Memory was refused; nothing has been counted.
+    Denied(Denied),
+    /// The query fails.
+    Failed(Error),
+}
+
+impl From<Denied> for Halt {
+    fn from(denied: Denied) -> Self {
+        Self::Denied(denied)
+    }
+}
+
+impl From<Error> for Halt {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// The keys of all groups, by group number, with the directory that finds them.
+pub(super) enum KeyTable {
+    /// No keys: one group, always there.
+    Single,
+    /// Keys of at most 64 bits together.
+    Narrow(PackedKeys<u64>),
+    /// Keys of at most 128 bits together.
+    Wide(PackedKeys<u128>),
+    /// Anything else, as bytes.
+    Rows(RowKeys),
+}
+
+/// Runs the same code for every kind of keys.
+macro_rules! for_keys {
+    ($table:expr, $single:expr, $keys:ident => $body:expr) => {
+        match $table {
+            KeyTable::Single => $single,
+            KeyTable::Narrow($keys) => $body,
+            KeyTable::Wide($keys) => $body,
+            KeyTable::Rows($keys) => $body,
+        }
+    };
+}
+
+impl KeyTable {
+    /// No groups (one, if there are no keys) of keys of `types`.
+    pub(super) fn new(types: &[DataType]) -> Self {
+        let has_strings = types.iter().any(|t| t.physical() == PhysicalType::View);
+        let bits: u32 = types.iter().map(value_bits).sum();
+        match bits {
+            _ if types.is_empty() => Self::Single,
+            _ if has_strings || types.len() > u32::BITS as usize => Self::Rows(RowKeys::new(types)),
+            0..=64 => Self::Narrow(PackedKeys::new(types)),
+            65..=128 => Self::Wide(PackedKeys::new(types)),
+            _ => Self::Rows(RowKeys::new(types)),
+        }
+    }
+
+    /// Number of groups.
+    pub(super) fn len(&self) -> usize {
+        for_keys!(self, 1, keys => keys.len())
+    }
+
+    /// Looks up the rows that count: their groups into `ids`, which is made as long, those without one as
+    /// [`NO_GROUP`](super::slots::NO_GROUP) with their number among the rows that count in `missing`.
+    pub(super) fn find(
+        &mut self,
+        columns: &[Vector],
+        rows: Rows<'_>,
+        ids: &mut BufMut<u32>,
+        missing: &mut BufMut<u32>,
+        account: &Account,
+    ) -> Result<(), Halt> {
+        resize(ids, rows.len(), account)?;
+        resize(missing, rows.len(), account)?;
+        missing.set_len(0);
+        for_keys!(self, ids.fill(0), keys => {
+            keys.encode(columns, rows, account)?;
+            keys.find(ids, missing);
+        });
+        Ok(())
+    }
+
+    /// Makes room for `missing` rows of the last `find`.
+    pub(super) fn reserve(&mut self, missing: &[u32], account: &Account) -> Result<(), Denied> {
+        for_keys!(self, Ok(()), keys => keys.reserve(missing, account))
+    }
+
+    /// Gives the rows missing in the last `find` their groups.
+    pub(super) fn insert(&mut self, ids: &mut [u32], missing: &[u32]) {
+        for_keys!(self, {}, keys => keys.insert(ids, missing));
+    }
+
+    /// The hash of a group.
+    #[inline]
+    pub(super) fn hash(&self, group: usize) -> u64 {
+        for_keys!(self, 0, keys => keys.hash(group))
+    }
+
+    /// The keys of `groups` as columns.
+    pub(super) fn decode(&self, groups: GroupSet<'_>, account: &Account) -> Result<Vec<Vector>, Denied> {
+        for_keys!(self, Ok(Vec::new()), keys => keys.decode(groups, account))
+    }
+
+    /// Forgets all groups and gives their memory back; without keys the one group stays.
+    pub(super) fn clear(&mut self) {
+        for_keys!(self, {}, keys => keys.clear());
+    }
+
+    /// Bytes of memory behind it.
+    pub(super) fn allocated_bytes(&self) -> usize {
+        for_keys!(self, 0, keys => keys.allocated_bytes())
+    }
+}
+
+/// Makes a scratch buffer `len` long, content unspecified.
+pub(super) fn resize<T: Plain>(buf: &mut BufMut<T>, len: usize, account: &Account) -> Result<(), Denied> {
+    if len > buf.capacity() {
+        // Nothing in it is worth copying.
+        *buf = BufMut::empty();
+        *buf = BufMut::with_capacity(account, len)?;
+    }
+    buf.set_len(len);
+    Ok(())
+}
+
+/// Bits of a value of fixed width; strings need rows.
+pub(super) fn value_bits(data_type: &DataType) -> u32 {
+    match data_type.physical() {
+        PhysicalType::Bool => 1,
+        _ => 8 * data_type.value_bytes() as u32,
+    }
+}
+
+/// A key column as it came: a constant, or values, perhaps behind codes.
+pub(super) enum KeyColumn<'a> {
+    Constant(&'a Scalar),
+    Values { values: &'a Values, codes: Option<&'a [u32]>, validity: Option<&'a Bitmap> },
+}
+
+impl<'a> KeyColumn<'a> {
+    /// The parts of `vector`.
+    pub(super) fn new(vector: &'a Vector) -> Self {
+        match vector {
+            Vector::Constant { value, .. } => Self::Constant(value),
+            Vector::Flat(flat) => {
+                Self::Values { values: &flat.values, codes: None, validity: flat.validity.as_ref() }
+            }
+            Vector::Dict { codes, validity, dictionary } => Self::Values {
+                values: &dictionary.values().values,
+                codes: Some(codes),
+                validity: validity.as_ref(),
+            },
+        }
+    }
+}
+
+/// A value of fixed width as the bits of a key: equal values have equal bits, and only they.
+pub(super) trait KeyBits: Copy {
+    /// Sign-extended, so that it may be cut to the width of its type; floats at their own width.
+    fn key_bits(self) -> u128;
+}
+
+macro_rules! signed { ($($t:ty)*) => { $(impl KeyBits for $t {
+    #[inline(always)]
+    fn key_bits(self) -> u128 {
+        i128::from(self) as u128
+    }
+})* } }
+signed!(i8 i16 i32 i64 i128);
+
+macro_rules! unsigned { ($($t:ty)*) => { $(impl KeyBits for $t {
+    #[inline(always)]
+    fn key_bits(self) -> u128 {
+        self.into()
+    }
+})* } }
+unsigned!(bool u8 u16 u32 u64);
+
+macro_rules! float { ($($t:ty)*) => { $(impl KeyBits for $t {
+    #[inline(always)]
+    fn key_bits(self) -> u128 {
+        // Adding zero turns -0.0 into 0.0; all NaNs are one value.
+        let value = if self.is_nan() { Self::NAN } else { self + 0.0 };
+        value.to_bits().into()
+    }
+})* } }
+float!(f32 f64);
+
+/// The key bits of a constant of fixed width; `None` if it is null.
+pub(super) fn constant_bits(value: &Scalar) -> Option<u128> {
+    use crate::data::Value;
+    match &value.value {
+        Value::Null | Value::Utf8(_) | Value::Binary(_) => None,
+        Value::Boolean(b) => Some(b.key_bits()),
+        Value::Int(i) => Some(i.key_bits()),
+        Value::Float(f) if value.data_type == DataType::Float32 => Some((*f as f32).key_bits()),
+        Value::Float(f) => Some(f.key_bits()),
+    }
+}
+
+/// The bits of a value `bits` wide.
+#[inline(always)]
+pub(super) fn low_bits(bits: u32) -> u128 {
+    u128::MAX >> (u128::BITS - bits)
+}
+
+/// Values of `data_type` from key bits: `bits(i)` for value `i` of `len`.
+pub(super) fn values_from_bits(
+    data_type: &DataType,
+    len: usize,
+    account: &Account,
+    bits: impl Fn(usize) -> u128,
+) -> Result<Values, Denied> {
+    macro_rules! fixed {
+        ($variant:ident, $convert:expr) => {{
+            let mut out = BufMut::with_len(account, len)?;
+            for (i, to) in out.iter_mut().enumerate() {
+                *to = $convert(bits(i));
+            }
+            Values::$variant(out.freeze())
+        }};
+    }
+    Ok(match data_type.physical() {
+        PhysicalType::Bool => {
+            let mut out = crate::data::BitmapMut::with_len(account, len)?;
+            out.fill_from(|i| bits(i) != 0);
+            Values::Bool(out.freeze())
+        }
+        PhysicalType::I8 => fixed!(I8, |b: u128| b as i8),
+        PhysicalType::I16 => fixed!(I16, |b: u128| b as i16),
+        PhysicalType::I32 => fixed!(I32, |b: u128| b as i32),
+        PhysicalType::I64 => fixed!(I64, |b: u128| b as i64),
+        PhysicalType::U8 => fixed!(U8, |b: u128| b as u8),
+        PhysicalType::U16 => fixed!(U16, |b: u128| b as u16),
+        PhysicalType::U32 => fixed!(U32, |b: u128| b as u32),
+        PhysicalType::U64 => fixed!(U64, |b: u128| b as u64),
+        PhysicalType::F32 => fixed!(F32, |b: u128| f32::from_bits(b as u32)),
+        PhysicalType::F64 => fixed!(F64, |b: u128| f64::from_bits(b as u64)),
+        // Strings and nested values have no key bits; they never come here.
+        PhysicalType::I128 | PhysicalType::View | PhysicalType::Nested => fixed!(I128, |b: u128| b as i128),
+    })
+}

@@ -1,0 +1,322 @@
+//! Keys of fixed width, all columns packed into one word.
+//!
+//! Invariants:
+//! 1. Equal keys have equal words and equal null masks; the bits of a null value are zero.
+//! 2. `nulls` is empty until a group with a null exists, then as long as `keys`.
+
+use super::hash::hash_word;
+use super::keys::{
+    Halt, KeyBits, KeyColumn, constant_bits, low_bits, resize, value_bits, values_from_bits,
+};
+use super::slots::Slots;
+use crate::data::{BitmapMut, BufMut, DataType, FlatVector, Plain, Vector, for_each_values};
+use crate::error::Error;
+use crate::functions::aggregate::{GroupSet, Rows};
+use crate::mem::{Account, Denied};
+use std::ops::BitOrAssign;
+
+/// A word that keys are packed into.
+pub(super) trait Word: Plain + Eq + BitOrAssign {
+    /// The low bits of `bits`, moved up.
+    fn place(bits: u128, shift: u32) -> Self;
+    /// All bits, moved down.
+    fn take(self, shift: u32) -> u128;
+    /// A hash of all bits.
+    fn hash(self) -> u64;
+}
+
+impl Word for u64 {
+    #[inline(always)]
+    fn place(bits: u128, shift: u32) -> Self {
+        (bits as Self) << shift
+    }
+    #[inline(always)]
+    fn take(self, shift: u32) -> u128 {
+        (self >> shift).into()
+    }
+    #[inline(always)]
+    fn hash(self) -> u64 {
+        hash_word(self)
+    }
+}
+
+impl Word for u128 {
+    #[inline(always)]
+    fn place(bits: u128, shift: u32) -> Self {
+        bits << shift
+    }
+    #[inline(always)]
+    fn take(self, shift: u32) -> u128 {
+        self >> shift
+    }
+    #[inline(always)]
+    fn hash(self) -> u64 {
+        hash_word(hash_word(self as u64).wrapping_add((self >> 64) as u64))
+    }
+}
+
+struct Column {
+    data_type: DataType,
+    shift: u32,
+    bits: u32,
+}
+
+/// Keys by group, and those of the batch at hand.
+pub(super) struct PackedKeys<W: Word> {
+    columns: Vec<Column>,
+    keys: BufMut<W>,
+    nulls: BufMut<u32>,
+    slots: Slots,
+    batch: BatchKeys<W>,
+}
+
+/// The encoded rows of a batch; scratch.
+struct BatchKeys<W: Word> {
+    keys: BufMut<W>,
+    /// A mask of null columns per row, if any row has a null.
+    nulls: BufMut<u32>,
+    has_nulls: bool,
+    hashes: BufMut<u64>,
+}
+
+impl<W: Word> PackedKeys<W> {
+    /// No groups of keys of `types`, which fit the word together.
+    pub(super) fn new(types: &[DataType]) -> Self {
+        let mut shift = 0;
+        let columns = types.iter().map(|data_type| {
+            let bits = value_bits(data_type);
+            shift += bits;
+            Column { data_type: data_type.clone(), shift: shift - bits, bits }
+        });
+        let batch = BatchKeys {
+            keys: BufMut::empty(),
+            nulls: BufMut::empty(),
+            has_nulls: false,
+            hashes: BufMut::empty(),
+        };
+        Self {
+            columns: columns.collect(),
+            keys: BufMut::empty(),
+            nulls: BufMut::empty(),
+            slots: Slots::new(),
+            batch,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Packs and hashes the rows that count.
+    pub(super) fn encode(
+        &mut self,
+        vectors: &[Vector],
+        rows: Rows<'_>,
+        account: &Account,
+    ) -> Result<(), Halt> {
+        let batch = &mut self.batch;
+        resize(&mut batch.keys, rows.len(), account)?;
+        resize(&mut batch.nulls, rows.len(), account)?;
+        resize(&mut batch.hashes, rows.len(), account)?;
+        batch.keys.fill(W::default());
+        batch.has_nulls = false;
+        for (at, (vector, column)) in vectors.iter().zip(&self.columns).enumerate() {
+            batch.encode_column(vector, column, at, rows)?;
+        }
+        if batch.has_nulls {
+            let keys = batch.keys.iter().zip(batch.nulls.iter());
+            for (hash, (key, &nulls)) in batch.hashes.iter_mut().zip(keys) {
+                *hash = hash_with_nulls(*key, nulls);
+            }
+        } else {
+            for (hash, key) in batch.hashes.iter_mut().zip(batch.keys.iter()) {
+                *hash = key.hash();
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn find(&self, ids: &mut [u32], missing: &mut BufMut<u32>) {
+        let (batch, keys): (&[W], &[W]) = (&self.batch.keys, &self.keys);
+        if self.batch.has_nulls || !self.nulls.is_empty() {
+            self.slots.find_all(&self.batch.hashes, ids, missing, |k, group| {
+                keys[group as usize] == batch[k] && self.batch.null_mask(k) == null_mask(&self.nulls, group)
+            });
+        } else {
+            self.slots.find_all(&self.batch.hashes, ids, missing, |k, group| {
+                keys[group as usize] == batch[k]
+            });
+        }
+    }
+
+    pub(super) fn reserve(&mut self, missing: &[u32], account: &Account) -> Result<(), Denied> {
+        let groups = self.keys.len() + missing.len();
+        self.keys.reserve(account, groups)?;
+        if self.batch.has_nulls || !self.nulls.is_empty() {
+            self.nulls.reserve(account, groups)?;
+            let before = self.nulls.len();
+            self.nulls.set_len(self.keys.len());
+            self.nulls[before..].fill(0);
+        }
+        let (keys, nulls) = (&self.keys, &self.nulls);
+        let hashes = (0..keys.len()).map(|group| hash_with_nulls(keys[group], null_mask(nulls, group as u32)));
+        self.slots.reserve(groups, hashes, account)
+    }
+
+    pub(super) fn insert(&mut self, ids: &mut [u32], missing: &[u32]) {
+        let batch = &self.batch;
+        let has_nulls = batch.has_nulls || !self.nulls.is_empty();
+        let mut stored = (&mut self.keys, &mut self.nulls);
+        self.slots.insert_all(
+            &batch.hashes,
+            ids,
+            missing,
+            &mut stored,
+            |(keys, nulls), k, group| {
+                keys[group as usize] == batch.keys[k] && batch.null_mask(k) == null_mask(nulls, group)
+            },
+            |(keys, nulls), k| {
+                keys.push(batch.keys[k]);
+                if has_nulls {
+                    nulls.push(batch.null_mask(k));
+                }
+                keys.len() as u32 - 1
+            },
+        );
+    }
+
+    #[inline]
+    pub(super) fn hash(&self, group: usize) -> u64 {
+        hash_with_nulls(self.keys[group], null_mask(&self.nulls, group as u32))
+    }
+
+    pub(super) fn decode(&self, groups: GroupSet<'_>, account: &Account) -> Result<Vec<Vector>, Denied> {
+        let decode = |(at, column): (usize, &Column)| {
+            let keys: &[W] = &self.keys;
+            let low = low_bits(column.bits);
+            let values = values_from_bits(&column.data_type, groups.len(), account, |i| {
+                keys[groups.group(i)].take(column.shift) & low
+            })?;
+            let is_null = |i| null_mask(&self.nulls, groups.group(i) as u32) >> at & 1 == 1;
+            let validity = if !self.nulls.is_empty() && (0..groups.len()).any(is_null) {
+                let mut bits = BitmapMut::with_len(account, groups.len())?;
+                bits.fill_from(|i| !is_null(i));
+                Some(bits.freeze())
+            } else {
+                None
+            };
+            Ok(Vector::Flat(FlatVector { values, validity, bounds: None }))
+        };
+        self.columns.iter().enumerate().map(decode).collect()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.keys = BufMut::empty();
+        self.nulls = BufMut::empty();
+        self.slots.clear();
+    }
+
+    pub(super) fn allocated_bytes(&self) -> usize {
+        self.keys.allocated_bytes() + self.nulls.allocated_bytes() + self.slots.allocated_bytes()
+    }
+}
+
+impl<W: Word> BatchKeys<W> {
+    fn encode_column(
+        &mut self,
+        vector: &Vector,
+        column: &Column,
+        at: usize,
+        rows: Rows<'_>,
+    ) -> Result<(), Error> {
+        let (low, shift) = (low_bits(column.bits), column.shift);
+        let (values, codes, validity) = match KeyColumn::new(vector) {
+            KeyColumn::Constant(value) => {
+                match constant_bits(value) {
+                    Some(bits) => {
+                        let placed = W::place(bits & low, shift);
+                        self.keys.iter_mut().for_each(|key| *key |= placed);
+                    }
+                    None => {
+                        self.start_nulls();
+                        self.nulls.iter_mut().for_each(|nulls| *nulls |= 1 << at);
+                    }
+                }
+                return Ok(());
+            }
+            KeyColumn::Values { values, codes, validity } => (values, codes, validity),
+        };
+        for_each_values!(
+            values,
+            fixed(v, V) => self.place(codes, validity, rows, at, |place| W::place(v[place].key_bits() & low, shift)),
+            bool(b) => self.place(codes, validity, rows, at, |place| W::place(b.get(place).key_bits(), shift)),
+            view(s) => return Err(misplaced(s.len())),
+            nested(n) => return Err(misplaced(n.len())),
+        );
+        Ok(())
+    }
+
+    /// Puts a column's placed bits into the keys, its nulls into the masks.
+    #[inline(always)]
+    fn place(
+        &mut self,
+        codes: Option<&[u32]>,
+        validity: Option<&crate::data::Bitmap>,
+        rows: Rows<'_>,
+        at: usize,
+        placed: impl Fn(usize) -> W,
+    ) {
+        let place = |row: usize| codes.map_or(row, |codes| codes[row] as usize);
+        let keys: &mut [W] = &mut self.keys;
+        let Some(validity) = validity else {
+            match (rows, codes) {
+                (Rows::All(_), None) => {
+                    keys.iter_mut().enumerate().for_each(|(row, key)| *key |= placed(row));
+                }
+                (_, _) => {
+                    for (k, key) in keys.iter_mut().enumerate() {
+                        *key |= placed(place(rows.position(k)));
+                    }
+                }
+            }
+            return;
+        };
+        self.start_nulls();
+        for (k, (key, nulls)) in self.keys.iter_mut().zip(self.nulls.iter_mut()).enumerate() {
+            let row = rows.position(k);
+            if validity.get(row) {
+                *key |= placed(place(row));
+            } else {
+                *nulls |= 1 << at;
+            }
+        }
+    }
+
+    fn start_nulls(&mut self) {
+        if !self.has_nulls {
+            self.has_nulls = true;
+            self.nulls.fill(0);
+        }
+    }
+
+    #[inline(always)]
+    fn null_mask(&self, k: usize) -> u32 {
+        if self.has_nulls { self.nulls[k] } else { 0 }
+    }
+}
+
+#[inline(always)]
+fn null_mask(nulls: &[u32], group: u32) -> u32 {
+    if nulls.is_empty() { 0 } else { nulls[group as usize] }
+}
+
+#[inline(always)]
+fn hash_with_nulls<W: Word>(key: W, nulls: u32) -> u64 {
+    let hash = key.hash();
+    if nulls == 0 { hash } else { hash_word(hash ^ u64::from(nulls)) }
+}
+
+fn misplaced(len: usize) -> Error {
+    Error::internal(format!("{len} values without a fixed width came as a packed group key"))
+}
+

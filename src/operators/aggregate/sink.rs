@@ -1,0 +1,269 @@
+//! The end that counts rows: a table per lane.
+//!
+//! Invariants:
+//! 1. A lane's table is handed over once, in `combine`; a lane that has spilled spills the rest first.
+//! 2. `finish` ends with the tables all in memory or all in partitions, never both.
+
+use super::groups::Kind;
+use super::intake::Intake;
+use super::source::{Item, Ready};
+use super::spec::{Plan, fan_out_bits};
+use super::spill::PartitionOrder;
+use crate::data::Batch;
+use crate::error::{Error, Result};
+use crate::exec::{Combine, Finish, Flow, Handoff, LaneCx, Need, OpenCx, OperatorTask, Sink};
+use crate::expr::{EvalCx, Evaluator};
+use crate::functions::Rows;
+use crate::mem::{Account, Knobs};
+use crate::spill::SpillFile;
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+/// Merged tables are split into ranges of about so many groups, which stay in cache while they are merged.
+const RANGE_GROUPS: usize = 32 << 10;
+/// Ranges per lane at least, so that lanes end together.
+const RANGES_PER_LANE: usize = 4;
+const MOST_RANGE_BITS: u32 = 10;
+
+/// See the module.
+pub(super) struct HashAggregateSink {
+    plan: Arc<Plan>,
+    handoff: Handoff<Aggregation>,
+}
+
+/// An aggregation between its two ends.
+pub(super) struct Aggregation {
+    /// Memory of lanes that have not started.
+    accounts: Mutex<Vec<Account>>,
+    floor_bytes: usize,
+    lanes: usize,
+    stage: Mutex<Stage>,
+    /// What the source reads, once the sink has finished.
+    pub(super) ready: Mutex<Option<Arc<Ready>>>,
+}
+
+/// How far the sink is.
+enum Stage {
+    /// Lanes hand over what they have.
+    Combining(Gathered),
+    /// Tables are ordered by hash range; those that could not be have no order.
+    Ordering(Vec<(Intake, Option<PartitionOrder>)>),
+    /// Tables are spilled.
+    Spilling(Vec<Arc<SpillFile>>),
+    /// The source may read.
+    Finished,
+}
+
+/// What lanes have handed over.
+#[derive(Default)]
+struct Gathered {
+    tables: Vec<Intake>,
+    files: Vec<Arc<SpillFile>>,
+}
+
+/// A lane that counts.
+pub(super) struct SinkLane {
+    evaluator: Evaluator,
+    /// `None` once combined.
+    intake: Option<Intake>,
+}
+
+impl HashAggregateSink {
+    /// The sink of `plan`, whose groups go to the source that shares `handoff`.
+    pub(super) fn new(plan: Arc<Plan>, handoff: Handoff<Aggregation>) -> Self {
+        Self { plan, handoff }
+    }
+}
+
+impl Sink for HashAggregateSink {
+    type Shared = Arc<Aggregation>;
+    type Local = SinkLane;
+
+    fn name(&self) -> String {
+        self.plan.name()
+    }
+
+    fn need(&self, knobs: &Knobs) -> Need {
+        self.plan.sink_need(knobs)
+    }
+
+    fn open(&self, cx: &OpenCx<'_>) -> Result<Self::Shared> {
+        self.plan.check()?;
+        let floor_bytes = self.plan.table_floor_bytes(&cx.query.knobs);
+        let accounts = table_accounts(floor_bytes, cx)?;
+        let shared = Arc::new(Aggregation {
+            accounts: Mutex::new(accounts),
+            floor_bytes,
+            lanes: cx.lanes,
+            stage: Mutex::new(Stage::Combining(Gathered::default())),
+            ready: Mutex::new(None),
+        });
+        self.handoff.put(Arc::clone(&shared))?;
+        Ok(shared)
+    }
+
+    fn local(&self, shared: &Self::Shared, cx: &LaneCx<'_>) -> Result<SinkLane> {
+        let account = take_account(&shared.accounts)?;
+        let fan_out = cx.query.knobs.fan_out;
+        let intake = Intake::new(&self.plan, account, shared.floor_bytes, fan_out)?;
+        let evaluator = Evaluator::new(&self.plan.expressions, &self.plan.layout)?;
+        Ok(SinkLane { evaluator, intake: Some(intake) })
+    }
+
+    fn push(
+        &self,
+        _shared: &Self::Shared,
+        local: &mut SinkLane,
+        batch: Batch,
+        cx: &LaneCx<'_>,
+    ) -> Result<Flow> {
+        let intake = local.intake_mut()?;
+        intake.heed_requests(cx)?;
+        let mut eval_cx = EvalCx { account: cx.account, ids: &cx.query.ids };
+        let columns = local.evaluator.evaluate(&batch, &mut eval_cx)?;
+        let rows = match batch.selection() {
+            None => Rows::All(batch.physical_rows()),
+            Some(selection) => Rows::At(selection.indices()),
+        };
+        local.intake_mut()?.add(Kind::Rows, &columns, rows, cx)?;
+        Ok(Flow::NeedInput)
+    }
+
+    fn combine(&self, shared: &Self::Shared, local: &mut SinkLane, cx: &LaneCx<'_>) -> Result<Combine> {
+        let Some(mut intake) = local.intake.take() else { return Ok(Combine::Ready) };
+        let file = if intake.has_spilled() { intake.finish_spill(cx)? } else { None };
+        let mut stage = shared.stage.lock();
+        let Stage::Combining(gathered) = &mut *stage else {
+            return Err(Error::internal("a lane combines after the aggregation has finished"));
+        };
+        match file {
+            Some(file) => gathered.files.push(file),
+            None if intake.groups().len() > 0 => {
+                intake.settle();
+                gathered.tables.push(intake);
+            }
+            None => {}
+        }
+        Ok(Combine::Ready)
+    }
+
+    fn finish(&self, shared: &Self::Shared, cx: &LaneCx<'_>) -> Result<Finish> {
+        let mut stage = shared.stage.lock();
+        match std::mem::replace(&mut *stage, Stage::Finished) {
+            Stage::Combining(Gathered { tables, files }) if files.is_empty() => {
+                let groups: usize = tables.iter().map(|table| table.groups().len()).sum();
+                let bits = range_bits(groups, shared.lanes);
+                if tables.len() > 1 && bits > 0 {
+                    *stage = Stage::Ordering(Vec::with_capacity(tables.len()));
+                    return Ok(Finish::Tasks(order_tasks(tables, bits, shared)));
+                }
+                shared.set_ready(Ready::merging(tables.into_iter().map(|table| (table, None)).collect()));
+            }
+            Stage::Combining(Gathered { tables, files }) => {
+                *stage = Stage::Spilling(files);
+                return Ok(Finish::Tasks(spill_tasks(tables, shared)));
+            }
+            Stage::Ordering(tables) if tables.iter().any(|(_, order)| order.is_none()) => {
+                *stage = Stage::Spilling(Vec::with_capacity(tables.len()));
+                let tables = tables.into_iter().map(|(table, _)| table).collect();
+                return Ok(Finish::Tasks(spill_tasks(tables, shared)));
+            }
+            Stage::Ordering(tables) => shared.set_ready(Ready::merging(tables)),
+            Stage::Spilling(files) => {
+                let bits = fan_out_bits(cx.query.knobs.fan_out);
+                shared.set_ready(Ready::partitions(&files, bits));
+            }
+            Stage::Finished => {}
+        }
+        Ok(Finish::Ready)
+    }
+
+    fn reclaim(
+        &self,
+        _shared: &Self::Shared,
+        local: &mut SinkLane,
+        _target_bytes: usize,
+        cx: &LaneCx<'_>,
+    ) -> Result<usize> {
+        local.intake.as_mut().map_or(Ok(0), |intake| intake.reclaim(cx))
+    }
+}
+
+impl SinkLane {
+    fn intake_mut(&mut self) -> Result<&mut Intake> {
+        self.intake.as_mut().ok_or_else(|| Error::internal("rows after the lane has combined"))
+    }
+}
+
+impl Aggregation {
+    fn set_ready(&self, ready: Ready) {
+        *self.ready.lock() = Some(Arc::new(ready));
+    }
+}
+
+/// An account with the floor of a table for each lane.
+pub(super) fn table_accounts(floor_bytes: usize, cx: &OpenCx<'_>) -> Result<Vec<Account>> {
+    let pool = &cx.query.pool;
+    let quantum_bytes = (pool.limit_bytes() / (64 * cx.lanes)).clamp(4 << 10, 256 << 10);
+    let open = |_| Ok(Account::open(pool, floor_bytes, quantum_bytes, floor_bytes)?);
+    (0..cx.lanes).map(open).collect()
+}
+
+/// A lane's account.
+pub(super) fn take_account(accounts: &Mutex<Vec<Account>>) -> Result<Account> {
+    accounts.lock().pop().ok_or_else(|| Error::internal("more lanes than the aggregation was opened for"))
+}
+
+/// Hash bits by which `groups` groups are split for `lanes` lanes; 0 if one lane may as well merge them.
+fn range_bits(groups: usize, lanes: usize) -> u32 {
+    if groups <= RANGE_GROUPS / 4 {
+        return 0;
+    }
+    let ranges = (groups / RANGE_GROUPS).max(RANGES_PER_LANE * lanes);
+    ranges.next_power_of_two().ilog2().min(MOST_RANGE_BITS)
+}
+
+/// Orders each table by hash range. A table without the memory for that is left as it is.
+fn order_tasks(tables: Vec<Intake>, bits: u32, shared: &Arc<Aggregation>) -> Vec<OperatorTask> {
+    let task = |table: Intake| {
+        let shared = Arc::clone(shared);
+        let task = move |_: &LaneCx<'_>| {
+            let groups = table.groups();
+            let order = PartitionOrder::new(groups, 0, groups.len(), 0, bits, table.account()).ok();
+            if let Stage::Ordering(ordered) = &mut *shared.stage.lock() {
+                ordered.push((table, order));
+            }
+            Ok(())
+        };
+        Box::new(task) as OperatorTask
+    };
+    tables.into_iter().map(task).collect()
+}
+
+/// Spills each table.
+fn spill_tasks(tables: Vec<Intake>, shared: &Arc<Aggregation>) -> Vec<OperatorTask> {
+    let task = |mut table: Intake| {
+        let shared = Arc::clone(shared);
+        let task = move |cx: &LaneCx<'_>| {
+            let file = table.finish_spill(cx)?;
+            if let (Some(file), Stage::Spilling(files)) = (file, &mut *shared.stage.lock()) {
+                files.push(file);
+            }
+            Ok(())
+        };
+        Box::new(task) as OperatorTask
+    };
+    tables.into_iter().map(task).collect()
+}
+
+impl Ready {
+    /// The partitions of all files, as the first depth of spilling left them.
+    fn partitions(files: &[Arc<SpillFile>], bits: u32) -> Self {
+        let item = |partition: u32| {
+            let files = files.iter().filter(|file| file.rows(partition) > 0);
+            let files: Vec<_> = files.map(|file| (Arc::clone(file), partition)).collect();
+            (!files.is_empty()).then_some(Item::Files { files, used_bits: bits })
+        };
+        Self::items((0..1 << bits).filter_map(item))
+    }
+}

@@ -1,0 +1,235 @@
+//! The end that emits: each lane takes a piece at a time, merges it in a table of its own, emits its groups.
+//!
+//! Invariants:
+//! 1. Every piece is taken by one lane, once; what does not fit leaves as smaller pieces.
+//! 2. A lane holds one piece at a time, and its memory returns before it takes the next.
+
+use super::groups::{Groups, Kind};
+use super::intake::Intake;
+use super::sink::{Aggregation, table_accounts, take_account};
+use super::spec::Plan;
+use super::spill::PartitionOrder;
+use crate::error::Result;
+use crate::exec::{Handoff, LaneCx, Need, OpenCx, Pull, Source};
+use crate::functions::Rows;
+use crate::functions::aggregate::GroupSet;
+use crate::mem::{Account, Knobs};
+use crate::spill::SpillFile;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// See the module.
+pub(super) struct HashAggregateSource {
+    plan: Arc<Plan>,
+    handoff: Handoff<Aggregation>,
+}
+
+/// What the sink has left to the source.
+pub(super) enum Ready {
+    /// One table with all groups; lanes take rows of it in turn.
+    Whole { table: Intake, next: AtomicUsize },
+    /// Pieces to merge, and the tables some of them speak of.
+    Pieces { tables: Vec<(Intake, Option<PartitionOrder>)>, items: Mutex<VecDeque<Item>> },
+}
+
+/// A piece: groups that are in no other piece.
+pub(super) enum Item {
+    /// A hash range of all tables; of tables without order, everything.
+    Range(usize),
+    /// Partitions of files, which share `used_bits` top bits of their hashes.
+    Files { files: Vec<(Arc<SpillFile>, u32)>, used_bits: u32 },
+}
+
+impl Ready {
+    /// Tables in memory, ordered by the same ranges or not at all.
+    pub(super) fn merging(mut tables: Vec<(Intake, Option<PartitionOrder>)>) -> Self {
+        if tables.len() == 1
+            && let Some((table, None)) = tables.pop_if(|(_, order)| order.is_none())
+        {
+            return Self::Whole { table, next: AtomicUsize::new(0) };
+        }
+        let ranges = match tables.first() {
+            None => 0,
+            Some((_, order)) => order.as_ref().map_or(1, PartitionOrder::partitions),
+        };
+        Self::Pieces { tables, items: Mutex::new((0..ranges).map(Item::Range).collect()) }
+    }
+
+    /// Pieces that speak of no table.
+    pub(super) fn items(items: impl Iterator<Item = Item>) -> Self {
+        Self::Pieces { tables: Vec::new(), items: Mutex::new(items.collect()) }
+    }
+}
+
+/// The run.
+pub(super) struct SourceShared {
+    aggregation: Arc<Aggregation>,
+    accounts: Mutex<Vec<Account>>,
+    floor_bytes: usize,
+}
+
+/// A lane that emits.
+pub(super) struct SourceLane {
+    intake: Intake,
+    /// What there is to emit, from the first pull to the end.
+    ready: Option<Arc<Ready>>,
+    stage: Stage,
+}
+
+/// What a lane is at.
+enum Stage {
+    /// Takes what comes next.
+    Taking,
+    /// Emits the groups of its table from `next` on.
+    Emitting { next: usize },
+    /// Has nothing more to emit.
+    Done,
+}
+
+impl HashAggregateSource {
+    /// The source of `plan`, of the groups the sink puts into `handoff`.
+    pub(super) fn new(plan: Arc<Plan>, handoff: Handoff<Aggregation>) -> Self {
+        Self { plan, handoff }
+    }
+}
+
+impl Source for HashAggregateSource {
+    type Shared = SourceShared;
+    type Local = SourceLane;
+
+    fn name(&self) -> String {
+        self.plan.name()
+    }
+
+    fn need(&self, knobs: &Knobs) -> Need {
+        self.plan.source_need(knobs)
+    }
+
+    fn max_lanes(&self) -> usize {
+        if self.plan.has_groups() { usize::MAX } else { 1 }
+    }
+
+    fn open(&self, cx: &OpenCx<'_>) -> Result<SourceShared> {
+        let floor_bytes = self.plan.table_floor_bytes(&cx.query.knobs);
+        let accounts = Mutex::new(table_accounts(floor_bytes, cx)?);
+        Ok(SourceShared { aggregation: self.handoff.get()?, accounts, floor_bytes })
+    }
+
+    fn local(&self, shared: &SourceShared, cx: &LaneCx<'_>) -> Result<SourceLane> {
+        let account = take_account(&shared.accounts)?;
+        let intake = Intake::new(&self.plan, account, shared.floor_bytes, cx.query.knobs.fan_out)?;
+        let ready = shared.aggregation.ready.lock().clone();
+        Ok(SourceLane { intake, ready, stage: Stage::Taking })
+    }
+
+    fn pull(&self, shared: &SourceShared, local: &mut SourceLane, cx: &LaneCx<'_>) -> Result<Pull> {
+        loop {
+            match local.stage {
+                Stage::Taking => {
+                    match local.ready.clone().as_deref() {
+                        Some(Ready::Whole { table, next }) => {
+                            let start = next.fetch_add(cx.batch_rows(), Relaxed);
+                            let len = cx.batch_rows().min(table.groups().len().saturating_sub(start));
+                            if len > 0 {
+                                return emit(table.groups(), start, len, cx);
+                            }
+                        }
+                        Some(Ready::Pieces { tables, items }) => {
+                            let item = items.lock().pop_front();
+                            if let Some(item) = item {
+                                local.merge(item, tables, items, cx)?;
+                                continue;
+                            }
+                        }
+                        None => {}
+                    }
+                    // Lanes still at a piece keep what they need; smaller pieces they leave are theirs.
+                    local.ready = None;
+                    *shared.aggregation.ready.lock() = None;
+                    local.stage = Stage::Done;
+                }
+                Stage::Emitting { next } => {
+                    let len = cx.batch_rows().min(local.intake.groups().len().saturating_sub(next));
+                    if len > 0 {
+                        local.stage = Stage::Emitting { next: next + len };
+                        return emit(local.intake.groups(), next, len, cx);
+                    }
+                    local.intake.release();
+                    local.stage = Stage::Taking;
+                }
+                Stage::Done => return Ok(Pull::Done),
+            }
+        }
+    }
+}
+
+/// Results of groups `start..start + len`, of which there is at least one.
+fn emit(groups: &Groups, start: usize, len: usize, cx: &LaneCx<'_>) -> Result<Pull> {
+    Ok(Pull::Emit(groups.finish(GroupSet::Range { start, len }, cx.account)?))
+}
+
+impl SourceLane {
+    /// Merges a piece into the lane's table, to be emitted; or, if it does not fit, into further pieces.
+    fn merge(
+        &mut self,
+        item: Item,
+        tables: &[(Intake, Option<PartitionOrder>)],
+        items: &Mutex<VecDeque<Item>>,
+        cx: &LaneCx<'_>,
+    ) -> Result<()> {
+        let fan_out = cx.query.knobs.fan_out;
+        match item {
+            Item::Range(range) => {
+                let ranges = tables.first().and_then(|(_, order)| order.as_ref());
+                let used_bits = ranges.map_or(0, |order| order.partitions().ilog2());
+                self.intake.restart(used_bits, fan_out)?;
+                for (table, order) in tables {
+                    match order {
+                        Some(order) => {
+                            for part in order.partition(range).chunks(cx.batch_rows()) {
+                                self.merge_groups(table.groups(), GroupSet::At(part), cx)?;
+                            }
+                        }
+                        None => {
+                            let groups = table.groups();
+                            for start in (0..groups.len()).step_by(cx.batch_rows()) {
+                                let len = cx.batch_rows().min(groups.len() - start);
+                                self.merge_groups(groups, GroupSet::Range { start, len }, cx)?;
+                            }
+                        }
+                    }
+                }
+            }
+            Item::Files { files, used_bits } => {
+                self.intake.restart(used_bits, fan_out)?;
+                for (file, partition) in &files {
+                    let mut reader = file.reader(*partition);
+                    while let Some(batch) = reader.next(cx.account, &cx.query.ids)? {
+                        let rows = Rows::All(batch.physical_rows());
+                        self.intake.add(Kind::States, batch.columns(), rows, cx)?;
+                        cx.check()?;
+                    }
+                }
+            }
+        }
+        if !self.intake.has_spilled() {
+            self.stage = Stage::Emitting { next: 0 };
+            return Ok(());
+        }
+        let (used_bits, partitions) = self.intake.spilled_shape();
+        if let Some(file) = self.intake.finish_spill(cx)? {
+            let written = (0..partitions).filter(|&partition| file.rows(partition) > 0);
+            let parts = written.map(|p| Item::Files { files: vec![(Arc::clone(&file), p)], used_bits });
+            items.lock().extend(parts);
+        }
+        Ok(())
+    }
+
+    fn merge_groups(&mut self, groups: &Groups, set: GroupSet<'_>, cx: &LaneCx<'_>) -> Result<()> {
+        cx.check()?;
+        let batch = groups.export(set, cx.account)?;
+        self.intake.add(Kind::States, batch.columns(), Rows::All(batch.physical_rows()), cx)
+    }
+}

@@ -1,0 +1,123 @@
+//! Groups on their way out of a table, by partition.
+
+use super::groups::Groups;
+use super::hash::{PARTITION_BITS, partition_of};
+use super::spec::{Plan, fan_out_bits};
+use crate::data::BufMut;
+use crate::error::Result;
+use crate::exec::LaneCx;
+use crate::functions::aggregate::GroupSet;
+use crate::mem::{Account, Denied};
+use crate::spill::{SpillFile, SpillWriter};
+use std::sync::Arc;
+
+/// Groups of a table ordered by partition.
+pub(super) struct PartitionOrder {
+    groups: BufMut<u32>,
+    /// Where each partition starts, and where the last one ends.
+    starts: Vec<usize>,
+}
+
+impl PartitionOrder {
+    /// Orders the groups `start..start + len`.
+    pub(super) fn new(
+        groups: &Groups,
+        start: usize,
+        len: usize,
+        used_bits: u32,
+        bits: u32,
+        account: &Account,
+    ) -> Result<Self, Denied> {
+        let partition = |group: usize| partition_of(groups.hash(group), used_bits, bits);
+        let mut ordered = BufMut::with_len(account, len)?;
+        let mut starts = vec![0; (1 << bits) + 1];
+        for group in start..start + len {
+            starts[partition(group) + 1] += 1;
+        }
+        for at in 1..starts.len() {
+            starts[at] += starts[at - 1];
+        }
+        // Each start moves to its partition's end, which is the next one's start.
+        for group in start..start + len {
+            let at = &mut starts[partition(group)];
+            ordered[*at] = group as u32;
+            *at += 1;
+        }
+        starts.rotate_right(1);
+        starts[0] = 0;
+        Ok(Self { groups: ordered, starts })
+    }
+
+    /// The groups of a partition.
+    pub(super) fn partition(&self, partition: usize) -> &[u32] {
+        &self.groups[self.starts[partition]..self.starts[partition + 1]]
+    }
+
+    /// Number of partitions.
+    pub(super) fn partitions(&self) -> usize {
+        self.starts.len() - 1
+    }
+}
+
+/// Where a table's groups go when memory is short: the partitions of one depth.
+pub(super) struct Spill {
+    used_bits: u32,
+    bits: u32,
+    writer: Option<SpillWriter>,
+}
+
+impl Spill {
+    /// Nothing spilled; `used_bits` of the hash already tell partitions apart.
+    pub(super) fn new(used_bits: u32, fan_out: usize) -> Self {
+        Self { used_bits, bits: fan_out_bits(fan_out), writer: None }
+    }
+
+    /// Whether hashes have bits left for partitions of this depth.
+    pub(super) fn is_possible(&self) -> bool {
+        self.used_bits + self.bits <= PARTITION_BITS
+    }
+
+    /// Whether anything was spilled.
+    pub(super) fn has_spilled(&self) -> bool {
+        self.writer.is_some()
+    }
+
+    /// Bits of the hash that tell apart the partitions written.
+    pub(super) fn written_bits(&self) -> u32 {
+        self.used_bits + self.bits
+    }
+
+    /// Partitions written to.
+    pub(super) fn partitions(&self) -> u32 {
+        1 << self.bits
+    }
+
+    /// Writes all groups of the table, and empties it.
+    pub(super) fn put(&mut self, groups: &mut Groups, plan: &Plan, cx: &LaneCx<'_>) -> Result<()> {
+        let knobs = &cx.query.knobs;
+        let mut writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => cx.query.spill.writer(&plan.state_schema, cx.account, knobs.block_bytes)?,
+        };
+        let (block_rows, chunk_rows) = (plan.block_rows(knobs), plan.spill_chunk_rows(knobs));
+        for start in (0..groups.len()).step_by(chunk_rows) {
+            let len = chunk_rows.min(groups.len() - start);
+            let order = PartitionOrder::new(groups, start, len, self.used_bits, self.bits, cx.account)?;
+            for partition in 0..order.partitions() {
+                for block in order.partition(partition).chunks(block_rows) {
+                    let batch = groups.export(GroupSet::At(block), cx.account)?;
+                    writer.write(partition as u32, &batch, cx.account)?;
+                }
+            }
+            cx.check()?;
+        }
+        groups.clear();
+        self.writer = Some(writer);
+        Ok(())
+    }
+
+    /// Ends writing; `None` if nothing was written.
+    pub(super) fn finish(&mut self) -> Result<Option<Arc<SpillFile>>> {
+        self.writer.take().map(|writer| writer.finish().map(Arc::new)).transpose()
+    }
+}

@@ -1,0 +1,185 @@
+//! How many rows a node is likely to produce, from the statistics of tables. Rough, cheap, and only ever a hint.
+
+use crate::catalog::{ColumnStatistics, TableStatistics};
+use crate::data::{Scalar, Value};
+use crate::expr::{ColumnId, CompareOp, Expr};
+use crate::logical::{Column, Plan};
+
+/// What a predicate nothing is known of lets through.
+const UNKNOWN_SELECTIVITY: f64 = 0.25;
+/// What an equality with unknown distinct count lets through.
+const EQUALITY_SELECTIVITY: f64 = 0.05;
+/// Groups per input row where nothing is known of the keys.
+const UNKNOWN_GROUPS: f64 = 0.1;
+
+/// Estimated rows of `plan`; `None` if its tables do not say how many they have.
+pub(crate) fn estimate_rows(plan: &Plan) -> Option<u64> {
+    rows(plan).map(|rows| rows.max(0.0).round() as u64)
+}
+
+fn rows(plan: &Plan) -> Option<f64> {
+    let limited = |rows: f64, fetch: Option<u64>| fetch.map_or(rows, |fetch| rows.min(fetch as f64));
+    match plan {
+        Plan::Scan { provider, filters, .. } => {
+            let statistics = provider.statistics();
+            let rows = statistics.rows? as f64;
+            let known = Known { plan, statistics: Some(&statistics) };
+            Some(rows * known.conjunction(filters))
+        }
+        Plan::Values { rows, .. } => Some(rows.len() as f64),
+        Plan::Filter { input, conjuncts } => {
+            Some(rows(input)? * Known { plan, statistics: None }.conjunction(conjuncts))
+        }
+        Plan::Project { input, .. } => rows(input),
+        Plan::Aggregate { groups, .. } if groups.is_empty() => Some(1.0),
+        Plan::Aggregate { input, groups, .. } => {
+            let input_rows = rows(input)?;
+            let mut product = Some(1.0);
+            for (_, key) in groups {
+                product = product.zip(distinct(key, input)).map(|(a, b)| a * b);
+            }
+            Some(product.unwrap_or(input_rows * UNKNOWN_GROUPS).clamp(input_rows.min(1.0), input_rows))
+        }
+        Plan::Sort { input, fetch, .. } => Some(limited(rows(input)?, *fetch)),
+        Plan::Limit { input, skip, fetch } => {
+            Some(limited((rows(input)? - *skip as f64).max(0.0), *fetch))
+        }
+    }
+}
+
+/// About how many values an expression takes, if it is a column some scan below knows.
+fn distinct(key: &Expr, input: &Plan) -> Option<f64> {
+    let Expr::Column { id, .. } = key else { return None };
+    let mut found = None;
+    input.for_each_node(&mut |node| {
+        if let Plan::Scan { columns, provider, .. } = node
+            && let Some((_, at)) = columns.iter().find(|(column, _)| column.id == *id)
+        {
+            found = provider.statistics().columns.get(*at).and_then(|c| c.distinct_count);
+        }
+    });
+    found.map(|n| n as f64)
+}
+
+/// What is known of the columns predicates read.
+struct Known<'a> {
+    plan: &'a Plan,
+    statistics: Option<&'a TableStatistics>,
+}
+
+impl Known<'_> {
+    fn column(&self, id: ColumnId) -> Option<&ColumnStatistics> {
+        let Plan::Scan { columns, filter_columns, .. } = self.plan else { return None };
+        let is_it = |(column, _): &&(Column, usize)| column.id == id;
+        let (_, at) = columns.iter().chain(filter_columns).find(is_it)?;
+        self.statistics?.columns.get(*at)
+    }
+
+    /// Conjuncts as if independent, except that the two ends of a range on one column are one predicate.
+    fn conjunction(&self, conjuncts: &[Expr]) -> f64 {
+        let mut selectivity = 1.0;
+        let mut ranges: Vec<(ColumnId, f64, f64)> = vec![];
+        for conjunct in conjuncts {
+            match self.range(conjunct) {
+                Some((id, low, high)) => match ranges.iter_mut().find(|(known, ..)| *known == id) {
+                    Some((_, known_low, known_high)) => {
+                        *known_low = known_low.max(low);
+                        *known_high = known_high.min(high);
+                    }
+                    None => ranges.push((id, low, high)),
+                },
+                None => selectivity *= self.selectivity(conjunct),
+            }
+        }
+        for (_, low, high) in ranges {
+            selectivity *= (high - low).clamp(0.0, 1.0);
+        }
+        selectivity
+    }
+
+    /// The part of a column's value range, of 0 to 1, that an inequality with a constant leaves.
+    fn range(&self, predicate: &Expr) -> Option<(ColumnId, f64, f64)> {
+        let Expr::Compare { op, left, right } = predicate else { return None };
+        let (id, op, bound) = match (left.as_ref(), right.as_ref()) {
+            (Expr::Column { id, .. }, Expr::Literal(bound)) => (*id, *op, bound),
+            (Expr::Literal(bound), Expr::Column { id, .. }) => (*id, op.swapped(), bound),
+            _ => return None,
+        };
+        let statistics = self.column(id)?;
+        let (min, max) = (number(statistics.min.as_ref()?)?, number(statistics.max.as_ref()?)?);
+        let width = max - min;
+        let at = if width > 0.0 { ((number(bound)? - min) / width).clamp(0.0, 1.0) } else { 0.5 };
+        match op {
+            CompareOp::Lt | CompareOp::LtEq => Some((id, 0.0, at)),
+            CompareOp::Gt | CompareOp::GtEq => Some((id, at, 1.0)),
+            CompareOp::Eq | CompareOp::NotEq | CompareOp::IsDistinct | CompareOp::IsNotDistinct => None,
+        }
+    }
+
+    fn selectivity(&self, predicate: &Expr) -> f64 {
+        match predicate {
+            Expr::And(list) => self.conjunction(list),
+            Expr::Or(list) => 1.0 - list.iter().map(|e| 1.0 - self.selectivity(e)).product::<f64>(),
+            Expr::Not(operand) => 1.0 - self.selectivity(operand),
+            Expr::Compare { op: CompareOp::Eq | CompareOp::IsNotDistinct, left, right } => {
+                self.equality(left).min(self.equality(right))
+            }
+            Expr::Compare { op: CompareOp::NotEq | CompareOp::IsDistinct, left, right } => {
+                1.0 - self.equality(left).min(self.equality(right))
+            }
+            Expr::InList { operand, list } => (self.equality(operand) * list.len() as f64).min(1.0),
+            Expr::IsNull(_) => EQUALITY_SELECTIVITY,
+            Expr::Column { .. }
+            | Expr::Literal(_)
+            | Expr::Compare { .. }
+            | Expr::Arithmetic { .. }
+            | Expr::Negate(_)
+            | Expr::Like { .. }
+            | Expr::Case { .. }
+            | Expr::Cast { .. }
+            | Expr::Call { .. } => UNKNOWN_SELECTIVITY,
+        }
+    }
+
+    /// What an equality with one value of `expr` lets through.
+    fn equality(&self, expr: &Expr) -> f64 {
+        match expr {
+            Expr::Column { id, .. } => match self.column(*id).and_then(|c| c.distinct_count) {
+                Some(n) if n > 0 => 1.0 / n as f64,
+                _ => EQUALITY_SELECTIVITY,
+            },
+            Expr::Literal(_) => 1.0,
+            _ => EQUALITY_SELECTIVITY,
+        }
+    }
+}
+
+fn number(value: &Scalar) -> Option<f64> {
+    match value.value {
+        Value::Int(v) => Some(match value.data_type {
+            crate::data::DataType::Decimal { scale, .. } => v as f64 / 10f64.powi(i32::from(scale)),
+            _ => v as f64,
+        }),
+        Value::Float(v) => Some(v),
+        Value::Null | Value::Boolean(_) | Value::Utf8(_) | Value::Binary(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::bind;
+    use super::*;
+
+    #[test]
+    fn estimates_follow_statistics() {
+        let rows = |sql: &str| estimate_rows(&super::super::optimize(bind(sql)).expect("optimizes"));
+        // The table has 1000 rows, b runs from 0 to 100 over 50 values.
+        assert_eq!(rows("select a from t"), Some(1000));
+        assert_eq!(rows("select a from t where b < 25"), Some(250));
+        assert_eq!(rows("select a from t where b >= 25 and b < 35"), Some(100));
+        assert_eq!(rows("select a from t where b = 3"), Some(20));
+        assert_eq!(rows("select b, count(*) from t group by b"), Some(50));
+        assert_eq!(rows("select count(*) from t"), Some(1));
+        assert_eq!(rows("select a from t order by a limit 7"), Some(7));
+    }
+}

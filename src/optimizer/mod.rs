@@ -1,0 +1,54 @@
+//! Rewrites of logical plans into cheaper ones of the same meaning.
+//!
+//! Owns: the rules and their order, the runner that applies and checks them, row estimates.
+//!
+//! Invariants:
+//! 1. A rule never changes the result columns (ids, types, order) or, ties and unordered results aside, the rows.
+//! 2. A rule applied to its own output changes nothing.
+//! 3. Adding a rule is one file and one line in [`RULES`].
+//!
+//! Must not know: SQL text, physical operators, execution.
+
+mod cardinality;
+mod constant_groups;
+mod filter_pushdown;
+mod fold_constants;
+mod limit_pushdown;
+mod projection_pushdown;
+mod runner;
+mod sort_keys;
+mod split_averages;
+mod substitute;
+#[cfg(test)]
+pub(crate) mod testing;
+mod top_n;
+
+pub(crate) use cardinality::estimate_rows;
+pub(crate) use runner::{Optimized, RuleTiming, optimize, optimize_with};
+
+use crate::error::Result;
+use crate::logical::{ColumnIds, Plan};
+use std::sync::Arc;
+
+/// A rewrite.
+trait Rule: Sync {
+    /// Its name, by which it can be disabled.
+    fn name(&self) -> &'static str;
+    /// The plan rewritten; `ids` names columns the rule adds.
+    ///
+    /// # Errors
+    /// A plan error for what can never be evaluated, such as a constant that overflows.
+    fn apply(&self, plan: &Arc<Plan>, ids: &mut ColumnIds) -> Result<Arc<Plan>>;
+}
+
+/// The rules in the order they run.
+static RULES: &[&dyn Rule] = &[
+    &fold_constants::FoldConstants,
+    &split_averages::SplitAverages,
+    &constant_groups::ConstantGroups,
+    &sort_keys::SortKeys,
+    &filter_pushdown::FilterPushdown,
+    &limit_pushdown::LimitPushdown,
+    &top_n::TopN,
+    &projection_pushdown::ProjectionPushdown,
+];

@@ -1,0 +1,54 @@
+//! Expressions in terms of a node's inputs instead of its outputs.
+
+use crate::expr::{ColumnId, Expr};
+use crate::logical::Column;
+use std::collections::HashMap;
+
+/// What the columns a node computes stand for.
+pub(super) struct Definitions<'a>(HashMap<ColumnId, &'a Expr>);
+
+impl<'a> Definitions<'a> {
+    pub(super) fn of(columns: impl IntoIterator<Item = &'a (Column, Expr)>) -> Self {
+        Self(columns.into_iter().map(|(column, expr)| (column.id, expr)).collect())
+    }
+
+    /// The definition of a column.
+    pub(super) fn get(&self, id: ColumnId) -> Option<&'a Expr> {
+        self.0.get(&id).copied()
+    }
+
+    /// Whether all columns of `expr` are defined here.
+    pub(super) fn cover(&self, expr: &Expr) -> bool {
+        let mut all = true;
+        expr.for_each_column(&mut |id| all &= self.0.contains_key(&id));
+        all
+    }
+
+    /// `expr` with columns replaced by their definitions.
+    pub(super) fn apply(&self, expr: Expr) -> Expr {
+        match &expr {
+            Expr::Column { id, .. } => match self.0.get(id) {
+                Some(definition) => (*definition).clone(),
+                None => expr,
+            },
+            _ => expr.map_children(&mut |child| self.apply(child)),
+        }
+    }
+}
+
+/// Whether equal inputs give equal values, so that the expression may be moved or evaluated again.
+pub(super) fn is_deterministic(expr: &Expr) -> bool {
+    if let Expr::Call { function, .. } = expr
+        && !function.is_deterministic()
+    {
+        return false;
+    }
+    let mut all = true;
+    expr.for_each_child(&mut |child| all &= is_deterministic(child));
+    all
+}
+
+/// Whether it only names a column or a value, so that evaluating it again costs nothing.
+pub(super) fn is_trivial(expr: &Expr) -> bool {
+    matches!(expr, Expr::Column { .. } | Expr::Literal(_))
+}

@@ -1,0 +1,125 @@
+//! Decompression of page bodies into buffers of known size.
+//!
+//! Invariants:
+//! 1. The output slice is exactly as long as the header says; a body that yields more or fewer bytes is an error.
+//! 2. Contexts that can be reused are kept, one per lane; no codec allocates in proportion to the page, except
+//!    Brotli and gzip, whose windows are bounded by the formats (16 MiB and 32 KiB).
+
+use std::io::Read;
+
+/// A page compression the reader knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Codec {
+    None,
+    Snappy,
+    Gzip,
+    Brotli,
+    Zstd,
+    Lz4Raw,
+    /// One this reader cannot undo: LZO, and LZ4 in Hadoop's undocumented framing.
+    Other,
+}
+
+/// Decompression contexts of one lane.
+pub(crate) struct Decompressor {
+    snappy: snap::raw::Decoder,
+    zstd: Option<zstd::bulk::Decompressor<'static>>,
+}
+
+impl Decompressor {
+    /// No context yet; they are made on first use.
+    pub(crate) fn new() -> Self {
+        Self { snappy: snap::raw::Decoder::new(), zstd: None }
+    }
+
+    /// Decompresses `input` into all of `out`; else says what is wrong.
+    pub(crate) fn decompress(&mut self, codec: Codec, input: &[u8], out: &mut [u8]) -> Result<(), String> {
+        let written = match codec {
+            Codec::None => {
+                if input.len() == out.len() {
+                    out.copy_from_slice(input);
+                }
+                input.len()
+            }
+            Codec::Snappy => self.snappy.decompress(input, out).map_err(|e| e.to_string())?,
+            Codec::Lz4Raw => lz4_flex::block::decompress_into(input, out).map_err(|e| e.to_string())?,
+            Codec::Zstd => {
+                let context = match &mut self.zstd {
+                    Some(context) => context,
+                    none => none.insert(zstd::bulk::Decompressor::new().map_err(|e| e.to_string())?),
+                };
+                context.decompress_to_buffer(input, out).map_err(|e| e.to_string())?
+            }
+            Codec::Gzip => return fill(flate2::read::MultiGzDecoder::new(input), out),
+            Codec::Brotli => return fill(brotli::Decompressor::new(input, 4096), out),
+            Codec::Other => return Err("its compression codec is not supported".to_owned()),
+        };
+        if written == out.len() {
+            Ok(())
+        } else {
+            Err(format!("it decompresses to {written} bytes where its header says {}", out.len()))
+        }
+    }
+}
+
+fn fill(mut from: impl Read, out: &mut [u8]) -> Result<(), String> {
+    from.read_exact(out).map_err(|e| e.to_string())?;
+    match from.read(&mut [0]) {
+        Ok(0) => Ok(()),
+        Ok(_) => Err(format!("it decompresses to more than the {} bytes its header says", out.len())),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+#[cfg(test)]
+pub(super) fn compress(codec: Codec, input: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    match codec {
+        Codec::None | Codec::Other => input.to_vec(),
+        Codec::Snappy => snap::raw::Encoder::new().compress_vec(input).expect("compresses"),
+        Codec::Lz4Raw => lz4_flex::block::compress(input),
+        Codec::Zstd => zstd::bulk::compress(input, 1).expect("compresses"),
+        Codec::Gzip => {
+            let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            out.write_all(input).expect("a Vec takes all");
+            out.finish().expect("a Vec takes all")
+        }
+        Codec::Brotli => {
+            let mut out = brotli::CompressorWriter::new(Vec::new(), 4096, 1, 20);
+            out.write_all(input).expect("a Vec takes all");
+            out.into_inner()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Codec; 6] =
+        [Codec::None, Codec::Snappy, Codec::Gzip, Codec::Brotli, Codec::Zstd, Codec::Lz4Raw];
+
+    #[test]
+    fn every_codec_fills_the_output_exactly_or_fails() {
+        let input: Vec<u8> = (0..20_000u32).map(|i| (i * i >> 7) as u8).collect();
+        let mut decompressor = Decompressor::new();
+        for codec in ALL {
+            let compressed = compress(codec, &input);
+            let mut out = vec![0; input.len()];
+            decompressor.decompress(codec, &compressed, &mut out).expect("valid");
+            assert_eq!(out, input, "{codec:?}");
+            for wrong in [0, 1, input.len() - 1, input.len() + 1] {
+                let mut out = vec![0; wrong];
+                assert!(decompressor.decompress(codec, &compressed, &mut out).is_err(), "{codec:?} {wrong}");
+            }
+            if codec != Codec::None {
+                for at in (0..compressed.len()).step_by(97) {
+                    let mut damaged = compressed.clone();
+                    damaged[at] ^= 0x55;
+                    // Either an error or other bytes, never a panic.
+                    let _ = decompressor.decompress(codec, &damaged, &mut out);
+                }
+            }
+        }
+    }
+}

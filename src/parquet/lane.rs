@@ -1,0 +1,330 @@
+//! One lane of a scan: windows of rows, filters first, the other columns for the rows that are left.
+//!
+//! Owns: [`LaneScan`].
+//!
+//! Invariants:
+//! 1. A window's rows are delivered, dropped by a filter, or skipped, in every column; columns lag behind and are moved
+//!    on only when one of their rows is wanted, so what nobody wants is not even read.
+//! 2. While a window is filtered, a decoded column knows which of the window's rows its vector stands for.
+
+use super::column::{ColumnReader, LaneState};
+use super::decode::Kernels;
+use super::fallback::FallbackColumn;
+use super::filter::{LaneFilter, Passed};
+use super::page::LaneIo;
+use super::scan::{Morsel, ParquetScan, ScanRun};
+use crate::data::{Batch, Buf, BufMut, Selection, Vector};
+use crate::error::{Error, Result};
+use crate::exec::{LaneCx, Pull};
+use crate::expr::EvalCx;
+use crate::mem::Account;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+/// From this share of rows left on, columns are decoded whole and emitted with a selection.
+const DENSE_NUMERATOR: usize = 3;
+const DENSE_DENOMINATOR: usize = 4;
+/// Windows grow up to this many batches where few rows pass, if memory is ample.
+const LARGEST_WINDOW_BATCHES: usize = 4;
+/// Memory that counts as ample, in windows.
+const AMPLE_WINDOWS: usize = 64;
+
+/// A column of the current row group.
+enum ColumnState {
+    /// Not looked at yet.
+    Closed,
+    Open(Box<ColumnReader>),
+    Fallback(Box<FallbackColumn>),
+}
+
+/// The morsel in work.
+struct Current {
+    morsel: Morsel,
+    row: u64,
+    columns: Vec<ColumnState>,
+}
+
+/// State of a lane.
+pub(crate) struct LaneScan {
+    io: LaneIo,
+    kernels: Kernels,
+    filter: LaneFilter,
+    current: Option<Current>,
+    window_batches: usize,
+}
+
+/// A column decoded for the current window.
+struct Decoded {
+    vector: Vector,
+    /// The window's rows the vector stands for; `None` for all.
+    over: Option<Buf<u32>>,
+}
+
+impl LaneScan {
+    /// A lane without a morsel.
+    pub(crate) fn new(kernels: Kernels, filter: LaneFilter) -> Self {
+        Self { io: LaneIo::new(), kernels, filter, current: None, window_batches: 1 }
+    }
+
+    /// The next batch with rows.
+    pub(crate) fn pull(&mut self, scan: &ParquetScan, run: &ScanRun, cx: &LaneCx<'_>) -> Result<Pull> {
+        loop {
+            let has_rows = self.current.as_ref().is_some_and(|c| c.row < c.morsel.end);
+            if !has_rows && !self.claim(scan, run, cx) {
+                self.current = None;
+                self.io.release();
+                return Ok(Pull::Done);
+            }
+            cx.check()?;
+            if let Some(batch) = self.window(scan, run, cx)? {
+                return Ok(Pull::Emit(batch));
+            }
+        }
+    }
+
+    fn claim(&mut self, scan: &ParquetScan, run: &ScanRun, cx: &LaneCx<'_>) -> bool {
+        let Some(morsel) = run.claim() else { return false };
+        run.counters.scanned_rows.fetch_add(morsel.end - morsel.start, Relaxed);
+        run.counters.read_bytes.fetch_add(std::mem::take(&mut self.io.read_bytes), Relaxed);
+        cx.account.relieve();
+        match &mut self.current {
+            // The next piece of the same row group: readers and dictionaries go on.
+            Some(current)
+                if current.morsel.file == morsel.file
+                    && current.morsel.row_group == morsel.row_group
+                    && current.row <= morsel.start =>
+            {
+                (current.morsel, current.row) = (morsel, morsel.start);
+            }
+            current => {
+                let mut columns = current.take().map(|c| c.columns).unwrap_or_default();
+                columns.clear();
+                columns.resize_with(scan.columns.len(), || ColumnState::Closed);
+                *current = Some(Current { morsel, row: morsel.start, columns });
+            }
+        }
+        true
+    }
+
+    /// Filters and emits the next window; `None` if none of its rows is left.
+    fn window(&mut self, scan: &ParquetScan, run: &ScanRun, cx: &LaneCx<'_>) -> Result<Option<Batch>> {
+        let Some(current) = &mut self.current else { return Err(Error::internal("a lane lost its morsel")) };
+        let batch_rows = cx.batch_rows();
+        let left = current.morsel.end - current.row;
+        let rows = left.min((batch_rows * self.window_batches) as u64) as usize;
+        let mut window = Window {
+            scan,
+            run,
+            cx,
+            start: current.row,
+            rows,
+            rows_ahead: left,
+            alive: None,
+            decoded: scan.columns.iter().map(|_| None).collect(),
+        };
+        current.row += rows as u64;
+        let mut lane =
+            LaneState { account: cx.account, ids: &cx.query.ids, io: &mut self.io, kernels: self.kernels };
+        let groups = scan.filter.groups.len();
+        if groups > 0 {
+            self.filter.begin_window();
+        }
+        for place in 0..groups {
+            let group = self.filter.group_at(place);
+            if current.morsel.needs(group) {
+                window.apply(group, &mut self.filter, current, &mut lane)?;
+                if window.alive_rows() == 0 {
+                    break;
+                }
+            }
+        }
+        let alive = window.alive_rows();
+        self.window_batches = next_window(self.window_batches, rows, alive, scan, cx);
+        if alive == 0 { Ok(None) } else { window.emit(current, &mut lane).map(Some) }
+    }
+
+    /// Drops what can be had again: the read window, filter tables.
+    pub(crate) fn release(&mut self) {
+        self.io.release();
+        self.filter.release();
+        for column in self.current.iter_mut().flat_map(|c| &mut c.columns) {
+            if let ColumnState::Open(reader) = column {
+                reader.release();
+            }
+        }
+    }
+}
+
+/// Batches per window: more where few rows pass, so that what is emitted is worth a batch.
+fn next_window(now: usize, rows: usize, alive: usize, scan: &ParquetScan, cx: &LaneCx<'_>) -> usize {
+    if alive > cx.batch_rows() / 2 {
+        return (now / 2).max(1);
+    }
+    if alive * 8 >= rows || now >= LARGEST_WINDOW_BATCHES {
+        return now;
+    }
+    let window_bytes = cx.batch_rows() * LARGEST_WINDOW_BATCHES * (8 * scan.columns.len() + 16);
+    let is_ample = cx.account.pool().available_bytes() >= window_bytes * AMPLE_WINDOWS / 8;
+    if is_ample { now * 2 } else { 1 }
+}
+
+struct Window<'a> {
+    scan: &'a ParquetScan,
+    run: &'a ScanRun,
+    cx: &'a LaneCx<'a>,
+    /// First row, in the row group.
+    start: u64,
+    rows: usize,
+    /// Rows of the morsel from `start` on.
+    rows_ahead: u64,
+    /// The window's rows that have passed so far; `None` for all.
+    alive: Option<Buf<u32>>,
+    decoded: Vec<Option<Decoded>>,
+}
+
+impl Window<'_> {
+    fn alive_rows(&self) -> usize {
+        self.alive.as_ref().map_or(self.rows, |a| a.len())
+    }
+
+    /// Decodes `column` for the rows at `positions`.
+    fn read(
+        &self,
+        column: usize,
+        positions: Option<&[u32]>,
+        current: &mut Current,
+        lane: &mut LaneState<'_>,
+    ) -> Result<Vector> {
+        let file = &self.scan.files[current.morsel.file];
+        let row_group = current.morsel.row_group;
+        let table_column = self.scan.columns[column].column;
+        let state = &mut current.columns[column];
+        if let ColumnState::Closed = state {
+            let layout = &file.footer.columns[table_column];
+            let leaf = layout.leaves.start;
+            let chunk = file.chunk(row_group, leaf);
+            *state = match layout.decode {
+                Some(decode) if chunk.meta().is_decodable => {
+                    let data_type = &self.scan.columns[column].field.data_type;
+                    ColumnState::Open(Box::new(ColumnReader::new(leaf, &chunk, decode, data_type)))
+                }
+                Some(_) | None => {
+                    let metadata = self.run.metadata(file, self.cx)?;
+                    let (rows, pool) = (self.cx.batch_rows(), &self.cx.query.pool);
+                    let reader = FallbackColumn::new(file, &metadata, row_group, table_column, rows, pool)?;
+                    ColumnState::Fallback(Box::new(reader))
+                }
+            };
+        }
+        match state {
+            ColumnState::Open(reader) => {
+                reader.seek(self.start);
+                let chunk = file.chunk(row_group, reader.leaf());
+                reader.read(&chunk, self.rows, positions, lane)
+            }
+            ColumnState::Fallback(reader) => {
+                reader.seek(self.start);
+                reader.read(self.rows, positions, lane.ids, lane.account)
+            }
+            ColumnState::Closed => Err(Error::internal("a column was read before it was opened")),
+        }
+    }
+
+    /// Decodes `column` for the rows alive, if it is not decoded, and returns its vector over exactly those.
+    fn aligned(&mut self, column: usize, current: &mut Current, lane: &mut LaneState<'_>) -> Result<Vector> {
+        if self.decoded[column].is_none() {
+            let vector = self.read(column, self.alive.as_deref(), current, lane)?;
+            self.decoded[column] = Some(Decoded { vector, over: self.alive.clone() });
+        }
+        let Some(decoded) = &mut self.decoded[column] else {
+            return Err(Error::internal("a column was not kept"));
+        };
+        decoded.align(self.alive.as_ref(), lane.account)?;
+        Ok(decoded.vector.clone())
+    }
+
+    /// Drops the rows that do not pass a filter group.
+    fn apply(
+        &mut self,
+        group: usize,
+        filter: &mut LaneFilter,
+        current: &mut Current,
+        lane: &mut LaneState<'_>,
+    ) -> Result<()> {
+        let since = Instant::now();
+        let rows = self.alive_rows();
+        let scan = self.scan;
+        let columns = scan.filter.groups[group].columns.iter().map(|&c| self.aligned(c, current, lane));
+        let columns = columns.collect::<Result<Vec<_>>>()?;
+        let rows_ahead = self.rows_ahead * rows as u64 / self.rows.max(1) as u64;
+        let mut cx = EvalCx { account: lane.account, ids: lane.ids };
+        let passed = filter.apply(group, columns, rows, rows_ahead, lane.kernels, &mut cx)?;
+        if let Passed::Some(indices) = passed {
+            self.alive = Some(match &self.alive {
+                None => indices,
+                Some(alive) => pick(alive, &indices, lane.account)?,
+            });
+        }
+        filter.measure(group, since, rows, self.alive_rows());
+        Ok(())
+    }
+
+    /// The output columns of the rows alive.
+    fn emit(mut self, current: &mut Current, lane: &mut LaneState<'_>) -> Result<Batch> {
+        let alive = self.alive_rows();
+        let scan = self.scan;
+        let is_dense = alive * DENSE_DENOMINATOR >= self.rows * DENSE_NUMERATOR
+            && scan.outputs.iter().all(|&c| self.decoded[c].as_ref().is_none_or(|d| d.over.is_none()));
+        let mut columns = Vec::with_capacity(scan.outputs.len());
+        for &column in &scan.outputs {
+            let vector = match (&self.decoded[column], is_dense) {
+                (Some(decoded), true) => decoded.vector.clone(),
+                (None, true) => {
+                    let vector = self.read(column, None, current, lane)?;
+                    // The same column may be asked for twice.
+                    self.decoded[column] = Some(Decoded { vector: vector.clone(), over: None });
+                    vector
+                }
+                (_, false) => self.aligned(column, current, lane)?,
+            };
+            columns.push(vector);
+        }
+        Ok(if is_dense {
+            Batch::new(columns, self.rows).with_selection(self.alive.map(Selection::new))
+        } else {
+            Batch::new(columns, alive)
+        })
+    }
+}
+
+impl Decoded {
+    /// Narrows the vector to the rows of `alive`, all of which it stands for.
+    fn align(&mut self, alive: Option<&Buf<u32>>, account: &Account) -> Result<()> {
+        let Some(alive) = alive else { return Ok(()) };
+        match &self.over {
+            Some(over) if over.as_ptr() == alive.as_ptr() && over.len() == alive.len() => return Ok(()),
+            Some(over) => {
+                let mut indices = BufMut::with_len(account, alive.len())?;
+                let mut at = 0;
+                for (to, &row) in indices.iter_mut().zip(alive.iter()) {
+                    while over.get(at).is_some_and(|&o| o < row) {
+                        at += 1;
+                    }
+                    *to = at as u32;
+                }
+                self.vector = self.vector.gather(&indices, account)?;
+            }
+            None => self.vector = self.vector.gather(alive, account)?,
+        }
+        self.over = Some(alive.clone());
+        Ok(())
+    }
+}
+
+fn pick(from: &[u32], indices: &[u32], account: &Account) -> Result<Buf<u32>> {
+    let mut out = BufMut::with_len(account, indices.len())?;
+    for (to, &index) in out.iter_mut().zip(indices) {
+        *to = from[index as usize];
+    }
+    Ok(out.freeze())
+}

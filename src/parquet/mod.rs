@@ -1,0 +1,33 @@
+//! Parquet files as tables.
+//!
+//! Owns: footers in compact form, the walk along column chunks, decompression, the decoders, pruning by statistics,
+//! and the scan with its late materialisation. The `parquet` crate decodes footers and, for rare encodings and nested
+//! columns, pages that are read and charged here.
+//!
+//! Invariants:
+//! 1. A size in a file is checked before anything is allocated for it, and what is allocated comes from the account of
+//!    the lane that reads, or from the pool the table was opened with.
+//! 2. A damaged file is an error that names file, row group and column; it is never a panic and never foreign bytes.
+//! 3. In a steady state a lane maps no memory: page buffers and vectors are recycled slabs.
+//!
+//! Must not know: plans, SQL text, the other operators.
+
+mod codec;
+mod column;
+mod decode;
+mod fallback;
+mod file;
+mod filter;
+mod footer;
+mod lane;
+mod output;
+mod page;
+mod prune;
+mod scan;
+mod table;
+mod thrift;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use table::ParquetTable;

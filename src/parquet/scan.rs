@@ -1,0 +1,297 @@
+//! The scan of a Parquet table: which row groups, in which pieces, with how much memory.
+//!
+//! Owns: [`ParquetScan`], morsels and their queue. What a lane does with a morsel is [`super::lane`]'s.
+//!
+//! Invariants:
+//! 1. Every row of every row group that may pass the filters lies in exactly one morsel.
+//! 2. Morsels are claimed in file order from one counter, so lanes never wait for each other; the last row groups are
+//!    cut so that lanes end at about the same time.
+
+use super::decode::Kernels;
+use super::fallback::CrateMetadata;
+use super::file::ParquetFile;
+use super::filter::{FilterPlan, LaneFilter};
+use super::footer::{ChunkMeta, ColumnLayout};
+use super::lane::LaneScan;
+use super::page::PAD_BYTES;
+use super::prune::{ColumnRange, Verdict, judge};
+use crate::data::{Field, PhysicalType, Schema};
+use crate::error::{Error, Result};
+use crate::exec::{LaneCx, Need, OpenCx, Pull, Source};
+use crate::expr::ColumnId;
+use crate::mem::{Knobs, size_class_bytes};
+use crate::scan::ScanRequest;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+/// Rows of a morsel, at most; larger row groups are cut.
+const MORSEL_ROWS: u64 = 256 << 10;
+/// The smallest piece worth loading dictionaries for twice.
+const SMALLEST_PIECE_ROWS: u64 = 16 << 10;
+/// Dictionary pages end at about this size; writers fall back to plain values beyond it.
+const LARGEST_DICTIONARY_BYTES: u64 = 1 << 20;
+/// Rows of a data page, as the common writers have it.
+const PAGE_ROWS: u64 = 20 << 10;
+/// Data pages end at about this size.
+const LARGEST_PAGE_BYTES: u64 = 1 << 20;
+
+/// A column a scan reads.
+#[derive(Clone, Debug)]
+pub(crate) struct ScanColumn {
+    pub(crate) id: ColumnId,
+    /// Its place in the table.
+    pub(crate) column: usize,
+    pub(crate) field: Field,
+}
+
+/// Part of a row group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Morsel {
+    pub(crate) file: usize,
+    pub(crate) row_group: usize,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    /// Bit `g` is set if filter group `g` must be evaluated; groups from 64 on always are.
+    needed: u64,
+}
+
+impl Morsel {
+    /// Whether statistics leave filter group `group` open.
+    pub(crate) fn needs(&self, group: usize) -> bool {
+        group >= 64 || self.needed >> group & 1 == 1
+    }
+}
+
+/// The scan operator.
+pub(crate) struct ParquetScan {
+    pub(crate) files: Arc<[Arc<ParquetFile>]>,
+    table: String,
+    pub(crate) columns: Vec<ScanColumn>,
+    /// Positions in `columns`, in the order of the output.
+    pub(crate) outputs: Vec<usize>,
+    pub(crate) filter: FilterPlan,
+    kernels: Kernels,
+    /// Bytes of pages, dictionaries and compressed input a lane holds, by the footers.
+    page_bytes: usize,
+}
+
+/// A run of a scan.
+pub(crate) struct ScanRun {
+    morsels: Vec<Morsel>,
+    next: AtomicUsize,
+    metadata: Mutex<Vec<Option<Arc<CrateMetadata>>>>,
+    pub(crate) counters: Counters,
+}
+
+/// What a scan counts.
+pub(crate) struct Counters {
+    /// Rows of claimed morsels.
+    pub(crate) scanned_rows: Arc<AtomicU64>,
+    /// Bytes read from files.
+    pub(crate) read_bytes: Arc<AtomicU64>,
+}
+
+impl ScanRun {
+    /// The next morsel nobody has claimed.
+    pub(crate) fn claim(&self) -> Option<Morsel> {
+        self.morsels.get(self.next.fetch_add(1, Relaxed)).copied()
+    }
+
+    /// The crate's metadata of a file, decoded on first use.
+    pub(crate) fn metadata(&self, file: &ParquetFile, cx: &LaneCx<'_>) -> Result<Arc<CrateMetadata>> {
+        let mut all = self.metadata.lock();
+        let slot = &mut all[file.index];
+        if let Some(metadata) = slot {
+            return Ok(Arc::clone(metadata));
+        }
+        let metadata = Arc::new(CrateMetadata::read(file, &cx.query.pool)?);
+        *slot = Some(Arc::clone(&metadata));
+        Ok(metadata)
+    }
+}
+
+impl ParquetScan {
+    /// A scan of `files`, which have the columns of `schema`.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if the request names columns there are not.
+    pub(crate) fn new(files: Arc<[Arc<ParquetFile>]>, schema: Schema, request: ScanRequest) -> Result<Self> {
+        let unknown = || Error::internal(format!("a scan of '{}' asks for an unknown column", request.table));
+        let column = |&(id, column): &(ColumnId, usize)| {
+            let field = schema.get(column).cloned().ok_or_else(unknown)?;
+            Ok(ScanColumn { id, column, field })
+        };
+        let columns = request.columns.iter().map(column).collect::<Result<Vec<_>>>()?;
+        let position = |id: ColumnId| columns.iter().position(|c| c.id == id);
+        let outputs = request.outputs.iter().map(|&id| position(id).ok_or_else(unknown));
+        let outputs = outputs.collect::<Result<Vec<_>>>()?;
+        for filter in &request.filters {
+            let mut is_known = true;
+            filter.for_each_column(&mut |id| is_known &= position(id).is_some());
+            if !is_known {
+                return Err(unknown());
+            }
+        }
+        let filter = FilterPlan::new(request.filters.clone(), position);
+        let page_bytes = page_bytes(&files, &columns);
+        let kernels = Kernels::detect();
+        Ok(Self { files, table: request.table, columns, outputs, filter, kernels, page_bytes })
+    }
+
+    /// The morsels of a run with `lanes` lanes.
+    fn plan_morsels(&self, lanes: usize) -> Vec<Morsel> {
+        let mut groups = Vec::new();
+        for (at, file) in self.files.iter().enumerate() {
+            for row_group in 0..file.footer.row_groups() {
+                let rows = file.footer.row_group_rows[row_group];
+                if rows > 0
+                    && let Some(needed) = self.judge_row_group(file, row_group)
+                {
+                    groups.push(Morsel { file: at, row_group, start: 0, end: rows, needed });
+                }
+            }
+        }
+        let whole = groups.len().saturating_sub(lanes);
+        let mut morsels = Vec::with_capacity(groups.len() + lanes * lanes);
+        for (at, group) in groups.into_iter().enumerate() {
+            // The last row groups, one per lane, are cut so that all lanes share them.
+            let pieces = if at >= whole && lanes > 1 { lanes as u64 } else { 1 };
+            let most = group.end.div_ceil(pieces).clamp(SMALLEST_PIECE_ROWS.min(group.end), MORSEL_ROWS);
+            let mut start = 0;
+            while start < group.end {
+                // A rest too small to be worth a piece goes with the one before.
+                let left = group.end - start;
+                let rows = if left < most + SMALLEST_PIECE_ROWS / 2 { left } else { most };
+                morsels.push(Morsel { start, end: start + rows, ..group });
+                start += rows;
+            }
+        }
+        morsels
+    }
+
+    /// The filter groups statistics leave open, as bits; `None` if no row can pass.
+    fn judge_row_group(&self, file: &ParquetFile, row_group: usize) -> Option<u64> {
+        let range = |id: ColumnId| {
+            let column = self.columns.iter().find(|c| c.id == id)?;
+            ColumnRange::of(&file.footer, row_group, column.column)
+        };
+        let mut needed = 0;
+        for (at, group) in self.filter.groups.iter().enumerate() {
+            let mut is_open = false;
+            for conjunct in &group.conjuncts {
+                match judge(conjunct, &range) {
+                    Verdict::NoRow => return None,
+                    Verdict::SomeRows => is_open = true,
+                    Verdict::EveryRow => {}
+                }
+            }
+            if is_open && at < 64 {
+                needed |= 1 << at;
+            }
+        }
+        Some(needed)
+    }
+}
+
+/// Bytes of pages a lane holds while it reads `columns`, in the most demanding row group.
+fn page_bytes(files: &[Arc<ParquetFile>], columns: &[ScanColumn]) -> usize {
+    let mut most = 0;
+    for file in files {
+        for row_group in 0..file.footer.row_groups() {
+            let rows = file.footer.row_group_rows[row_group].max(1);
+            let (mut held, mut window) = (0, 0);
+            for column in columns {
+                let layout = &file.footer.columns[column.column];
+                for leaf in layout.leaves.clone() {
+                    let chunk = file.footer.chunk(row_group, leaf);
+                    let (bytes, compressed) = chunk_bytes(chunk, layout, rows);
+                    held += bytes;
+                    window = window.max(compressed);
+                }
+            }
+            most = most.max(held + size_class_bytes(window as usize) as u64);
+        }
+    }
+    most as usize
+}
+
+/// Bytes held of a chunk, and the largest read from it: its dictionary and one page, by what the footer tells.
+fn chunk_bytes(chunk: &ChunkMeta, layout: &ColumnLayout, rows: u64) -> (u64, u64) {
+    let class = |bytes: u64| size_class_bytes(bytes as usize + PAD_BYTES) as u64;
+    let total = chunk.uncompressed_bytes;
+    let page =
+        (total.saturating_mul(PAGE_ROWS) / rows).clamp(total.min(8 << 10), total).min(LARGEST_PAGE_BYTES);
+    let dictionary = if chunk.has_dictionary { total.min(LARGEST_DICTIONARY_BYTES) } else { 0 };
+    let largest = chunk.compressed_bytes.min(LARGEST_PAGE_BYTES);
+    let own = class(page) + if dictionary > 0 { class(dictionary) } else { 0 };
+    let copies = match layout.decode {
+        // Views beside the bytes they point into; short strings take as much again.
+        Some(decode) if decode.target == PhysicalType::View => dictionary,
+        Some(_) => 0,
+        // The crate's reader holds decoded values beside the page.
+        None => page + dictionary + LARGEST_PAGE_BYTES.min(total),
+    };
+    (own + copies, largest)
+}
+
+impl Source for ParquetScan {
+    type Shared = ScanRun;
+    type Local = LaneScan;
+
+    fn name(&self) -> String {
+        format!("Scan {}", self.table)
+    }
+
+    fn need(&self, knobs: &Knobs) -> Need {
+        let vectors = self.columns.iter().map(|c| {
+            // Codes of a window, or its values where a page is plain.
+            size_class_bytes(knobs.batch_rows * c.field.data_type.value_bytes().max(4))
+        });
+        let positions = if self.filter.groups.is_empty() { 0 } else { 3 };
+        let positions = positions * size_class_bytes(knobs.batch_rows * size_of::<u32>() + 32);
+        Need { lane_bytes: self.page_bytes + vectors.sum::<usize>() + positions, shared_bytes: 0 }
+    }
+
+    fn max_lanes(&self) -> usize {
+        let rows: u64 = self.files.iter().map(|f| f.footer.rows()).sum();
+        usize::try_from(rows.div_ceil(SMALLEST_PIECE_ROWS)).unwrap_or(usize::MAX).max(1)
+    }
+
+    fn open(&self, cx: &OpenCx<'_>) -> Result<ScanRun> {
+        let all: usize = self.files.iter().map(|f| f.footer.row_groups()).sum();
+        let morsels = self.plan_morsels(cx.lanes.max(1));
+        let kept = morsels.iter().filter(|m| m.start == 0).count();
+        cx.metrics.counter("row_groups_pruned").fetch_add((all - kept) as u64, Relaxed);
+        Ok(ScanRun {
+            morsels,
+            next: AtomicUsize::new(0),
+            metadata: Mutex::new(vec![None; self.files.len()]),
+            counters: Counters {
+                scanned_rows: cx.metrics.counter("scanned_rows"),
+                read_bytes: cx.metrics.counter("read_bytes"),
+            },
+        })
+    }
+
+    fn local(&self, _shared: &ScanRun, _cx: &LaneCx<'_>) -> Result<LaneScan> {
+        let ids: Vec<ColumnId> = self.columns.iter().map(|c| c.id).collect();
+        Ok(LaneScan::new(self.kernels, LaneFilter::new(&self.filter, &ids)?))
+    }
+
+    fn pull(&self, shared: &ScanRun, local: &mut LaneScan, cx: &LaneCx<'_>) -> Result<Pull> {
+        local.pull(self, shared, cx)
+    }
+
+    fn reclaim(
+        &self,
+        _shared: &ScanRun,
+        local: &mut LaneScan,
+        _target_bytes: usize,
+        cx: &LaneCx<'_>,
+    ) -> Result<usize> {
+        let before = cx.account.used_bytes();
+        local.release();
+        Ok(before.saturating_sub(cx.account.used_bytes()))
+    }
+}

@@ -1,0 +1,142 @@
+//! A table made of Parquet files.
+//!
+//! Owns: [`ParquetTable`].
+//!
+//! Invariants:
+//! 1. All files have the first one's columns: names, order and types.
+
+use super::file::ParquetFile;
+use super::footer::Bound;
+use super::scan::ParquetScan;
+use crate::catalog::{ColumnStatistics, TableProvider, TableStatistics};
+use crate::data::{DataType, Field, Scalar, Schema, Value};
+use crate::error::{Error, Origin, Result};
+use crate::exec::SourceBox;
+use crate::mem::Pool;
+use crate::scan::{ScanProvider, ScanRequest};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// One or more Parquet files read as one table.
+#[derive(Debug)]
+pub(crate) struct ParquetTable {
+    files: Arc<[Arc<ParquetFile>]>,
+    schema: Schema,
+    statistics: TableStatistics,
+}
+
+impl ParquetTable {
+    /// Opens `paths`; footers are charged to `pool` for as long as the table lives.
+    ///
+    /// # Errors
+    /// As [`ParquetFile::open`]; [`Error::Plan`] without any path, [`Error::Data`] if the files' columns differ.
+    pub(crate) fn open(paths: &[PathBuf], pool: &Pool) -> Result<Self> {
+        let files = paths.iter().enumerate().map(|(i, path)| ParquetFile::open(i, path, pool).map(Arc::new));
+        Self::from_files(files.collect::<Result<_>>()?)
+    }
+
+    /// A table of files that are already open.
+    pub(crate) fn from_files(files: Vec<Arc<ParquetFile>>) -> Result<Self> {
+        let [first, rest @ ..] = &files[..] else {
+            return Err(Error::plan("no Parquet file matches; give at least one path", None));
+        };
+        let mut fields: Vec<Field> = first.footer.schema.to_vec();
+        for file in rest {
+            let other = &file.footer.schema;
+            let differs = |what: String| {
+                let origin = Origin { file: file.read.path().to_owned(), ..Origin::default() };
+                let first = first.read.path().display();
+                Error::data(format!("{what}, unlike '{first}'; read files of one schema together"), origin)
+            };
+            if other.len() != fields.len() {
+                return Err(differs(format!("it has {} columns", other.len())));
+            }
+            for (field, other) in fields.iter_mut().zip(other.iter()) {
+                if field.name != other.name || field.data_type != other.data_type {
+                    return Err(differs(format!(
+                        "its column '{}' is of type {}",
+                        other.name, other.data_type
+                    )));
+                }
+                field.nullable |= other.nullable;
+            }
+        }
+        let statistics = statistics_of(&files, &fields);
+        Ok(Self { files: files.into(), schema: fields.into(), statistics })
+    }
+}
+
+impl TableProvider for ParquetTable {
+    fn schema(&self) -> Schema {
+        Arc::clone(&self.schema)
+    }
+
+    fn statistics(&self) -> TableStatistics {
+        self.statistics.clone()
+    }
+}
+
+impl ScanProvider for ParquetTable {
+    fn scan(&self, request: ScanRequest) -> Result<SourceBox> {
+        Ok(SourceBox::new(ParquetScan::new(Arc::clone(&self.files), Arc::clone(&self.schema), request)?))
+    }
+}
+
+fn statistics_of(files: &[Arc<ParquetFile>], fields: &[Field]) -> TableStatistics {
+    let rows = files.iter().map(|f| f.footer.rows()).sum();
+    let columns = fields.iter().enumerate().map(|(at, field)| column_statistics(files, at, field)).collect();
+    TableStatistics { rows: Some(rows), columns }
+}
+
+/// Bounds and nulls over all row groups, where every one of them knows its own.
+fn column_statistics(files: &[Arc<ParquetFile>], column: usize, field: &Field) -> ColumnStatistics {
+    let mut statistics = ColumnStatistics { null_count: Some(0), ..ColumnStatistics::default() };
+    let (mut has_min, mut has_max) = (true, !field.data_type.is_float());
+    for file in files {
+        let footer = &file.footer;
+        let layout = &footer.columns[column];
+        if layout.decode.is_none() {
+            return ColumnStatistics::default();
+        }
+        for row_group in 0..footer.row_groups() {
+            let chunk = footer.chunk(row_group, layout.leaves.start);
+            statistics.null_count = statistics.null_count.zip(chunk.null_count()).map(|(a, b)| a + b);
+            let rows = footer.row_group_rows[row_group];
+            if rows == 0 || chunk.null_count() == Some(rows) {
+                continue;
+            }
+            let value = |bound| scalar_of(bound, &field.data_type, |at, len| footer.bound_bytes(at, len));
+            let (min, max) = (value(chunk.min), value(chunk.max));
+            (has_min, has_max) = (has_min && min.is_some(), has_max && max.is_some());
+            let is_less = |a: &Scalar, b: &Option<Scalar>| {
+                b.as_ref().is_none_or(|b| a.compare(b) == Some(std::cmp::Ordering::Less))
+            };
+            let is_greater = |a: &Scalar, b: &Option<Scalar>| {
+                b.as_ref().is_none_or(|b| a.compare(b) == Some(std::cmp::Ordering::Greater))
+            };
+            if let Some(min) = min.filter(|m| is_less(m, &statistics.min)) {
+                statistics.min = Some(min);
+            }
+            if let Some(max) = max.filter(|m| is_greater(m, &statistics.max)) {
+                statistics.max = Some(max);
+            }
+        }
+    }
+    statistics.min = statistics.min.filter(|_| has_min);
+    statistics.max = statistics.max.filter(|_| has_max);
+    statistics
+}
+
+fn scalar_of<'a>(bound: Bound, data_type: &DataType, bytes: impl Fn(u32, u32) -> &'a [u8]) -> Option<Scalar> {
+    let value = match bound {
+        Bound::Unknown => return None,
+        Bound::Int(value) if *data_type == DataType::Boolean => Value::Boolean(value != 0),
+        Bound::Int(value) => Value::Int(value.into()),
+        Bound::Float(value) => Value::Float(value),
+        Bound::Bytes { at, len } if *data_type == DataType::Utf8 => {
+            Value::Utf8(std::str::from_utf8(bytes(at, len)).ok()?.into())
+        }
+        Bound::Bytes { at, len } => Value::Binary(bytes(at, len).into()),
+    };
+    Some(Scalar { data_type: data_type.clone(), value })
+}

@@ -1,0 +1,1 @@
+//! Whole files: written by the crate, read back by scans.

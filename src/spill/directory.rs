@@ -1,0 +1,247 @@
+//! The directory, its quota, and what was written to it.
+
+use super::segment::Segment;
+use super::writer::SpillWriter;
+use crate::data::DataType;
+use crate::error::{Error, Result};
+use crate::mem::Account;
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// What was spilled and read back, by one query or by all of an engine.
+#[derive(Debug, Default)]
+pub(crate) struct SpillMetrics {
+    /// Files created.
+    pub(crate) files: AtomicU64,
+    /// Blocks written.
+    pub(crate) blocks_written: AtomicU64,
+    /// Bytes written.
+    pub(crate) bytes_written: AtomicU64,
+    /// Blocks read back; one read twice counts twice.
+    pub(crate) blocks_read: AtomicU64,
+    /// Bytes read back.
+    pub(crate) bytes_read: AtomicU64,
+}
+
+/// Answers whether the next read or write is to fail; how tests inject a full or broken disk.
+pub(crate) type FaultHook = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// Where breakers spill: an engine has one, and each query a child that shares its place and quota and keeps its own
+/// figures. Nothing is created before the first write. Cloning is cheap and shares everything.
+#[derive(Clone)]
+pub(crate) struct SpillDirectory {
+    root: Arc<Root>,
+    metrics: Arc<SpillMetrics>,
+    fails: Option<FaultHook>,
+}
+
+#[derive(Debug)]
+struct Root {
+    path: Arc<PathBuf>,
+    quota_bytes: u64,
+    used_bytes: AtomicU64,
+    next_file: AtomicU64,
+}
+
+impl SpillDirectory {
+    /// Spills to `path`, which is created when first needed, or to [`default_path`] if there is none; at most
+    /// `quota_bytes` of it are in use at any moment. A given path is taken as it is, in memory or not.
+    pub(crate) fn new(path: Option<PathBuf>, quota_bytes: u64) -> Self {
+        let root = Root {
+            path: Arc::new(path.unwrap_or_else(default_path)),
+            quota_bytes,
+            used_bytes: AtomicU64::new(0),
+            next_file: AtomicU64::new(0),
+        };
+        Self { root: Arc::new(root), metrics: Arc::default(), fails: None }
+    }
+
+    /// The same place and quota with figures of its own.
+    #[must_use]
+    pub(crate) fn for_query(&self) -> Self {
+        Self { root: Arc::clone(&self.root), metrics: Arc::default(), fails: self.fails.clone() }
+    }
+
+    /// The same directory, whose reads and writes fail when `fails` says so.
+    #[must_use]
+    pub(crate) fn with_faults(self, fails: FaultHook) -> Self {
+        Self { fails: Some(fails), ..self }
+    }
+
+    /// Starts a set of spilled partitions of rows typed `schema`.
+    ///
+    /// `block_bytes` is the size blocks are kept to: batches that would make a larger one are written as several, so
+    /// that a reader never needs much more (a single row may be larger). The staging buffer comes from `account`.
+    ///
+    /// # Errors
+    /// Memory errors; [`Error::Unsupported`] for nested columns that contain dictionaries.
+    pub(crate) fn writer(
+        &self,
+        schema: &[DataType],
+        account: &Account,
+        block_bytes: usize,
+    ) -> Result<SpillWriter> {
+        SpillWriter::new(self.clone(), schema, account, block_bytes)
+    }
+
+    /// Bytes this query has written so far.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        self.metrics.bytes_written.load(Relaxed)
+    }
+
+    /// Bytes of the quota in use, by all queries.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        self.root.used_bytes.load(Relaxed)
+    }
+
+    /// What this query has written and read.
+    pub(crate) fn metrics(&self) -> &SpillMetrics {
+        &self.metrics
+    }
+
+    /// The directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.root.path
+    }
+
+    /// Takes `bytes` of the quota, or fails and takes nothing.
+    pub(super) fn reserve(&self, bytes: u64) -> Result<()> {
+        let limit_bytes = self.root.quota_bytes;
+        let fits = |used: u64| used.checked_add(bytes).filter(|&sum| sum <= limit_bytes);
+        match self.root.used_bytes.fetch_update(Relaxed, Relaxed, fits) {
+            Ok(_) => Ok(()),
+            Err(used_bytes) => Err(Error::SpillQuota { required_bytes: bytes, used_bytes, limit_bytes }),
+        }
+    }
+
+    /// Returns bytes to the quota.
+    pub(super) fn release(&self, bytes: u64) {
+        self.root.used_bytes.fetch_sub(bytes, Relaxed);
+    }
+
+    /// An injected failure of the kind an operating system would report, if one is due.
+    pub(super) fn injected(&self, kind: ErrorKind) -> io::Result<()> {
+        match &self.fails {
+            Some(fails) if fails() => Err(io::Error::from(kind)),
+            _ => Ok(()),
+        }
+    }
+
+    /// A new, empty segment.
+    pub(super) fn segment(&self) -> Result<Segment> {
+        let mut has_directory = false;
+        loop {
+            let number = self.root.next_file.fetch_add(1, Relaxed);
+            let path = self.root.path.join(format!("gristmill-{}-{number}.spill", std::process::id()));
+            match create_unlinked(&path) {
+                Ok(file) => {
+                    self.metrics.files.fetch_add(1, Relaxed);
+                    return Ok(Segment::new(file, Arc::new(path), self.clone()));
+                }
+                // Another engine of this process, or one whose process id came round again, was faster.
+                Err((_, e)) if e.kind() == ErrorKind::AlreadyExists => {}
+                Err((_, e)) if e.kind() == ErrorKind::NotFound && !has_directory => {
+                    fs::create_dir_all(&*self.root.path)
+                        .map_err(|e| Error::io("cannot create spill directory", &*self.root.path, e))?;
+                    has_directory = true;
+                }
+                Err((operation, e)) => return Err(Error::io(operation, path, e)),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for SpillDirectory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SpillDirectory").field("root", &self.root).field("metrics", &self.metrics).finish()
+    }
+}
+
+/// A file without a name. A process killed between the two calls leaves an empty file, never data.
+fn create_unlinked(path: &Path) -> Result<File, (&'static str, io::Error)> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|e| ("cannot create spill file", e))?;
+    fs::remove_file(path).map_err(|e| ("cannot unlink spill file", e))?;
+    Ok(file)
+}
+
+/// Where to spill if nobody says: the system's temporary directory, unless that lies in memory (spilling there would
+/// move bytes from one ledger to none), then `/var/tmp`, unless that does too, then the current directory.
+pub(crate) fn default_path() -> PathBuf {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    [std::env::temp_dir(), PathBuf::from("/var/tmp")]
+        .into_iter()
+        .filter_map(|path| path.canonicalize().ok())
+        .find(|path| path.is_dir() && !is_in_memory(path, &mounts))
+        .unwrap_or_else(|| PathBuf::from("."))
+}
+
+/// Whether `path`, absolute and without links, lies on a file system in memory, according to the system's table of
+/// `mounts`: the deepest mount point above the path decides, and of several mounted there the last.
+fn is_in_memory(path: &Path, mounts: &str) -> bool {
+    let mut deepest: Option<(usize, bool)> = None;
+    for line in mounts.lines() {
+        let mut words = line.split(' ').skip(1);
+        let (Some(point), Some(kind)) = (words.next(), words.next()) else { continue };
+        let point = unescape(point);
+        let depth = Path::new(&point).components().count();
+        if path.starts_with(&point) && deepest.is_none_or(|(d, _)| depth >= d) {
+            deepest = Some((depth, matches!(kind, "tmpfs" | "ramfs" | "devtmpfs")));
+        }
+    }
+    deepest.is_some_and(|(_, in_memory)| in_memory)
+}
+
+/// Mount points have blanks and backslashes as three octal digits after a backslash.
+fn unescape(point: &str) -> String {
+    let blanks = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    blanks.iter().fold(point.to_owned(), |text, (code, blank)| text.replace(code, blank))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deepest_and_last_mount_decides_what_is_in_memory() {
+        let mounts = "/dev/sda / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n/dev/sdb /tmp/real\\040disk ext4 rw 0 0\n\
+                      tmpfs /mnt tmpfs rw 0 0\n/dev/sdc /mnt xfs rw 0 0\n";
+        for (path, expected) in [
+            ("/var/tmp", false),
+            ("/tmp", true),
+            ("/tmp/x/y", true),
+            ("/tmpfile", false),
+            ("/tmp/real disk/x", false),
+            ("/mnt/x", false),
+        ] {
+            assert_eq!(is_in_memory(Path::new(path), mounts), expected, "{path}");
+        }
+        assert!(!is_in_memory(Path::new("/tmp"), ""));
+    }
+
+    #[test]
+    fn the_quota_is_shared_and_figures_are_not() {
+        let root = SpillDirectory::new(Some(PathBuf::from("unused")), 100);
+        let (a, b) = (root.for_query(), root.for_query());
+        a.reserve(60).expect("fits");
+        let refused = b.reserve(41).expect_err("too much");
+        assert!(matches!(
+            refused,
+            Error::SpillQuota { required_bytes: 41, used_bytes: 60, limit_bytes: 100 }
+        ));
+        assert!(b.reserve(u64::MAX).is_err());
+        b.reserve(40).expect("fits exactly");
+        a.release(60);
+        assert_eq!(root.used_bytes(), 40);
+    }
+}

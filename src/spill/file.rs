@@ -1,0 +1,87 @@
+//! Reading partitions back.
+
+use super::block::{self, BlockSchema};
+use super::index::BlockIndex;
+use super::segment::Segment;
+use crate::data::{Batch, BufMut, DictionaryIds};
+use crate::error::Result;
+use crate::mem::Account;
+use std::fmt;
+use std::sync::Arc;
+
+/// The partitions a writer has written; any number of readers on any threads. Its bytes on disk are free once it and
+/// its readers are dropped.
+pub(crate) struct SpillFile {
+    segments: Vec<Segment>,
+    schemas: Vec<BlockSchema>,
+    index: BlockIndex,
+}
+
+impl SpillFile {
+    pub(super) fn new(segments: Vec<Segment>, schemas: Vec<BlockSchema>, index: BlockIndex) -> Self {
+        Self { segments, schemas, index }
+    }
+
+    /// Number of blocks of `partition`; none if it was never written to.
+    pub(crate) fn blocks(&self, partition: u32) -> usize {
+        self.index.blocks(partition)
+    }
+
+    /// Rows of `partition`.
+    pub(crate) fn rows(&self, partition: u32) -> u64 {
+        self.index.rows(partition)
+    }
+
+    /// Bytes of `partition` on disk.
+    pub(crate) fn bytes(&self, partition: u32) -> u64 {
+        self.index.bytes(partition)
+    }
+
+    /// Reads `partition` from its beginning.
+    pub(crate) fn reader(self: &Arc<Self>, partition: u32) -> SpillReader {
+        SpillReader { next: self.index.first(partition), file: Arc::clone(self) }
+    }
+
+    #[cfg(test)]
+    pub(super) fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+}
+
+impl fmt::Debug for SpillFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SpillFile({} segments)", self.segments.len())
+    }
+}
+
+/// Reads the blocks of one partition in the order in which they were written.
+#[derive(Debug)]
+pub(crate) struct SpillReader {
+    file: Arc<SpillFile>,
+    next: Option<u32>,
+}
+
+impl SpillReader {
+    /// Bytes of the next block, which [`next`](Self::next) will take from its account; `None` at the end.
+    pub(crate) fn next_bytes(&self) -> Option<usize> {
+        self.next.map(|at| self.file.index.entry(at).0.len as usize)
+    }
+
+    /// The next block, in slabs of `account`; `None` at the end. After a memory error the same call may be repeated.
+    ///
+    /// Blocks hold no dictionaries today, so no id is taken from `_ids`.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io); [`Error::Data`](crate::Error::Data) for a damaged block; memory errors.
+    pub(crate) fn next(&mut self, account: &Account, _ids: &DictionaryIds) -> Result<Option<Batch>> {
+        let Some(at) = self.next else { return Ok(None) };
+        let (entry, next) = self.file.index.entry(at);
+        let segment = &self.file.segments[entry.segment as usize];
+        let mut block = BufMut::<u8>::with_len(account, entry.len as usize)?;
+        segment.read(&mut block, entry.offset)?;
+        let schema = &self.file.schemas[entry.schema as usize];
+        let batch = block::decode(&block.freeze(), &entry, schema, segment.path())?;
+        self.next = next;
+        Ok(Some(batch))
+    }
+}

@@ -1,0 +1,183 @@
+//! Writing partitions of rows.
+
+use super::block::{self, BlockSchema, TRAILER_BYTES};
+use super::checksum::{Checksum, STRIPE_BYTES};
+use super::directory::SpillDirectory;
+use super::file::SpillFile;
+use super::index::{BlockEntry, BlockIndex};
+use super::segment::{ROTATE_BYTES, Segment};
+use crate::data::{Batch, BufMut, DataType, PhysicalType};
+use crate::error::{Error, Result};
+use crate::mem::{Account, Denied};
+use arrow::array::RecordBatch;
+use arrow::buffer::Buffer;
+use arrow::datatypes::SchemaRef;
+use arrow::ipc::writer::StreamEncoder;
+use std::sync::Arc;
+
+const LARGEST_STAGING_BYTES: usize = 256 << 10;
+
+/// Appends batches to partitions; all partitions share one segment at a time. For one lane or task.
+pub(crate) struct SpillWriter {
+    directory: SpillDirectory,
+    column_count: usize,
+    block_bytes: usize,
+    staging: BufMut<u8>,
+    schemas: Vec<WriteSchema>,
+    segments: Vec<Segment>,
+    index: BlockIndex,
+    written_bytes: u64,
+}
+
+/// A physical schema with the encoder of its messages, which keeps its small scratch.
+struct WriteSchema {
+    schema: BlockSchema,
+    encoder: StreamEncoder,
+}
+
+impl SpillWriter {
+    pub(super) fn new(
+        directory: SpillDirectory,
+        schema: &[DataType],
+        account: &Account,
+        block_bytes: usize,
+    ) -> Result<Self> {
+        if let Some(nested) = schema.iter().find(|t| block::has_dictionary(t)) {
+            return Err(Error::unsupported(format!("spilling columns of type {nested}"), None));
+        }
+        let staging = BufMut::with_capacity(account, Self::staging_bytes(block_bytes))?;
+        Ok(Self {
+            directory,
+            column_count: schema.len(),
+            block_bytes,
+            staging,
+            schemas: Vec::new(),
+            segments: Vec::new(),
+            index: BlockIndex::default(),
+            written_bytes: 0,
+        })
+    }
+
+    /// Bytes of staging buffer a writer takes; it needs a page more for every 60 or so blocks.
+    pub(crate) fn staging_bytes(block_bytes: usize) -> usize {
+        block_bytes.next_multiple_of(STRIPE_BYTES).clamp(4096, LARGEST_STAGING_BYTES)
+    }
+
+    /// Appends the rows alive of `batch` to `partition`, as one block, or as several if one would be larger than
+    /// the writer's blocks should be. Without rows nothing is written.
+    ///
+    /// Flat columns without a selection are written from where they lie; whatever else they are is first copied into
+    /// slabs of `account`, one block's worth at a time. After an error the partition holds what it held before, or
+    /// some whole blocks of the batch more; the query is expected to end.
+    ///
+    /// # Errors
+    /// [`Error::SpillQuota`], [`Error::Io`], memory errors.
+    pub(crate) fn write(&mut self, partition: u32, batch: &Batch, account: &Account) -> Result<()> {
+        debug_assert_eq!(batch.columns().len(), self.column_count, "a batch of the writer's schema");
+        let rows = batch.rows();
+        if rows == 0 {
+            return Ok(());
+        }
+        if rows > 1 && (block::estimated_bytes(batch) > self.block_bytes || u32::try_from(rows).is_err()) {
+            let half = rows / 2;
+            self.write(partition, &batch.slice(0, half, account)?, account)?;
+            return self.write(partition, &batch.slice(half, rows - half, account)?, account);
+        }
+        self.write_block(partition, batch, account)
+    }
+
+    /// Bytes written so far.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        self.written_bytes
+    }
+
+    /// Ends writing; what was written can be read. Without blocks there is no file behind it.
+    pub(crate) fn finish(self) -> Result<SpillFile> {
+        let schemas = self.schemas.into_iter().map(|s| s.schema).collect();
+        Ok(SpillFile::new(self.segments, schemas, self.index))
+    }
+
+    fn write_block(&mut self, partition: u32, batch: &Batch, account: &Account) -> Result<()> {
+        let (physical, record_batch) = block::to_physical(batch, account)?;
+        let schema = self.schema(physical, &record_batch)?;
+        self.index.reserve(account)?;
+        let encoded = self.schemas[schema].encoder.encode(&record_batch).map_err(encoding_failed)?;
+        let message_len = encoded.iter().map(Buffer::len).sum::<usize>().next_multiple_of(STRIPE_BYTES);
+        if self.segments.last().is_none_or(|s| s.len() >= ROTATE_BYTES) {
+            self.segments.push(self.directory.segment()?);
+        }
+        let number = self.segments.len() - 1;
+        let segment = &mut self.segments[number];
+        let entry = BlockEntry {
+            partition,
+            segment: number as u32,
+            offset: segment.len(),
+            len: (message_len + TRAILER_BYTES) as u64,
+            rows: batch.rows() as u32,
+            schema: schema as u32,
+        };
+        if let Err(error) = append(segment, &mut self.staging, &encoded, &entry) {
+            segment.roll_back();
+            return Err(error);
+        }
+        segment.commit();
+        self.index.push(entry);
+        self.written_bytes += entry.len;
+        Ok(())
+    }
+
+    /// The number of the physical schema, which is new where a decimal column changes its width.
+    fn schema(&mut self, physical: Box<[PhysicalType]>, batch: &RecordBatch) -> Result<usize> {
+        if let Some(known) = self.schemas.iter().position(|s| s.schema.physical == physical) {
+            return Ok(known);
+        }
+        let arrow: SchemaRef = batch.schema();
+        let mut encoder = StreamEncoder::try_new(&arrow).map_err(encoding_failed)?;
+        // The first message of a stream brings the schema along, which the writer keeps in memory instead.
+        encoder.encode(&RecordBatch::new_empty(Arc::clone(&arrow))).map_err(encoding_failed)?;
+        self.schemas.push(WriteSchema { schema: BlockSchema { physical, arrow }, encoder });
+        Ok(self.schemas.len() - 1)
+    }
+}
+
+impl std::fmt::Debug for SpillWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SpillWriter({} bytes in {} segments)", self.written_bytes, self.segments.len())
+    }
+}
+
+/// Appends message and trailer to the segment by way of the staging buffer, in as few writes as it allows.
+fn append(
+    segment: &mut Segment,
+    staging: &mut BufMut<u8>,
+    message: &[Buffer],
+    entry: &BlockEntry,
+) -> Result<()> {
+    // Slabs are whole pages, so a full buffer is whole stripes, and a trailer fits whatever is not full.
+    let capacity = staging.capacity() / STRIPE_BYTES * STRIPE_BYTES;
+    let mut checksum = Checksum::new();
+    staging.set_len(0);
+    for buffer in message {
+        let mut rest = buffer.as_slice();
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(rest.len().min(capacity - staging.len()));
+            staging.extend_from_slice(now);
+            rest = later;
+            if staging.len() == capacity {
+                checksum.update(staging);
+                segment.append(staging)?;
+                staging.set_len(0);
+            }
+        }
+    }
+    while !staging.len().is_multiple_of(STRIPE_BYTES) {
+        staging.push(0);
+    }
+    checksum.update(staging);
+    staging.extend_from_slice(&block::trailer(entry, checksum));
+    segment.append(staging)
+}
+
+fn encoding_failed(error: arrow::error::ArrowError) -> Error {
+    Error::internal(format!("a batch cannot be encoded for spilling: {error}"))
+}

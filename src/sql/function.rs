@@ -1,0 +1,200 @@
+//! Function calls: special forms, aggregates, scalar functions.
+
+use super::expression::{ExprBinder, case_of, to_boolean};
+use super::{located, name, place};
+use crate::data::Scalar;
+use crate::error::{Error, Location, Result};
+use crate::expr::{CompareOp, Expr, cast_to, compare};
+use crate::functions::{self, AggregateCall, AggregateFunction};
+use sqlparser::ast;
+use std::sync::Arc;
+
+/// The arguments of a call.
+struct Arguments<'a> {
+    list: Vec<&'a ast::Expr>,
+    /// `f(*)`.
+    is_star: bool,
+    distinct: bool,
+}
+
+impl ExprBinder<'_, '_, '_> {
+    pub(super) fn function(&mut self, function: &ast::Function) -> Result<Expr> {
+        let location = place(&function.name);
+        let Some(ast::ObjectNamePart::Identifier(ident)) = function.name.0.last() else {
+            return Err(Error::unsupported("computed function names", location));
+        };
+        let called = ident.value.to_lowercase();
+        if function.over.is_some() {
+            // The place where window functions will be added.
+            return Err(Error::unsupported("window functions", location));
+        }
+        if !function.within_group.is_empty() || function.null_treatment.is_some() {
+            return Err(Error::unsupported("WITHIN GROUP and IGNORE NULLS", location));
+        }
+        let arguments = plain_arguments(function, location)?;
+        if let Some(aggregate) = functions::aggregate::find(&called) {
+            return self.aggregate(aggregate, &arguments, function, location);
+        }
+        if arguments.is_star || arguments.distinct || function.filter.is_some() {
+            let message = format!("{called} is not an aggregate: it takes no *, DISTINCT or FILTER");
+            return Err(Error::plan(message, location));
+        }
+        let sources = &arguments.list;
+        let mut bound = Vec::with_capacity(sources.len());
+        for source in sources {
+            bound.push(self.bind(source)?);
+        }
+        match (called.as_str(), sources.len()) {
+            ("coalesce", 1..) | ("ifnull", 2) => coalesce(bound, sources),
+            ("nullif", 2) => nullif(bound, sources, location),
+            ("if", 3) => choose(bound, sources),
+            _ => self.call(&called, bound, location),
+        }
+    }
+
+    /// A call of the scalar function `called`, arguments coerced to its signature.
+    pub(super) fn call(
+        &mut self,
+        called: &str,
+        arguments: Vec<Expr>,
+        location: Option<Location>,
+    ) -> Result<Expr> {
+        let Some(function) = functions::scalar::find(called) else {
+            return Err(Error::plan(format!("no function \"{called}\""), location));
+        };
+        let types: Vec<_> = arguments.iter().map(Expr::data_type).collect();
+        let (expected, data_type) = function.signature(&types).map_err(|e| located(e, location))?;
+        let arguments = coerce(arguments, &expected).map_err(|e| located(e, location))?;
+        Ok(Expr::Call { function, arguments, data_type })
+    }
+
+    fn aggregate(
+        &mut self,
+        aggregate: Arc<dyn AggregateFunction>,
+        arguments: &Arguments<'_>,
+        function: &ast::Function,
+        location: Option<Location>,
+    ) -> Result<Expr> {
+        if self.in_aggregate {
+            return Err(Error::plan("aggregates cannot be nested", location));
+        }
+        if !self.clause.sees_groups() {
+            let remedy = if self.clause_name() == "WHERE" { "; use HAVING" } else { "" };
+            let message = format!("{} cannot contain aggregates{remedy}", self.clause_name());
+            return Err(Error::plan(message, location));
+        }
+        if arguments.is_star && aggregate.name() != "count" {
+            let message = format!("{}(*): only count takes *", aggregate.name());
+            return Err(Error::plan(message, location));
+        }
+        self.in_aggregate = true;
+        let bound = self.aggregate_operands(arguments, function);
+        self.in_aggregate = false;
+        let (bound, filter) = bound?;
+        let types: Vec<_> = bound.iter().map(Expr::data_type).collect();
+        let (expected, data_type) = aggregate.signature(&types).map_err(|e| located(e, location))?;
+        let call = AggregateCall {
+            function: aggregate,
+            arguments: coerce(bound, &expected).map_err(|e| located(e, location))?,
+            distinct: arguments.distinct,
+            filter,
+            data_type,
+        };
+        let name = name::of_function(function);
+        Ok(self.aggregates.result_of(call, name, &mut self.binder.ids))
+    }
+
+    fn aggregate_operands(
+        &mut self,
+        arguments: &Arguments<'_>,
+        function: &ast::Function,
+    ) -> Result<(Vec<Expr>, Option<Expr>)> {
+        let bound = arguments.list.iter().map(|source| self.bind(source)).collect::<Result<_>>()?;
+        let filter = match &function.filter {
+            Some(source) => {
+                let condition = self.bind(source)?;
+                Some(to_boolean(condition, source)?)
+            }
+            None => None,
+        };
+        Ok((bound, filter))
+    }
+}
+
+fn coerce(arguments: Vec<Expr>, expected: &[crate::data::DataType]) -> Result<Vec<Expr>> {
+    arguments.into_iter().zip(expected).map(|(argument, to)| cast_to(argument, to)).collect()
+}
+
+/// The positional arguments; whatever else a call may carry is refused here.
+fn plain_arguments(function: &ast::Function, location: Option<Location>) -> Result<Arguments<'_>> {
+    let list = match &function.args {
+        ast::FunctionArguments::None => {
+            return Ok(Arguments { list: vec![], is_star: false, distinct: false });
+        }
+        ast::FunctionArguments::Subquery(_) => {
+            return Err(Error::unsupported("subqueries as function arguments", location));
+        }
+        ast::FunctionArguments::List(list) => list,
+    };
+    if !list.clauses.is_empty() {
+        return Err(Error::unsupported("ORDER BY and other clauses inside a call", location));
+    }
+    let mut arguments = Arguments {
+        list: Vec::with_capacity(list.args.len()),
+        is_star: false,
+        distinct: list.duplicate_treatment == Some(ast::DuplicateTreatment::Distinct),
+    };
+    for argument in &list.args {
+        match argument {
+            ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(source)) => arguments.list.push(source),
+            ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Wildcard) => arguments.is_star = true,
+            ast::FunctionArg::Unnamed(
+                ast::FunctionArgExpr::QualifiedWildcard(_) | ast::FunctionArgExpr::WildcardWithOptions(_),
+            ) => return Err(Error::unsupported("this form of * as an argument", place(argument).or(location))),
+            ast::FunctionArg::Named { .. } | ast::FunctionArg::ExprNamed { .. } => {
+                return Err(Error::unsupported("named arguments", place(argument).or(location)));
+            }
+        }
+    }
+    Ok(arguments)
+}
+
+/// The first argument that is not null.
+fn coalesce(mut arguments: Vec<Expr>, sources: &[&ast::Expr]) -> Result<Expr> {
+    let last = arguments.pop().zip(sources.last()).map(|(e, source)| (e, place(*source)));
+    if arguments.is_empty()
+        && let Some((only, _)) = last
+    {
+        return Ok(only);
+    }
+    let branches = arguments
+        .into_iter()
+        .zip(sources)
+        .map(|(e, source)| {
+            let is_value = Expr::Not(Box::new(Expr::IsNull(Box::new(e.clone()))));
+            (is_value, (e, place(*source)))
+        })
+        .collect();
+    case_of(branches, last)
+}
+
+/// The first argument, or null where it equals the second.
+fn nullif(arguments: Vec<Expr>, sources: &[&ast::Expr], location: Option<Location>) -> Result<Expr> {
+    let [value, unwanted]: [Expr; 2] =
+        arguments.try_into().map_err(|_| Error::plan("nullif takes two arguments", location))?;
+    let null = Expr::Literal(Scalar::null(value.data_type()));
+    let equal = compare(CompareOp::Eq, value.clone(), unwanted).map_err(|e| located(e, location))?;
+    let at = sources.first().and_then(|source| place(*source));
+    case_of(vec![(equal, (null, at))], Some((value, at)))
+}
+
+/// `if(condition, then, otherwise)`.
+fn choose(arguments: Vec<Expr>, sources: &[&ast::Expr]) -> Result<Expr> {
+    let (Ok([condition, then, otherwise]), [at, then_at, otherwise_at]) =
+        (<[Expr; 3]>::try_from(arguments), sources)
+    else {
+        return Err(Error::plan("if takes a condition and two results", None));
+    };
+    let condition = to_boolean(condition, at)?;
+    case_of(vec![(condition, (then, place(*then_at)))], Some((otherwise, place(*otherwise_at))))
+}

@@ -1,0 +1,145 @@
+//! From SQL text to bound logical plans.
+//!
+//! Owns: parsing (sqlparser, DuckDB's dialect), name resolution, typing, and the names of result columns.
+//!
+//! Invariants:
+//! 1. Every plan that leaves this room is fully bound: columns are [`crate::expr::ColumnId`]s, expressions are typed,
+//!    tables are the providers the resolver gave for this query.
+//! 2. Every error about the text has the line and column it speaks of, and the line itself with a caret.
+//! 3. No SQL text overflows the stack: nesting is bounded while parsing ([`parse::MAX_NESTING`]), chains of operators
+//!    before it ([`parse::MAX_CHAIN`]), and bound expressions by [`expression::MAX_HEIGHT`].
+//! 4. A construct the engine lacks is refused in one place, where it will be added.
+//!
+//! Must not know: optimizer rules, physical operators, execution.
+
+mod aggregate;
+mod expression;
+mod from;
+mod function;
+mod literal;
+mod name;
+mod order;
+mod parse;
+mod query;
+mod scope;
+mod select;
+#[cfg(test)]
+mod tests;
+mod types;
+
+use crate::catalog::TableProvider;
+use crate::error::{Error, Location, Result};
+use crate::logical::{Column, ColumnIds, Plan};
+use sqlparser::ast;
+use sqlparser::tokenizer::Span;
+use std::sync::Arc;
+
+/// Where the binder finds tables.
+pub(crate) trait TableResolver {
+    /// The table of that name (any case), with the name as registered.
+    fn table(&self, name: &str) -> Option<(String, Arc<dyn TableProvider>)>;
+    /// Every name it knows, for suggestions.
+    fn names(&self) -> Vec<String>;
+}
+
+/// A bound statement.
+pub(crate) enum Statement {
+    /// Rows.
+    Query(BoundQuery),
+    /// The plan of a query as text.
+    Explain {
+        /// Run the query and report what happened.
+        analyze: bool,
+        /// The query.
+        query: BoundQuery,
+    },
+}
+
+/// A bound query.
+pub(crate) struct BoundQuery {
+    /// Its plan.
+    pub(crate) plan: Arc<Plan>,
+    /// The plan's columns in order, under the names the result shows.
+    pub(crate) outputs: Vec<Column>,
+}
+
+/// Parses and binds `sql`, which may hold several statements.
+///
+/// # Errors
+/// [`Error::Parse`], [`Error::Plan`] or [`Error::Unsupported`], each with its place in `sql`.
+pub(crate) fn bind(sql: &str, resolver: &dyn TableResolver) -> Result<Vec<Statement>> {
+    let bind_all = || -> Result<Vec<Statement>> {
+        let statements = parse::parse(sql)?;
+        statements.iter().map(|statement| bind_statement(statement, resolver)).collect()
+    };
+    bind_all().map_err(|error: Error| error.with_excerpt(sql))
+}
+
+/// Splits a text into its statements, without what separates them.
+///
+/// # Errors
+/// [`Error::Parse`] if the text does not even fall into tokens.
+pub(crate) fn split(sql: &str) -> Result<Vec<String>> {
+    parse::split(sql).map_err(|error| error.with_excerpt(sql))
+}
+
+fn bind_statement(statement: &ast::Statement, resolver: &dyn TableResolver) -> Result<Statement> {
+    match statement {
+        ast::Statement::Query(query) => Ok(Statement::Query(Binder::new(resolver).bind_top(query)?)),
+        ast::Statement::Explain { analyze, statement, .. } => match statement.as_ref() {
+            ast::Statement::Query(query) => {
+                let query = Binder::new(resolver).bind_top(query)?;
+                Ok(Statement::Explain { analyze: *analyze, query })
+            }
+            other => Err(unsupported_statement(other)),
+        },
+        other => Err(unsupported_statement(other)),
+    }
+}
+
+/// The place where further kinds of statements will be added.
+fn unsupported_statement(statement: &ast::Statement) -> Error {
+    let text = statement.to_string();
+    let kind = text.split([' ', '(']).next().unwrap_or_default().to_uppercase();
+    let message = format!("{kind} statements; only queries and EXPLAIN can be run");
+    Error::unsupported(message, location(ast::Spanned::span(statement)))
+}
+
+/// The state of binding one statement.
+struct Binder<'a> {
+    resolver: &'a dyn TableResolver,
+    ids: ColumnIds,
+}
+
+impl<'a> Binder<'a> {
+    fn new(resolver: &'a dyn TableResolver) -> Self {
+        Self { resolver, ids: ColumnIds::default() }
+    }
+}
+
+/// Where a span starts; `None` for the empty span of nodes the parser keeps no place for.
+fn location(span: Span) -> Option<Location> {
+    (span.start.line > 0).then_some(Location { line: span.start.line, column: span.start.column })
+}
+
+/// Where a node of the syntax tree starts. Walks the node, so call it only to report an error.
+fn place(node: &impl ast::Spanned) -> Option<Location> {
+    location(node.span())
+}
+
+/// Gives an error without a place the place of the syntax that caused it; an error about a value (a literal that is
+/// no date, say) becomes one about the query, whose author must act.
+fn located(error: Error, location: Option<Location>) -> Error {
+    match error {
+        Error::Plan(mut l) if l.location.is_none() => {
+            l.location = location;
+            Error::Plan(l)
+        }
+        Error::Unsupported(mut l) if l.location.is_none() => {
+            l.location = location;
+            Error::Unsupported(l)
+        }
+        Error::Data(e) => Error::plan(e.message, location),
+        other => other,
+    }
+}

@@ -1,0 +1,197 @@
+//! What names mean: relations, their columns, and the scopes that hold them.
+//!
+//! A scope holds the relations of one FROM clause. Scopes nest: a name that a scope does not know is looked up in the
+//! scope around it, and one found there makes the query inside a correlated one.
+
+use crate::error::{Error, Location, Result};
+use crate::logical::Column;
+use sqlparser::ast::Ident;
+
+/// A table, derived table or CTE as a FROM clause names it.
+#[derive(Clone, Debug)]
+pub(super) struct Relation {
+    /// Its alias, or its own name; `None` for a derived table without alias.
+    pub(super) name: Option<String>,
+    /// Its columns under the names they have here.
+    pub(super) columns: Vec<(String, Column)>,
+}
+
+/// The relations names are looked up in.
+#[derive(Debug, Default)]
+pub(super) struct Scope<'a> {
+    pub(super) relations: Vec<Relation>,
+    pub(super) parent: Option<&'a Scope<'a>>,
+}
+
+/// What a name was found to be.
+#[derive(Debug)]
+pub(super) enum Resolved<'a> {
+    /// A column of this scope.
+    Own(&'a Column),
+    /// A column of an enclosing query.
+    Outer(&'a Column),
+}
+
+impl<'a> Scope<'a> {
+    /// Looks a column up, here and then in the scopes around. `None` if nobody knows it.
+    ///
+    /// # Errors
+    /// A plan error if several relations of one scope have it.
+    pub(super) fn find(&'a self, parts: &[Ident]) -> Result<Option<Resolved<'a>>> {
+        if let Some(column) = self.find_own(parts)? {
+            return Ok(Some(Resolved::Own(column)));
+        }
+        match self.parent {
+            Some(parent) => Ok(parent.find(parts)?.map(|found| match found {
+                Resolved::Own(column) | Resolved::Outer(column) => Resolved::Outer(column),
+            })),
+            None => Ok(None),
+        }
+    }
+
+    fn find_own(&self, parts: &[Ident]) -> Result<Option<&Column>> {
+        let (Some(name), qualifier) = (parts.last(), parts.iter().rev().nth(1)) else {
+            return Ok(None);
+        };
+        let mut matches = self
+            .relations
+            .iter()
+            .filter(|relation| qualifier.is_none_or(|q| relation.is_called(&q.value)))
+            .flat_map(|relation| relation.columns.iter().map(move |column| (relation, column)))
+            .filter(|(_, (column, _))| same_name(column, &name.value));
+        let Some((first, (_, column))) = matches.next() else { return Ok(None) };
+        let Some((second, _)) = matches.next() else { return Ok(Some(column)) };
+        let remedy = match (&first.name, &second.name) {
+            (Some(a), Some(b)) if !same_name(a, b) => {
+                format!("write {a}.{} or {b}.{}", name.value, name.value)
+            }
+            _ => "give the columns different names".into(),
+        };
+        Err(Error::plan(
+            format!("column \"{}\" is ambiguous; {remedy}", name.value),
+            super::location(name.span),
+        ))
+    }
+
+    /// The error for a column nobody knows.
+    pub(super) fn unknown(&self, parts: &[Ident], aliases: &[String]) -> Error {
+        let location = parts.first().and_then(|part| super::location(part.span));
+        let Some(name) = parts.last() else { return Error::plan("a column without a name", location) };
+        if let Some(qualifier) = parts.iter().rev().nth(1)
+            && !self.relations.iter().any(|relation| relation.is_called(&qualifier.value))
+        {
+            let tables = self.relations.iter().filter_map(|relation| relation.name.as_deref());
+            return unknown_name("table", &qualifier.value, tables, "the FROM clause", location);
+        }
+        if self.relations.is_empty() {
+            let message = format!("no column \"{}\": the query has no FROM clause", name.value);
+            return Error::plan(message, location);
+        }
+        let columns = self.relations.iter().flat_map(|relation| relation.columns.iter().map(|(n, _)| n.as_str()));
+        let candidates = columns.chain(aliases.iter().map(String::as_str));
+        unknown_name("column", &name.value, candidates, "the FROM clause", location)
+    }
+}
+
+impl Relation {
+    /// Whether a qualifier means it.
+    pub(super) fn is_called(&self, name: &str) -> bool {
+        self.name.as_deref().is_some_and(|own| same_name(own, name))
+    }
+}
+
+/// Identifiers match without regard to case.
+pub(super) fn same_name(a: &str, b: &str) -> bool {
+    a == b || a.to_lowercase() == b.to_lowercase()
+}
+
+/// The error for a name nobody knows, with the nearest name that exists.
+pub(super) fn unknown_name<'n>(
+    kind: &str,
+    name: &str,
+    candidates: impl Iterator<Item = &'n str>,
+    place: &str,
+    location: Option<Location>,
+) -> Error {
+    let hint = match nearest(name, candidates) {
+        Some(candidate) => format!("; did you mean \"{candidate}\"?"),
+        None => String::new(),
+    };
+    Error::plan(format!("no {kind} \"{name}\" in {place}{hint}"), location)
+}
+
+/// The candidate with the fewest edits from `name`, if it is near enough to be a slip.
+pub(super) fn nearest<'n>(name: &str, candidates: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let name = name.to_lowercase();
+    let allowed = name.chars().count().div_ceil(3).max(1);
+    candidates
+        .map(|candidate| (edits(&name, &candidate.to_lowercase()), candidate))
+        .filter(|(distance, _)| *distance <= allowed)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein distance.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{DataType, Field};
+    use crate::expr::ColumnId;
+
+    fn relation(name: &str, first_id: u32, columns: &[&str]) -> Relation {
+        let column = |(i, name): (usize, &&str)| {
+            let field = Field { name: (*name).into(), data_type: DataType::Int32, nullable: true };
+            ((*name).into(), Column { id: ColumnId(first_id + i as u32), field })
+        };
+        Relation { name: Some(name.into()), columns: columns.iter().enumerate().map(column).collect() }
+    }
+
+    fn ident(name: &str) -> Ident {
+        Ident::new(name)
+    }
+
+    #[test]
+    fn inner_names_hide_outer_ones() {
+        let outer = Scope { relations: vec![relation("o", 0, &["a", "b"])], parent: None };
+        let inner = Scope { relations: vec![relation("i", 10, &["a"])], parent: Some(&outer) };
+        let found = inner.find(&[ident("A")]).expect("not ambiguous");
+        assert!(matches!(found, Some(Resolved::Own(c)) if c.id == ColumnId(10)));
+        let found = inner.find(&[ident("b")]).expect("not ambiguous");
+        assert!(matches!(found, Some(Resolved::Outer(c)) if c.id == ColumnId(1)));
+        let found = inner.find(&[ident("o"), ident("a")]).expect("not ambiguous");
+        assert!(matches!(found, Some(Resolved::Outer(c)) if c.id == ColumnId(0)));
+        assert!(inner.find(&[ident("c")]).expect("not ambiguous").is_none());
+    }
+
+    #[test]
+    fn two_relations_with_one_name_need_a_qualifier() {
+        let relations = vec![relation("x", 0, &["k"]), relation("y", 1, &["k"])];
+        let scope = Scope { relations, parent: None };
+        let error = scope.find(&[ident("k")]).expect_err("two of them");
+        assert_eq!(error.to_string(), "column \"k\" is ambiguous; write x.k or y.k");
+        assert!(scope.find(&[ident("y"), ident("k")]).expect("qualified").is_some());
+    }
+
+    #[test]
+    fn the_nearest_name_is_suggested_only_if_near() {
+        let names = ["l_quantity", "l_discount", "l_tax"];
+        assert_eq!(nearest("L_QUANTTY", names.into_iter()), Some("l_quantity"));
+        assert_eq!(nearest("zzz", names.into_iter()), None);
+        assert_eq!(edits("kitten", "sitting"), 3);
+    }
+}

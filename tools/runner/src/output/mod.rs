@@ -1,0 +1,242 @@
+//! Results on their way out: formats, and files that appear whole or not at all.
+//!
+//! Owns: [`Format`], [`Output`]; one module per family of formats.
+//!
+//! Invariants:
+//! 1. A file named by `--output` is replaced only after everything was written; on any error it is untouched.
+//! 2. Every format but `table` streams: memory does not grow with the rows.
+//!
+//! Must not know: where batches come from.
+
+mod cells;
+mod columnar;
+mod delimited;
+mod json;
+mod table;
+
+pub use cells::Cells;
+
+use anyhow::{Context, bail};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use clap::ValueEnum;
+use std::fs::Permissions;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
+
+/// How rows are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Aligned columns for people
+    Table,
+    /// Comma-separated with a header; NULL is empty
+    Csv,
+    /// Tab-separated with a header; NULL is empty
+    Tsv,
+    /// One JSON array of objects
+    Json,
+    /// One JSON object a line
+    Ndjson,
+    /// Arrow IPC file
+    Arrow,
+    /// Parquet file, zstd
+    Parquet,
+}
+
+impl Format {
+    /// Whether it is bytes rather than text; such a file holds one result.
+    fn is_binary(self) -> bool {
+        match self {
+            Self::Arrow | Self::Parquet => true,
+            Self::Table | Self::Csv | Self::Tsv | Self::Json | Self::Ndjson => false,
+        }
+    }
+}
+
+/// Encodes one result into bytes.
+pub(crate) trait Encoder {
+    /// Adds the rows of `batch`.
+    fn write(&mut self, batch: &RecordBatch) -> anyhow::Result<()>;
+    /// Ends the result.
+    fn finish(self: Box<Self>) -> anyhow::Result<()>;
+}
+
+/// Where results go.
+pub struct Output {
+    format: Format,
+    target: Target,
+    results: usize,
+}
+
+enum Target {
+    Stdout(BufWriter<io::Stdout>),
+    File { path: PathBuf, temporary: BufWriter<NamedTempFile> },
+}
+
+impl Output {
+    /// Results of `format` into `path`, or standard output. The file appears at [`Output::commit`].
+    pub fn open(path: Option<&Path>, format: Format) -> anyhow::Result<Self> {
+        let target = match path {
+            Some(path) => {
+                let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                let temporary = tempfile::Builder::new()
+                    .prefix(".gristmill-")
+                    // As `File::create` would make it: the umask decides.
+                    .permissions(Permissions::from_mode(0o666))
+                    .tempfile_in(folder)
+                    .with_context(|| format!("cannot write to '{}'", path.display()))?;
+                Target::File { path: path.to_owned(), temporary: BufWriter::new(temporary) }
+            }
+            None if format.is_binary() && io::stdout().is_terminal() => {
+                bail!("this format is not for a terminal; pass --output FILE or redirect stdout");
+            }
+            None => Target::Stdout(BufWriter::new(io::stdout())),
+        };
+        Ok(Self { format, target, results: 0 })
+    }
+
+    /// Writes one result.
+    pub fn write_result<E>(
+        &mut self,
+        schema: &SchemaRef,
+        batches: impl IntoIterator<Item = Result<RecordBatch, E>>,
+    ) -> anyhow::Result<()>
+    where
+        anyhow::Error: From<E>,
+    {
+        if self.results > 0 && self.format.is_binary() {
+            bail!(
+                "a file of this format holds one result, but several statements return rows; run them one by one"
+            );
+        }
+        let writer: &mut (dyn Write + Send) = match &mut self.target {
+            Target::Stdout(stdout) => stdout,
+            Target::File { temporary, .. } => temporary,
+        };
+        if self.results > 0 && matches!(self.format, Format::Table | Format::Csv | Format::Tsv) {
+            writeln!(writer)?;
+        }
+        self.results += 1;
+        let mut encoder: Box<dyn Encoder + '_> = match self.format {
+            Format::Table => Box::new(table::TableEncoder::new(writer, schema)),
+            Format::Csv => Box::new(delimited::DelimitedEncoder::new(writer, schema, ',')?),
+            Format::Tsv => Box::new(delimited::DelimitedEncoder::new(writer, schema, '\t')?),
+            Format::Json => Box::new(json::JsonEncoder::array(writer)),
+            Format::Ndjson => Box::new(json::JsonEncoder::lines(writer)),
+            Format::Arrow => Box::new(columnar::ipc(writer, schema)?),
+            Format::Parquet => Box::new(columnar::parquet(writer, schema)?),
+        };
+        for batch in batches {
+            encoder.write(&batch?)?;
+        }
+        encoder.finish()
+    }
+
+    /// Makes everything written visible.
+    pub fn commit(self) -> anyhow::Result<()> {
+        match self.target {
+            Target::Stdout(mut stdout) => Ok(stdout.flush()?),
+            Target::File { path, temporary } => {
+                let failed = || format!("cannot write '{}'", path.display());
+                let temporary =
+                    temporary.into_inner().map_err(io::IntoInnerError::into_error).with_context(failed)?;
+                temporary.persist(&path).map_err(|e| e.error).with_context(failed)?;
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{ArrayRef, Date32Array, Decimal128Array, Float64Array, Int64Array, StringArray};
+    use std::fs;
+    use std::sync::Arc;
+
+    fn sample() -> RecordBatch {
+        let price = Decimal128Array::from(vec![Some(150), None, Some(-5)])
+            .with_precision_and_scale(10, 2)
+            .expect("fits");
+        RecordBatch::try_from_iter_with_nullable([
+            ("id", Arc::new(Int64Array::from(vec![1, 2, 3])) as ArrayRef, true),
+            ("name", Arc::new(StringArray::from(vec![Some("a,\"b\""), None, Some("")])), true),
+            ("price", Arc::new(price), true),
+            ("day", Arc::new(Date32Array::from(vec![Some(0), None, Some(-1)])), true),
+            ("ratio", Arc::new(Float64Array::from(vec![Some(0.1), None, Some(1e300)])), true),
+        ])
+        .expect("columns of one length")
+    }
+
+    fn written(format: Format) -> Vec<u8> {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join("out");
+        let mut output = Output::open(Some(&path), format).expect("writable");
+        let batch = sample();
+        output.write_result(&batch.schema(), [anyhow::Ok(batch.clone())]).expect("encodes");
+        assert!(!path.exists(), "nothing appears before commit");
+        output.commit().expect("renames");
+        assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 1, "no temporary file stays");
+        fs::read(path).expect("readable")
+    }
+
+    fn text(format: Format) -> String {
+        String::from_utf8(written(format)).expect("UTF-8")
+    }
+
+    #[test]
+    fn csv_quotes_what_needs_it_and_tells_null_from_empty() {
+        let expected = "id,name,price,day,ratio\n1,\"a,\"\"b\"\"\",1.50,1970-01-01,0.1\n2,,,,\n\
+                        3,\"\",-0.05,1969-12-31,1e300\n";
+        assert_eq!(text(Format::Csv), expected);
+    }
+
+    #[test]
+    fn ndjson_has_decimals_as_numbers_at_full_scale() {
+        let expected = "{\"id\":1,\"name\":\"a,\\\"b\\\"\",\"price\":1.50,\"day\":\"1970-01-01\",\"ratio\":0.1}\n\
+                        {\"id\":2,\"name\":null,\"price\":null,\"day\":null,\"ratio\":null}\n\
+                        {\"id\":3,\"name\":\"\",\"price\":-0.05,\"day\":\"1969-12-31\",\"ratio\":1e300}\n";
+        assert_eq!(text(Format::Ndjson), expected);
+    }
+
+    #[test]
+    fn json_parses() {
+        let value: serde_json::Value = serde_json::from_str(&text(Format::Json)).expect("valid JSON");
+        assert_eq!(value.as_array().map(Vec::len), Some(3));
+    }
+
+    #[test]
+    fn table_aligns_numbers_right() {
+        let text = text(Format::Table);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], " id | name  | price | day        | ratio");
+        assert_eq!(lines[2], "  1 | a,\"b\" |  1.50 | 1970-01-01 |   0.1");
+        assert_eq!(lines[3], "  2 | NULL  |  NULL | NULL       |  NULL");
+        assert_eq!(lines[5], "(3 rows)");
+    }
+
+    #[test]
+    fn binary_formats_read_back() {
+        let ipc = written(Format::Arrow);
+        let reader =
+            arrow::ipc::reader::FileReader::try_new(io::Cursor::new(ipc), None).expect("an IPC file");
+        assert_eq!(reader.collect::<Result<Vec<_>, _>>().expect("reads"), [sample()]);
+        assert_eq!(&written(Format::Parquet)[..4], b"PAR1");
+    }
+
+    #[test]
+    fn a_failed_result_leaves_the_old_file() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join("out.csv");
+        fs::write(&path, "old").expect("writable");
+        let mut output = Output::open(Some(&path), Format::Csv).expect("writable");
+        let batch = sample();
+        let batches = [Ok(batch.clone()), Err(anyhow::anyhow!("disk on fire"))];
+        output.write_result(&batch.schema(), batches).expect_err("the error passes");
+        drop(output);
+        assert_eq!(fs::read_to_string(&path).expect("readable"), "old");
+        assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 1, "no temporary file stays");
+    }
+}

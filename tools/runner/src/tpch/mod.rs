@@ -1,0 +1,192 @@
+//! `gristmill tpch`: data, queries, times and checked answers in one command.
+//!
+//! Owns: the command's flags, the table it prints, the JSON it writes.
+//!
+//! Invariants:
+//! 1. Every result is compared with the stored answer of its scale; "unchecked" where none is stored.
+//! 2. The command fails if a check or a query fails. A query the engine does not run yet fails it only when the query
+//!    was named.
+//!
+//! Must not know: how data is made or answers are compared.
+
+mod check;
+mod files;
+mod report;
+
+use crate::engine::{EngineArgs, register_folder};
+use crate::generate::{Request, Table, missing_tables, parse_scale};
+use crate::interrupt::Interrupt;
+use anyhow::{Context, bail};
+use arrow::array::RecordBatch;
+use clap::{Args, ValueEnum};
+use files::QUERIES;
+use gristmill::{Error, Session};
+use report::{Check, Report, Row};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Flags of `gristmill tpch`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gristmill tpch
+  gristmill tpch --sf 10 --queries 1,5-9 --runs 3 --memory-limit 256MB --spill-dir /mnt/scratch")]
+pub struct TpchArgs {
+    /// Scale factor; answers are stored for 0.01, 0.1, 1 and 10
+    #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = parse_scale)]
+    sf: f64,
+    /// Folder of the tables; made on first use [default: data/tpch-sfN]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Queries to run, such as 1,5-9 [default: all the engine can run]
+    #[arg(long, value_name = "LIST", value_parser = QuerySet::parse)]
+    queries: Option<QuerySet>,
+    /// Runs of each query; the fastest counts
+    #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN)]
+    runs: NonZeroUsize,
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// Write the figures of every run to FILE as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Query numbers, ascending.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct QuerySet(Vec<usize>);
+
+impl QuerySet {
+    fn parse(text: &str) -> Result<Self, String> {
+        let usage = || {
+            format!("'{text}' is not a list of queries: write 1,5-9 with numbers from 1 to {}", QUERIES.len())
+        };
+        let mut numbers = Vec::new();
+        for part in text.split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let number = |n: &str| {
+                n.trim()
+                    .trim_start_matches(['q', 'Q'])
+                    .parse::<usize>()
+                    .ok()
+                    .filter(|n| (1..=QUERIES.len()).contains(n))
+            };
+            let (Some(first), Some(last)) = (number(first), number(last)) else { return Err(usage()) };
+            if first > last {
+                return Err(usage());
+            }
+            numbers.extend(first..=last);
+        }
+        numbers.sort_unstable();
+        numbers.dedup();
+        Ok(Self(numbers))
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &TpchArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
+    let folder = args.data.clone().unwrap_or_else(|| Path::new("data").join(format!("tpch-sf{}", args.sf)));
+    let missing = missing_tables(&folder, Table::value_variants())?;
+    if !missing.is_empty() {
+        eprintln!("making TPC-H data at scale factor {} in '{}'", args.sf, folder.display());
+        Request::standard(args.sf).generate(&missing, &folder, interrupt)?;
+    }
+    let engine = args.engine.build()?;
+    let session = engine.session();
+    register_folder(&session, &folder)?;
+
+    let all: Vec<usize> = (1..=QUERIES.len()).collect();
+    let named = args.queries.is_some();
+    let numbers = args.queries.as_ref().map_or(&all, |set| &set.0);
+    let mut report = Report::new(args.sf, &args.engine);
+    Report::print_header();
+    for &number in numbers {
+        interrupt.check()?;
+        let row = run_query(&session, number, args, interrupt);
+        row.print();
+        report.push(row);
+    }
+    report.print_footer();
+    if let Some(path) = &args.json {
+        std::fs::write(path, report.to_json())
+            .with_context(|| format!("cannot write '{}'", path.display()))?;
+    }
+    interrupt.check()?;
+    let failed = report.failures(named);
+    if !failed.is_empty() {
+        bail!("{} of {} queries failed: {}", failed.len(), numbers.len(), failed.join(", "));
+    }
+    Ok(())
+}
+
+/// Figures of one run.
+struct Run {
+    seconds: f64,
+    batches: Vec<RecordBatch>,
+    peak_granted_bytes: usize,
+    spilled_bytes: u64,
+}
+
+fn run_query(session: &Session, number: usize, args: &TpchArgs, interrupt: &Interrupt) -> Row {
+    let query = &QUERIES[number - 1];
+    let sql = query.sql_at(args.sf);
+    let mut row = Row::new(query.name);
+    for run in 0..args.runs.get() {
+        let Run { seconds, batches, peak_granted_bytes, spilled_bytes } =
+            match run_once(session, &sql, interrupt) {
+                Ok(run) => run,
+                Err(Error::Unsupported(what)) => {
+                    row.check = Check::Unsupported(what.message);
+                    return row;
+                }
+                Err(error) => {
+                    row.check = Check::Error(error.to_string());
+                    return row;
+                }
+            };
+        row.seconds.push(seconds);
+        row.peak_granted_bytes = row.peak_granted_bytes.max(peak_granted_bytes);
+        row.spilled_bytes = row.spilled_bytes.max(spilled_bytes);
+        row.rows = batches.iter().map(RecordBatch::num_rows).sum();
+        // Every run is checked: a race shows in some runs only.
+        row.check = match query.answer_at(args.sf) {
+            None => Check::Unchecked,
+            Some(answer) => match check::compare(&batches, answer, &check::order_columns(&sql, answer)) {
+                Ok(()) => Check::Passed,
+                Err(difference) => {
+                    row.check = Check::Wrong(format!("run {}: {difference}", run + 1));
+                    return row;
+                }
+            },
+        };
+    }
+    row
+}
+
+fn run_once(session: &Session, sql: &str, interrupt: &Interrupt) -> Result<Run, Error> {
+    let start = Instant::now();
+    let mut stream = session.query(sql)?.stream()?;
+    let _watch = interrupt.watch(stream.cancel_handle());
+    let batches = stream.by_ref().collect::<Result<Vec<_>, _>>()?;
+    let seconds = start.elapsed().as_secs_f64();
+    let metrics = stream.metrics();
+    Ok(Run {
+        seconds,
+        batches,
+        peak_granted_bytes: metrics.peak_granted_bytes,
+        spilled_bytes: metrics.spilled_bytes,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn query_lists() {
+        assert_eq!(QuerySet::parse("1,5-7, 6").map(|s| s.0), Ok(vec![1, 5, 6, 7]));
+        assert_eq!(QuerySet::parse("q22").map(|s| s.0), Ok(vec![22]));
+        for wrong in ["", "0", "23", "7-5", "1,,2", "one"] {
+            assert!(QuerySet::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}
