@@ -9,6 +9,7 @@
 //!
 //! Must not know: plans, SQL text, how pipelines are cut and run.
 
+mod aggregate;
 mod filter;
 mod limit;
 mod project;
@@ -20,6 +21,7 @@ mod values;
 #[cfg(test)]
 mod testing;
 
+pub(crate) use aggregate::{AggregateSpec, hash_aggregate};
 pub(crate) use filter::filter;
 pub(crate) use limit::limit;
 pub(crate) use project::project;
