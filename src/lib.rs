@@ -11,6 +11,7 @@ mod io;
 mod logical;
 mod mem;
 mod metrics;
+mod operators;
 mod optimizer;
 mod parquet;
 mod scan;

@@ -1,0 +1,14 @@
+//! The operators that pipelines are made of.
+//!
+//! Owns: one file or folder for each operator, and the functions that make them: plans know no operator's type.
+//!
+//! Invariants:
+//! 1. An operator that keeps rows copies them into its own slabs, so that no page or batch of a source stays alive
+//!    because a few of its rows are kept.
+//! 2. What an operator holds is charged to an account before it is used, and it says what it needs at least.
+//!
+//! Must not know: plans, SQL text, how pipelines are cut and run.
+
+mod aggregate;
+
+pub(crate) use aggregate::{AggregateSpec, hash_aggregate};
