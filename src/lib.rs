@@ -1,6 +1,7 @@
 //! Gristmill: a SQL execution engine that runs any query inside the memory you give it.
 
 #![allow(dead_code, unused_imports, reason = "rooms land one after the other")]
+mod batches;
 mod catalog;
 mod data;
 mod error;
@@ -14,10 +15,18 @@ mod metrics;
 mod operators;
 mod optimizer;
 mod parquet;
+mod physical;
 mod scan;
 mod sched;
+mod session;
 mod spill;
 mod sql;
 mod sync;
 
-pub use error::{Error, Result};
+pub use arrow;
+pub use data::{DataType, Field, Scalar, TimeUnit, Value};
+pub use error::{Consumer, DataError, Error, Located, Location, MemoryError, Origin, Result};
+pub use metrics::{OperatorMetrics, QueryMetrics};
+#[doc(hidden)]
+pub use session::TestKnobs;
+pub use session::{Engine, EngineBuilder, Query, QueryHandle, ResultStream, Session};

@@ -140,6 +140,23 @@ fn default_memory_limit() -> usize {
     }
 }
 
+/// The file itself, or the Parquet files directly in a directory, by name.
+fn parquet_files(path: &Path) -> Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let cannot = |e| Error::io("cannot list", path, e);
+    let entries = std::fs::read_dir(path).map_err(cannot)?;
+    let paths = entries.map(|entry| entry.map(|e| e.path())).collect::<std::io::Result<Vec<_>>>().map_err(cannot)?;
+    let mut files: Vec<PathBuf> =
+        paths.into_iter().filter(|p| p.extension().is_some_and(|e| e == "parquet") && p.is_file()).collect();
+    if files.is_empty() {
+        return Err(Error::plan(format!("directory '{}' holds no .parquet file", path.display()), None));
+    }
+    files.sort();
+    Ok(files)
+}
+
 struct EngineInner {
     scheduler: Scheduler,
     pool: Pool,
@@ -214,7 +231,7 @@ impl Session {
     /// # Errors
     /// [`Error::Io`] and [`Error::Data`] name the file; [`Error::Memory`] if its metadata does not fit the budget.
     pub fn register_parquet(&self, name: &str, path: impl AsRef<Path>) -> Result<()> {
-        let table = ParquetTable::open(path.as_ref(), &self.engine.pool)?;
+        let table = ParquetTable::open(&parquet_files(path.as_ref())?, &self.engine.pool)?;
         self.catalog.lock().insert(name, Arc::new(table));
         Ok(())
     }

@@ -160,7 +160,12 @@ impl TransformLane for CheckedTransform {
     }
 
     fn resume(&mut self, cx: &LaneCx<'_>) -> Result<Output> {
-        assert_eq!(self.standing, Standing::Owing, "contract: {} is resumed but owes nothing", cx.metrics.name);
+        assert_eq!(
+            self.standing,
+            Standing::Owing,
+            "contract: {} is resumed but owes nothing",
+            cx.metrics.name
+        );
         let answer = match self.held.take() {
             Some(batch) => self.inner.push(batch, cx),
             None => self.inner.resume(cx),
@@ -240,7 +245,12 @@ impl SinkLane for CheckedSink {
     }
 
     fn resume(&mut self, cx: &LaneCx<'_>) -> Result<Flow> {
-        assert_eq!(self.standing, Standing::Owing, "contract: {} is resumed but owes nothing", cx.metrics.name);
+        assert_eq!(
+            self.standing,
+            Standing::Owing,
+            "contract: {} is resumed but owes nothing",
+            cx.metrics.name
+        );
         let answer = match self.held.take() {
             Some(batch) => self.inner.push(batch, cx),
             None => self.inner.resume(cx),

@@ -201,7 +201,9 @@ impl Plan {
     /// Calls `f` on each of its own expressions.
     pub(crate) fn for_each_expr<'a>(&'a self, f: &mut dyn FnMut(&'a Expr)) {
         match self {
-            Self::Scan { filters: list, .. } | Self::Filter { conjuncts: list, .. } => list.iter().for_each(f),
+            Self::Scan { filters: list, .. } | Self::Filter { conjuncts: list, .. } => {
+                list.iter().for_each(f)
+            }
             Self::Values { .. } | Self::Limit { .. } => {}
             Self::Project { columns, .. } => columns.iter().for_each(|(_, e)| f(e)),
             Self::Aggregate { groups, aggregates, .. } => {

@@ -98,9 +98,9 @@ impl fmt::Display for Named<'_> {
         let names = self.names;
         let named = |expr| Named { expr, names };
         let joined = |f: &mut fmt::Formatter<'_>, list: &[Expr], separator: &str| {
-            list.iter()
-                .enumerate()
-                .try_for_each(|(i, e)| write!(f, "{}{}", if i > 0 { separator } else { "" }, Named { expr: e, names }))
+            list.iter().enumerate().try_for_each(|(i, e)| {
+                write!(f, "{}{}", if i > 0 { separator } else { "" }, Named { expr: e, names })
+            })
         };
         match self.expr {
             Expr::Column { id, .. } => f.write_str(&self.names.column(*id)),

@@ -70,7 +70,8 @@ fn loom_a_ticket_is_served_by_whoever_frees() {
         let ticket = MemoryTicket::new(&pool, 4, &waker).expect("possible");
         let early = ticket.take();
         freeing.join().expect("no assertion fails");
-        let taken = early.or_else(|| ticket.take()).expect("everything is free, and the ticket was not served");
+        let taken =
+            early.or_else(|| ticket.take()).expect("everything is free, and the ticket was not served");
         assert_eq!(count.0.load(Ordering::SeqCst), 1);
         assert_eq!((taken.bytes(), pool.granted_bytes()), (4, 4));
         drop((ticket, taken));
@@ -102,15 +103,20 @@ fn loom_a_grant_rolled_back_serves_who_met_it() {
 fn loom_a_ticket_dropped_while_it_is_served_returns_its_bytes() {
     check(|| {
         let pool = Pool::new("engine", 10);
-        let held = reserve(&pool, 10).expect("fits");
+        let mut held = reserve(&pool, 10).expect("fits");
         let (_, waker) = counter();
         let first = MemoryTicket::new(&pool, 8, &waker).expect("possible");
         let second = MemoryTicket::new(&pool, 5, &waker).expect("possible");
-        let freeing = thread::spawn(move || drop(held));
+        let parts = [held.split(6), held];
+        let freeing = thread::spawn(move || {
+            let [part, rest] = parts;
+            drop(part);
+            rest
+        });
         drop(first);
-        freeing.join().expect("no assertion fails");
-        assert!(second.take().is_some(), "nothing is before it, and everything is free");
-        drop(second);
+        let rest = freeing.join().expect("no assertion fails");
+        assert!(second.take().is_some(), "nothing is before it, and 6 bytes are free");
+        drop((second, rest));
         assert_eq!(pool.granted_bytes(), 0);
     });
 }
@@ -144,9 +150,10 @@ fn loom_tickets_are_served_in_order() {
 fn loom_a_floor_survives_concurrent_trims() {
     check(|| {
         let pool = Pool::new("engine", 10);
-        let account = Arc::new(Account::open(&pool, 4, 1, 0).expect("fits"));
+        let account = Arc::new(Account::open(&pool, 4, 4, 0).expect("fits"));
         account.charge(6).expect("fits");
         account.release(6);
+        assert_eq!(pool.granted_bytes(), 8, "4 of them may be trimmed");
         // Nobody gets anything beyond what the account has.
         let rest = reserve(&pool, 10 - pool.granted_bytes()).expect("fits");
         let trims: Vec<_> = (0..2)
@@ -174,16 +181,15 @@ fn loom_a_closed_account_keeps_no_slack() {
         let pool = Pool::new("engine", 20);
         let account = Account::open(&pool, 4, 1, 0).expect("fits");
         account.charge(9).expect("fits");
-        let (shared, other) = (account.view(), account.view());
+        let view = account.view();
         let releasing = thread::spawn(move || {
-            shared.shared.release(6);
-            shared
+            view.shared.release(6);
+            view
         });
         drop(account);
-        other.shared.release(1);
-        let shared = releasing.join().expect("no assertion fails");
-        assert_eq!(pool.granted_bytes(), 2, "9 charged, 7 released, none kept back");
-        drop((shared, other));
+        let view = releasing.join().expect("no assertion fails");
+        assert_eq!(pool.granted_bytes(), 3, "9 charged, 6 released, none kept back");
+        drop(view);
         assert_eq!(pool.granted_bytes(), 0);
     });
 }

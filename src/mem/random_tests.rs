@@ -75,8 +75,7 @@ fn reservations(pool: &Pool, random: &mut Random, rounds: usize) {
 fn reservations_and_tickets_keep_every_limit_and_end_at_nothing() {
     for seed in 0..4 {
         let engine = Pool::new("engine", 1000);
-        let pools: Vec<Pool> =
-            [700, 500, 2000].iter().map(|&limit| engine.child("query", limit)).collect();
+        let pools: Vec<Pool> = [700, 500, 2000].iter().map(|&limit| engine.child("query", limit)).collect();
         let operator = pools[0].child("operator", 350);
         let is_over = AtomicBool::new(false);
         thread::scope(|scope| {

@@ -200,7 +200,11 @@ mod tests {
         let _registered = (a.register(Arc::clone(&of_a) as _), b.register(Arc::clone(&of_b) as _));
         a.try_grow(10).expect("fits");
         assert!(a.request_reclaim(5, None));
-        assert_eq!((of_a.asked(), of_b.asked()), (1, 0), "what b gives back cannot help a past its own limit");
+        assert_eq!(
+            (of_a.asked(), of_b.asked()),
+            (1, 0),
+            "what b gives back cannot help a past its own limit"
+        );
         b.try_grow(85).expect("fits");
         assert!(b.request_reclaim(10, None));
         assert_eq!((of_a.asked(), of_b.asked()), (0, 10), "the engine's limit is everybody's");

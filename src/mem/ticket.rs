@@ -136,7 +136,7 @@ mod tests {
 
     struct Counter(Count);
     impl Wake for Counter {
-        fn wake(self: std::sync::Arc<Self>) {
+        fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, SeqCst);
         }
     }
@@ -146,8 +146,8 @@ mod tests {
         let pool = Pool::new("p", 100);
         let mut held = Reservation::empty(&pool);
         held.try_grow(100).expect("fits");
-        let counter = std::sync::Arc::new(Counter(Count::new(0)));
-        let waker = Waker::from(std::sync::Arc::clone(&counter));
+        let counter = Arc::new(Counter(Count::new(0)));
+        let waker = Waker::from(Arc::clone(&counter));
         let first = MemoryTicket::new(&pool, 60, &waker).expect("possible");
         let second = MemoryTicket::new(&pool, 10, &waker).expect("possible");
         held.shrink(30);

@@ -10,5 +10,21 @@
 //! Must not know: plans, SQL text, how pipelines are cut and run.
 
 mod aggregate;
+mod filter;
+mod limit;
+mod project;
+mod result;
+mod rows;
+mod sort;
+mod values;
+
+#[cfg(test)]
+mod testing;
 
 pub(crate) use aggregate::{AggregateSpec, hash_aggregate};
+pub(crate) use filter::filter;
+pub(crate) use limit::limit;
+pub(crate) use project::project;
+pub(crate) use result::{ResultQueue, result_sink};
+pub(crate) use sort::{SortKey, SortSpec, sort};
+pub(crate) use values::values;

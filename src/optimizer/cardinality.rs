@@ -41,9 +41,7 @@ fn rows(plan: &Plan) -> Option<f64> {
             Some(product.unwrap_or(input_rows * UNKNOWN_GROUPS).clamp(input_rows.min(1.0), input_rows))
         }
         Plan::Sort { input, fetch, .. } => Some(limited(rows(input)?, *fetch)),
-        Plan::Limit { input, skip, fetch } => {
-            Some(limited((rows(input)? - *skip as f64).max(0.0), *fetch))
-        }
+        Plan::Limit { input, skip, fetch } => Some(limited((rows(input)? - *skip as f64).max(0.0), *fetch)),
     }
 }
 

@@ -61,7 +61,7 @@ mod tests {
         assert_rewrites(
             &ConstantGroups,
             "select 'x' as k, count(*) from t group by k, 'y'",
-            "Project: k, count_star()\n  Project: k, 'y' AS 'y', count_star()\n    \
+            "Project: k, count_star()\n  Project: k, 'y', count_star()\n    \
              Aggregate: groups=['x' AS k] aggregates=[count(*) AS count_star()]\n      Scan t: [a, b, c, d]\n",
         );
     }

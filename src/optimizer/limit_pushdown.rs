@@ -62,10 +62,6 @@ mod tests {
     #[test]
     fn a_limit_of_nothing_reads_nothing() {
         assert_rewrites(&LimitPushdown, "select a from t limit 0", "Values: [a] rows=0\n");
-        assert_rewrites(
-            &LimitPushdown,
-            "select a from t limit null",
-            "Project: a\n  Scan t: [a, b, c, d]\n",
-        );
+        assert_rewrites(&LimitPushdown, "select a from t limit null", "Project: a\n  Scan t: [a, b, c, d]\n");
     }
 }

@@ -66,8 +66,7 @@ fn prune(plan: &Arc<Plan>, required: &Required) -> Arc<Plan> {
                 return Arc::new(Plan::Values { columns: vec![], rows: vec![vec![]] });
             }
             let keys = groups.iter().map(|(_, key)| key);
-            let operands =
-                aggregates.iter().flat_map(|(_, call)| call.arguments.iter().chain(&call.filter));
+            let operands = aggregates.iter().flat_map(|(_, call)| call.arguments.iter().chain(&call.filter));
             let input = prune(input, &read_by(keys.chain(operands)));
             Arc::new(Plan::Aggregate { input, groups: groups.clone(), aggregates })
         }

@@ -41,7 +41,8 @@ pub(crate) fn optimize_with(mut plan: Arc<Plan>, disabled: &HashSet<String>) -> 
     let mut ids = ColumnIds::after(&plan);
     let mut timings = Vec::with_capacity(RULES.len());
     if cfg!(debug_assertions) {
-        verify(&plan).map_err(|broken| Error::internal(format!("the binder made a broken plan: {broken}")))?;
+        verify(&plan)
+            .map_err(|broken| Error::internal(format!("the binder made a broken plan: {broken}")))?;
     }
     for rule in RULES {
         if disabled.contains(rule.name()) {
@@ -51,9 +52,9 @@ pub(crate) fn optimize_with(mut plan: Arc<Plan>, disabled: &HashSet<String>) -> 
         let rewritten = rule.apply(&plan, &mut ids)?;
         timings.push(RuleTiming { rule: rule.name(), elapsed: started.elapsed() });
         if cfg!(debug_assertions) {
-            verify(&rewritten)
-                .and_then(|()| same_outputs(&plan, &rewritten))
-                .map_err(|broken| Error::internal(format!("rule {} broke the plan: {broken}", rule.name())))?;
+            verify(&rewritten).and_then(|()| same_outputs(&plan, &rewritten)).map_err(|broken| {
+                Error::internal(format!("rule {} broke the plan: {broken}", rule.name()))
+            })?;
         }
         plan = rewritten;
     }
@@ -130,11 +131,8 @@ mod tests {
     #[test]
     fn broken_plans_are_noticed() {
         let scan = table();
-        let stranger = Expr::Column {
-            id: ColumnId(99),
-            data_type: crate::data::DataType::Boolean,
-            nullable: false,
-        };
+        let stranger =
+            Expr::Column { id: ColumnId(99), data_type: crate::data::DataType::Boolean, nullable: false };
         let broken = Plan::Filter { input: Arc::clone(&scan), conjuncts: vec![stranger] };
         assert!(verify(&broken).is_err());
         assert!(verify(&scan).is_ok());

@@ -46,14 +46,15 @@ fn split(
         let call = count_rows(call);
         let output = match parts(&call)? {
             Some((sum, count)) => {
-                let sum = share(&mut calls, sum, None, ids);
-                Output::Quotient { sum, count: share(&mut calls, count, None, ids) }
+                let named = |part: &str| name_of_part(part, &column.field.name);
+                let sum = share(&mut calls, sum, |call| new_column(call, named("sum"), ids));
+                let count = share(&mut calls, count, |call| new_column(call, named("count"), ids));
+                Output::Quotient { sum, count }
             }
-            None => Output::Call(share(&mut calls, call, Some(&column), ids)),
+            None => Output::Call(share(&mut calls, call, |_| column.clone())),
         };
         outputs.push((column, output));
     }
-    // A call made for a quotient first may be asked for by the query later; then it stays under its made-up name.
     let unchanged = outputs.iter().enumerate().all(|(i, (column, output))| match output {
         Output::Call(at) => *at == i && calls[i].0.id == column.id,
         Output::Quotient { .. } => false,
@@ -112,27 +113,29 @@ fn parts(call: &AggregateCall) -> Result<Option<(AggregateCall, AggregateCall)>>
     Ok(Some((make("sum")?, count_rows(make("count")?))))
 }
 
-/// The position of a call among `calls`, where it is added under `name`, or a name of its own, if it is new.
+/// The position of a call among `calls`, where it is added under the column `name` gives it if it is new.
 fn share(
     calls: &mut Vec<(Column, AggregateCall)>,
     call: AggregateCall,
-    name: Option<&Column>,
-    ids: &mut ColumnIds,
+    name: impl FnOnce(&AggregateCall) -> Column,
 ) -> usize {
     if let Some(at) = calls.iter().position(|(_, known)| *known == call) {
         return at;
     }
-    let column = name.cloned().unwrap_or_else(|| {
-        let arguments: Vec<String> = call.arguments.iter().map(ToString::to_string).collect();
-        let field = Field {
-            name: format!("{}({})", call.function.name(), arguments.join(", ")),
-            data_type: call.data_type.clone(),
-            nullable: call.function.name() != "count",
-        };
-        Column { id: ids.fresh(), field }
-    });
-    calls.push((column, call));
+    calls.push((name(&call), call));
     calls.len() - 1
+}
+
+/// What the sum or count of `avg(x)` is called.
+fn name_of_part(part: &str, average: &str) -> String {
+    let arguments = average.find('(').map_or("()", |at| &average[at..]);
+    format!("{part}{arguments}")
+}
+
+fn new_column(call: &AggregateCall, name: String, ids: &mut ColumnIds) -> Column {
+    let name = if call.arguments.is_empty() { format!("{}(*)", call.function.name()) } else { name };
+    let nullable = call.function.name() != "count";
+    Column { id: ids.fresh(), field: Field { name, data_type: call.data_type.clone(), nullable } }
 }
 
 #[cfg(test)]
@@ -145,12 +148,13 @@ mod tests {
         assert_rewrites(
             &SplitAverages,
             "select sum(a), avg(a), avg(b), count(*), count(a) from t",
-            "Project: sum(a), avg(a), avg(b), count_star(), count(a)\n  \
-             Project: sum(a), (CAST(sum(a) AS DOUBLE) / CAST(count(#0) AS DOUBLE)) AS avg(a), \
-             (CAST(sum(#1) AS DOUBLE) / CAST(count() AS DOUBLE)) AS avg(b), count() AS count_star(), \
-             count(#0) AS count(a)\n    \
-             Aggregate: groups=[] aggregates=[sum(a), count(a) AS count(#0), sum(b) AS sum(#1), count(*) AS count()]\n      \
-             Scan t: [a, b, c, d]\n",
+            "Project: sum(a), avg(a), avg(b), count_star(), count(a)#8
+  Project: sum(a), (CAST(sum(a) AS DOUBLE) / CAST(count(a)#9 AS DOUBLE)) AS avg(a), \
+(CAST(sum(b) AS DOUBLE) / CAST(count(*) AS DOUBLE)) AS avg(b), count(*) AS count_star(), \
+count(a)#9 AS count(a)#8
+    Aggregate: groups=[] aggregates=[sum(a), count(a) AS count(a)#9, sum(b), count(*)]
+      Scan t: [a, b, c, d]
+",
         );
     }
 

@@ -44,7 +44,8 @@ pub(crate) fn field(name: &str, data_type: DataType, nullable: bool) -> Field {
 /// `t(a INTEGER, b INTEGER NOT NULL, c VARCHAR, d DATE)` of 1000 rows; b runs from 0 to 100 over 50 values.
 pub(crate) fn catalog() -> FakeCatalog {
     let integer = |v| Some(Scalar::int(DataType::Int32, v));
-    let b = ColumnStatistics { min: integer(0), max: integer(100), null_count: None, distinct_count: Some(50) };
+    let b =
+        ColumnStatistics { min: integer(0), max: integer(100), null_count: None, distinct_count: Some(50) };
     let none = ColumnStatistics::default;
     let table = FakeTable {
         fields: vec![

@@ -61,16 +61,10 @@ impl SpillDirectory {
         Self { root: Arc::new(root), metrics: Arc::default(), fails: None }
     }
 
-    /// The same place and quota with figures of its own.
+    /// The same place and quota with figures of its own. Reads and writes fail when `fails` says so.
     #[must_use]
-    pub(crate) fn for_query(&self) -> Self {
-        Self { root: Arc::clone(&self.root), metrics: Arc::default(), fails: self.fails.clone() }
-    }
-
-    /// The same directory, whose reads and writes fail when `fails` says so.
-    #[must_use]
-    pub(crate) fn with_faults(self, fails: FaultHook) -> Self {
-        Self { fails: Some(fails), ..self }
+    pub(crate) fn for_query(&self, fails: Option<FaultHook>) -> Self {
+        Self { root: Arc::clone(&self.root), metrics: Arc::default(), fails }
     }
 
     /// Starts a set of spilled partitions of rows typed `schema`.
@@ -232,7 +226,7 @@ mod tests {
     #[test]
     fn the_quota_is_shared_and_figures_are_not() {
         let root = SpillDirectory::new(Some(PathBuf::from("unused")), 100);
-        let (a, b) = (root.for_query(), root.for_query());
+        let (a, b) = (root.for_query(None), root.for_query(None));
         a.reserve(60).expect("fits");
         let refused = b.reserve(41).expect_err("too much");
         assert!(matches!(

@@ -269,7 +269,7 @@ fn files_have_no_name_and_segments_rotate() {
 fn the_quota_refuses_a_block_and_keeps_the_others() {
     let home = TestDirectory::new("quota");
     let directory = home.spill(100_000);
-    let query = directory.for_query();
+    let query = directory.for_query(None);
     let (_pool, account) = account();
     let batch = Batch::new(vec![ints(&account, 0..5_000)], 5_000);
     let mut writer = query.writer(&[DataType::Int64], &account, 64 << 10).expect("fits");
@@ -296,7 +296,7 @@ fn failures_of_the_disk_are_errors_that_return_the_quota() {
         let (armed, calls) = (Arc::clone(&armed), Arc::clone(&calls));
         Arc::new(move || armed.load(Relaxed) && calls.fetch_add(1, Relaxed) % 2 == 1)
     };
-    let directory = home.spill(1 << 30).with_faults(hook);
+    let directory = home.spill(1 << 30).for_query(Some(hook));
     let (_pool, account) = account();
     let batch = Batch::new(vec![ints(&account, 0..60_000)], 60_000);
     let mut writer = directory.writer(&[DataType::Int64], &account, 1 << 20).expect("fits");

@@ -145,7 +145,8 @@ impl<'s, 'b, 'q> ExprBinder<'s, 'b, 'q> {
         let height = self.height + 1;
         self.height = siblings.max(height);
         if height > MAX_HEIGHT {
-            let message = format!("the expression is more than {MAX_HEIGHT} operators high; simplify the query");
+            let message =
+                format!("the expression is more than {MAX_HEIGHT} operators high; simplify the query");
             return Err(Error::plan(message, place(source)));
         }
         bound
@@ -234,11 +235,13 @@ impl<'s, 'b, 'q> ExprBinder<'s, 'b, 'q> {
             ast::Expr::Function(function) => self.function(function),
             // The place where subqueries in expressions will be added: each becomes a plan node joined to this
             // SELECT's input, and the expression reads its output column.
-            ast::Expr::Subquery(query) => Err(Error::unsupported("subqueries in expressions", place(query.as_ref()))),
-            ast::Expr::Exists { subquery, .. } => {
-                Err(Error::unsupported("EXISTS", place(subquery.as_ref())))
+            ast::Expr::Subquery(query) => {
+                Err(Error::unsupported("subqueries in expressions", place(query.as_ref())))
             }
-            ast::Expr::InSubquery { expr, .. } => Err(Error::unsupported("IN with a subquery", place(expr.as_ref()))),
+            ast::Expr::Exists { subquery, .. } => Err(Error::unsupported("EXISTS", place(subquery.as_ref()))),
+            ast::Expr::InSubquery { expr, .. } => {
+                Err(Error::unsupported("IN with a subquery", place(expr.as_ref())))
+            }
             ast::Expr::AnyOp { left, .. } => Err(Error::unsupported("ANY", place(left.as_ref()))),
             ast::Expr::AllOp { left, .. } => Err(Error::unsupported("ALL", place(left.as_ref()))),
             other => Err(Error::unsupported(describe(other), place(other))),
@@ -310,10 +313,7 @@ impl<'s, 'b, 'q> ExprBinder<'s, 'b, 'q> {
         let arithmetic_op = match op {
             B::And | B::Or => {
                 let (left, right) = (to_boolean(left, left_source)?, to_boolean(right, right_source)?);
-                return Ok(match op {
-                    B::And => extend(left, right, |e| if let Expr::And(l) = e { Ok(l) } else { Err(e) }, Expr::And),
-                    _ => extend(left, right, |e| if let Expr::Or(l) = e { Ok(l) } else { Err(e) }, Expr::Or),
-                });
+                return Ok(junction(left, right, matches!(op, B::And)));
             }
             B::Eq | B::NotEq | B::Lt | B::LtEq | B::Gt | B::GtEq => {
                 let op = match op {
@@ -500,7 +500,12 @@ impl<'s, 'b, 'q> ExprBinder<'s, 'b, 'q> {
         case_of(branches, otherwise)
     }
 
-    fn extract(&mut self, field: &ast::DateTimeField, operand: &ast::Expr, source: &ast::Expr) -> Result<Expr> {
+    fn extract(
+        &mut self,
+        field: &ast::DateTimeField,
+        operand: &ast::Expr,
+        source: &ast::Expr,
+    ) -> Result<Expr> {
         let bound = self.bind(operand)?;
         let field = field.to_string().trim_matches('\'').to_lowercase();
         if functions::scalar::find(&field).is_some() {
@@ -542,7 +547,8 @@ pub(super) fn case_of(
     for (result, location) in branches.iter().map(|(_, result)| result).chain(&otherwise) {
         let data_type = result.data_type();
         common = common_type(&common, &data_type).ok_or_else(|| {
-            let message = format!("the results {common} and {data_type} have no common type; cast one of them");
+            let message =
+                format!("the results {common} and {data_type} have no common type; cast one of them");
             Error::plan(message, *location)
         })?;
     }
@@ -582,7 +588,9 @@ pub(super) fn to_boolean(expr: Expr, source: &ast::Expr) -> Result<Expr> {
         other if other.is_numeric() || matches!(other, DataType::Null | DataType::Utf8) => {
             cast_to(expr, &DataType::Boolean).map_err(|e| located(e, place(source)))
         }
-        other => Err(Error::plan(format!("expected a condition, not a value of type {other}"), place(source))),
+        other => {
+            Err(Error::plan(format!("expected a condition, not a value of type {other}"), place(source)))
+        }
     }
 }
 
@@ -590,19 +598,16 @@ fn negate_if(negated: bool, expr: Expr) -> Expr {
     if negated { Expr::Not(Box::new(expr)) } else { expr }
 }
 
-/// Appends to a list of operands if `left` is one already.
-fn extend(
-    left: Expr,
-    right: Expr,
-    into_list: impl Fn(Expr) -> Result<Vec<Expr>, Expr>,
-    from_list: impl Fn(Vec<Expr>) -> Expr,
-) -> Expr {
-    let mut list = into_list(left).unwrap_or_else(|other| vec![other]);
-    match into_list(right) {
-        Ok(more) => list.extend(more),
-        Err(other) => list.push(other),
-    }
-    from_list(list)
+/// AND or OR; operands that are such themselves contribute theirs, so that a chain stays one node.
+fn junction(left: Expr, right: Expr, is_and: bool) -> Expr {
+    let operands = |e: Expr| match e {
+        Expr::And(list) if is_and => list,
+        Expr::Or(list) if !is_and => list,
+        other => vec![other],
+    };
+    let mut list = operands(left);
+    list.extend(operands(right));
+    if is_and { Expr::And(list) } else { Expr::Or(list) }
 }
 
 /// What to call a construct nobody binds.

@@ -10,7 +10,7 @@ use sqlparser::ast;
 use std::sync::Arc;
 
 /// A bound FROM clause.
-pub(super) struct From {
+pub(super) struct FromClause {
     /// Produces the columns of all relations.
     pub(super) plan: Arc<Plan>,
     /// What names may refer to.
@@ -23,11 +23,11 @@ impl Binder<'_> {
         &mut self,
         from: &'q [ast::TableWithJoins],
         around: &Surroundings<'q>,
-    ) -> Result<From> {
+    ) -> Result<FromClause> {
         match from {
             [] => {
                 let plan = Plan::Values { columns: vec![], rows: vec![vec![]] };
-                Ok(From { plan: Arc::new(plan), relations: vec![] })
+                Ok(FromClause { plan: Arc::new(plan), relations: vec![] })
             }
             [one] => self.bind_joined(one, around),
             // The place where comma joins will be added.
@@ -39,7 +39,7 @@ impl Binder<'_> {
         &mut self,
         tables: &'q ast::TableWithJoins,
         around: &Surroundings<'q>,
-    ) -> Result<From> {
+    ) -> Result<FromClause> {
         let first = self.bind_factor(&tables.relation, around)?;
         match tables.joins.first() {
             None => Ok(first),
@@ -52,7 +52,7 @@ impl Binder<'_> {
         &mut self,
         factor: &'q ast::TableFactor,
         around: &Surroundings<'q>,
-    ) -> Result<From> {
+    ) -> Result<FromClause> {
         match factor {
             ast::TableFactor::Table {
                 name,
@@ -95,7 +95,7 @@ impl Binder<'_> {
         name: &'q ast::ObjectName,
         alias: Option<&'q ast::TableAlias>,
         around: &Surroundings<'q>,
-    ) -> Result<From> {
+    ) -> Result<FromClause> {
         let [ast::ObjectNamePart::Identifier(ident)] = name.0.as_slice() else {
             return Err(Error::unsupported("table names with a catalog or schema", place(name)));
         };
@@ -132,12 +132,16 @@ impl Binder<'_> {
 }
 
 /// A bound query as a relation called `name`.
-fn derived(mut bound: BoundQuery, name: Option<String>, alias: Option<&ast::TableAlias>) -> Result<From> {
+fn derived(
+    mut bound: BoundQuery,
+    name: Option<String>,
+    alias: Option<&ast::TableAlias>,
+) -> Result<FromClause> {
     if let Some(alias) = alias {
         rename(&mut bound.outputs, alias)?;
     }
     let columns = bound.outputs.into_iter().map(|column| (column.field.name.clone(), column)).collect();
-    Ok(From { plan: bound.plan, relations: vec![Relation { name, columns }] })
+    Ok(FromClause { plan: bound.plan, relations: vec![Relation { name, columns }] })
 }
 
 /// Gives the first columns the names of a column alias list.

@@ -83,6 +83,9 @@ impl ExprBinder<'_, '_, '_> {
             let message = format!("{} cannot contain aggregates{remedy}", self.clause_name());
             return Err(Error::plan(message, location));
         }
+        if arguments.is_star && arguments.distinct {
+            return Err(Error::unsupported("count(DISTINCT *)", location));
+        }
         if arguments.is_star && aggregate.name() != "count" {
             let message = format!("{}(*): only count takes *", aggregate.name());
             return Err(Error::plan(message, location));
@@ -150,7 +153,9 @@ fn plain_arguments(function: &ast::Function, location: Option<Location>) -> Resu
             ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Wildcard) => arguments.is_star = true,
             ast::FunctionArg::Unnamed(
                 ast::FunctionArgExpr::QualifiedWildcard(_) | ast::FunctionArgExpr::WildcardWithOptions(_),
-            ) => return Err(Error::unsupported("this form of * as an argument", place(argument).or(location))),
+            ) => {
+                return Err(Error::unsupported("this form of * as an argument", place(argument).or(location)));
+            }
             ast::FunctionArg::Named { .. } | ast::FunctionArg::ExprNamed { .. } => {
                 return Err(Error::unsupported("named arguments", place(argument).or(location)));
             }

@@ -113,9 +113,8 @@ impl Span {
         let months = i32::try_from(self.months).ok()?;
         let days = i32::try_from(self.days).ok()?;
         let nanoseconds = i64::try_from(self.nanoseconds).ok()?;
-        let packed = (i128::from(months) << 96)
-            | (i128::from(days as u32) << 64)
-            | i128::from(nanoseconds as u64);
+        let packed =
+            (i128::from(months) << 96) | (i128::from(days as u32) << 64) | i128::from(nanoseconds as u64);
         Some(Scalar::int(DataType::Interval, packed))
     }
 }
@@ -125,19 +124,22 @@ pub(super) fn interval(interval: &ast::Interval, location: Option<Location>) -> 
     if interval.last_field.is_some() {
         return Err(Error::unsupported("intervals over several fields; write '1 year 2 months'", location));
     }
-    let (text, negative) = match literal_text(&interval.value) {
-        Some(found) => found,
-        None => {
-            let message = "an interval that is not a literal; multiply a literal interval instead";
-            return Err(Error::unsupported(message, place(interval.value.as_ref()).or(location)));
-        }
+    let Some((text, negative)) = literal_text(&interval.value) else {
+        let message = "an interval that is not a literal; multiply a literal interval instead";
+        return Err(Error::unsupported(message, place(interval.value.as_ref()).or(location)));
     };
     let mut span = Span::default();
     let parsed = match &interval.leading_field {
         Some(field) => {
-            // A count with a unit behind the literal drops its fraction, as DuckDB does.
-            let whole = text.trim().split('.').next().unwrap_or_default();
-            whole.parse::<i128>().ok().and_then(|count| span.add(count, &field.to_string()))
+            let unit = field.to_string();
+            // Units of a second and below keep the fraction of the count, larger ones drop it, as in DuckDB.
+            let count = text.trim();
+            let count = if unit.to_lowercase().contains("second") {
+                count
+            } else {
+                count.split('.').next().unwrap_or_default()
+            };
+            parse_parts(&format!("{count} {unit}"), &mut span)
         }
         None => parse_parts(&text, &mut span),
     };
@@ -145,7 +147,8 @@ pub(super) fn interval(interval: &ast::Interval, location: Option<Location>) -> 
         span = Span { months: -span.months, days: -span.days, nanoseconds: -span.nanoseconds };
     }
     parsed.and_then(|()| span.pack()).ok_or_else(|| {
-        let message = format!("'{text}' is no interval; write it like INTERVAL '3' MONTH or INTERVAL '1 year 2 days'");
+        let message =
+            format!("'{text}' is no interval; write it like INTERVAL '3' MONTH or INTERVAL '1 year 2 days'");
         Error::plan(message, location)
     })
 }
@@ -175,7 +178,7 @@ fn parse_parts(text: &str, span: &mut Span) -> Option<()> {
             continue;
         }
         // The unit may be glued to the count, as in '3days'.
-        let end = word.find(|c: char| c.is_alphabetic()).unwrap_or(word.len());
+        let end = word.find(char::is_alphabetic).unwrap_or(word.len());
         let (count, unit) = word.split_at(end);
         let unit = if unit.is_empty() { words.next()? } else { unit };
         if unit.eq_ignore_ascii_case("ago") {

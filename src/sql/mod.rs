@@ -7,7 +7,7 @@
 //!    tables are the providers the resolver gave for this query.
 //! 2. Every error about the text has the line and column it speaks of, and the line itself with a caret.
 //! 3. No SQL text overflows the stack: nesting is bounded while parsing ([`parse::MAX_NESTING`]), chains of operators
-//!    before it ([`parse::MAX_CHAIN`]), and bound expressions by [`expression::MAX_HEIGHT`].
+//!    before it ([`parse::MAX_CHAIN`]), queries by [`query::MAX_QUERIES`], and bound expressions by [`expression::MAX_HEIGHT`].
 //! 4. A construct the engine lacks is refused in one place, where it will be added.
 //!
 //! Must not know: optimizer rules, physical operators, execution.
@@ -86,10 +86,17 @@ pub(crate) fn split(sql: &str) -> Result<Vec<String>> {
 fn bind_statement(statement: &ast::Statement, resolver: &dyn TableResolver) -> Result<Statement> {
     match statement {
         ast::Statement::Query(query) => Ok(Statement::Query(Binder::new(resolver).bind_top(query)?)),
-        ast::Statement::Explain { analyze, statement, .. } => match statement.as_ref() {
+        ast::Statement::Explain {
+            describe_alias: ast::DescribeAlias::Explain,
+            analyze,
+            statement,
+            options,
+            ..
+        } => match statement.as_ref() {
             ast::Statement::Query(query) => {
-                let query = Binder::new(resolver).bind_top(query)?;
-                Ok(Statement::Explain { analyze: *analyze, query })
+                let mut options = options.iter().flatten();
+                let analyze = *analyze || options.any(|o| o.name.value.eq_ignore_ascii_case("analyze"));
+                Ok(Statement::Explain { analyze, query: Binder::new(resolver).bind_top(query)? })
             }
             other => Err(unsupported_statement(other)),
         },
@@ -109,11 +116,13 @@ fn unsupported_statement(statement: &ast::Statement) -> Error {
 struct Binder<'a> {
     resolver: &'a dyn TableResolver,
     ids: ColumnIds,
+    /// Queries being bound, each within the one before.
+    depth: usize,
 }
 
 impl<'a> Binder<'a> {
     fn new(resolver: &'a dyn TableResolver) -> Self {
-        Self { resolver, ids: ColumnIds::default() }
+        Self { resolver, ids: ColumnIds::default(), depth: 0 }
     }
 }
 

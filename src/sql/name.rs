@@ -8,7 +8,9 @@ pub(super) fn of_expr(expr: &ast::Expr) -> String {
     match expr {
         // A column keeps its own name, without quotes or qualifier.
         ast::Expr::Identifier(ident) => ident.value.clone(),
-        ast::Expr::CompoundIdentifier(parts) => parts.last().map(|part| part.value.clone()).unwrap_or_default(),
+        ast::Expr::CompoundIdentifier(parts) => {
+            parts.last().map(|part| part.value.clone()).unwrap_or_default()
+        }
         ast::Expr::Nested(inner) => of_expr(inner),
         other => {
             let mut out = String::new();
@@ -27,8 +29,24 @@ pub(super) fn of_function(function: &ast::Function) -> String {
 
 /// Functions whose names are keywords of DuckDB's grammar and therefore quoted.
 const QUOTED_FUNCTIONS: &[&str] = &[
-    "day", "first", "hour", "if", "last", "left", "minute", "month", "nullif", "position", "quarter", "replace",
-    "right", "second", "substring", "trim", "week", "year",
+    "day",
+    "first",
+    "hour",
+    "if",
+    "last",
+    "left",
+    "minute",
+    "month",
+    "nullif",
+    "position",
+    "quarter",
+    "replace",
+    "right",
+    "second",
+    "substring",
+    "trim",
+    "week",
+    "year",
 ];
 
 fn write(out: &mut String, expr: &ast::Expr) {
@@ -162,6 +180,7 @@ fn write(out: &mut String, expr: &ast::Expr) {
         E::Floor { expr, .. } => write_call(out, "floor", [expr.as_ref()]),
         E::Position { expr, r#in } => write_call(out, "position", [r#in.as_ref(), expr.as_ref()]),
         E::Function(function) => write_function(out, function),
+        E::Interval(interval) => write_interval(out, interval),
         E::Tuple(list) => {
             out.push('(');
             write_list(out, list);
@@ -219,6 +238,31 @@ fn write_function(out: &mut String, function: &ast::Function) {
         write(out, filter);
         out.push(')');
     }
+}
+
+/// DuckDB shows an interval as the conversion it stands for.
+fn write_interval(out: &mut String, interval: &ast::Interval) {
+    let Some(unit) = &interval.leading_field else {
+        out.push_str("CAST(");
+        write(out, &interval.value);
+        out.push_str(" AS INTERVAL)");
+        return;
+    };
+    let unit = unit.to_string().to_lowercase();
+    let unit = unit.trim_end_matches('s');
+    out.push_str(&format!("to_{unit}s("));
+    let whole = match unit {
+        "second" | "millisecond" | "microsecond" => None,
+        "hour" | "minute" => Some("BIGINT"),
+        _ => Some("INTEGER"),
+    };
+    out.push_str(if whole.is_some() { "CAST(trunc(CAST(" } else { "CAST(" });
+    write(out, &interval.value);
+    out.push_str(" AS DOUBLE)");
+    if let Some(whole) = whole {
+        out.push_str(&format!(") AS {whole})"));
+    }
+    out.push(')');
 }
 
 fn write_call<'e>(out: &mut String, name: &str, arguments: impl IntoIterator<Item = &'e ast::Expr>) {

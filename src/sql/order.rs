@@ -7,6 +7,7 @@ use crate::logical::SortKey;
 use sqlparser::ast;
 
 /// What a key orders by.
+#[derive(Clone, Copy)]
 pub(super) enum KeySource<'q> {
     /// The result column at that position, from 0.
     Output(usize),
@@ -24,9 +25,9 @@ pub(super) fn bind_keys<'q>(
         return Err(Error::unsupported("INTERPOLATE", place(order_by)));
     }
     match &order_by.kind {
-        ast::OrderByKind::All(options) => (0..outputs)
-            .map(|i| sort_key(bind(KeySource::Output(i))?, options, order_by))
-            .collect(),
+        ast::OrderByKind::All(options) => {
+            (0..outputs).map(|i| sort_key(bind(KeySource::Output(i))?, options, order_by)).collect()
+        }
         ast::OrderByKind::Expressions(keys) => {
             let mut bound = Vec::with_capacity(keys.len());
             for key in keys {

@@ -70,7 +70,10 @@ pub(super) fn split(sql: &str) -> Result<Vec<String>> {
 }
 
 fn too_deep(location: Option<Location>) -> Error {
-    Error::parse(format!("expressions nest more than {MAX_NESTING} levels deep; simplify the query"), location)
+    Error::parse(
+        format!("expressions nest more than {MAX_NESTING} levels deep; simplify the query"),
+        location,
+    )
 }
 
 /// What is known of the tree of one open level (parentheses, brackets, braces).
@@ -115,7 +118,8 @@ fn check_shape(tokens: &[TokenWithSpan]) -> Result<()> {
             _ => {}
         }
         if level.height() > MAX_CHAIN {
-            let message = format!("more than {MAX_CHAIN} operators in a row; use an IN list, or simplify the query");
+            let message =
+                format!("more than {MAX_CHAIN} operators in a row; use an IN list, or simplify the query");
             return Err(Error::parse(message, super::location(token.span)));
         }
     }
@@ -194,7 +198,10 @@ mod tests {
     #[test]
     fn texts_split_at_semicolons_outside_of_strings() {
         let split = |sql| split(sql).expect("tokens");
-        assert_eq!(split("select ';';\n -- done; \n select 'ü' ; ;"), ["select ';'", "-- done; \n select 'ü'"]);
+        assert_eq!(
+            split("select ';';\n -- done; \n select 'ü' ; ;"),
+            ["select ';'", "-- done; \n select 'ü'"]
+        );
         assert_eq!(split(" -- nothing\n"), Vec::<String>::new());
     }
 

@@ -11,6 +11,9 @@ use sqlparser::ast;
 use std::rc::Rc;
 use std::sync::Arc;
 
+/// How deep derived tables and CTEs may nest, references to CTEs included.
+pub(super) const MAX_QUERIES: usize = 64;
+
 /// What a query sees of the text around it.
 #[derive(Clone, Default)]
 pub(super) struct Surroundings<'q> {
@@ -63,6 +66,21 @@ impl Binder<'_> {
         query: &'q ast::Query,
         around: &Surroundings<'q>,
     ) -> Result<BoundQuery> {
+        if self.depth >= MAX_QUERIES {
+            let message = format!("queries nest more than {MAX_QUERIES} levels deep; simplify the query");
+            return Err(Error::plan(message, place(query)));
+        }
+        self.depth += 1;
+        let bound = self.bind_query_within(query, around);
+        self.depth -= 1;
+        bound
+    }
+
+    fn bind_query_within<'q>(
+        &mut self,
+        query: &'q ast::Query,
+        around: &Surroundings<'q>,
+    ) -> Result<BoundQuery> {
         refuse_clauses(query)?;
         let mut around = around.clone();
         if let Some(with) = &query.with {
@@ -85,8 +103,8 @@ impl Binder<'_> {
                 self.order_outputs(bound, order_by)?
             }
             // The place where set operations will be added.
-            ast::SetExpr::SetOperation { op, .. } => {
-                return Err(Error::unsupported(format!("{op}"), place(query.body.as_ref())));
+            ast::SetExpr::SetOperation { op, right, .. } => {
+                return Err(Error::unsupported(format!("{op}"), place(right.as_ref())));
             }
             ast::SetExpr::Table(_)
             | ast::SetExpr::Insert(_)

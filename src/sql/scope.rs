@@ -87,7 +87,8 @@ impl<'a> Scope<'a> {
             let message = format!("no column \"{}\": the query has no FROM clause", name.value);
             return Error::plan(message, location);
         }
-        let columns = self.relations.iter().flat_map(|relation| relation.columns.iter().map(|(n, _)| n.as_str()));
+        let columns =
+            self.relations.iter().flat_map(|relation| relation.columns.iter().map(|(n, _)| n.as_str()));
         let candidates = columns.chain(aliases.iter().map(String::as_str));
         unknown_name("column", &name.value, candidates, "the FROM clause", location)
     }
@@ -123,7 +124,8 @@ pub(super) fn unknown_name<'n>(
 /// The candidate with the fewest edits from `name`, if it is near enough to be a slip.
 pub(super) fn nearest<'n>(name: &str, candidates: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let name = name.to_lowercase();
-    let allowed = name.chars().count().div_ceil(3).max(1);
+    let length = name.chars().count();
+    let allowed = length.div_ceil(3).min(length.saturating_sub(1));
     candidates
         .map(|candidate| (edits(&name, &candidate.to_lowercase()), candidate))
         .filter(|(distance, _)| *distance <= allowed)
@@ -192,6 +194,7 @@ mod tests {
         let names = ["l_quantity", "l_discount", "l_tax"];
         assert_eq!(nearest("L_QUANTTY", names.into_iter()), Some("l_quantity"));
         assert_eq!(nearest("zzz", names.into_iter()), None);
+        assert_eq!(nearest("t", ["a"].into_iter()), None);
         assert_eq!(edits("kitten", "sitting"), 3);
     }
 }

@@ -76,14 +76,24 @@ impl Binder<'_> {
             Some(condition) => Some(binder.bind_condition(Clause::Having, condition)?),
             None => None,
         };
+        let mut key_names = vec![];
         let mut keys = match order_by {
-            Some(order_by) => bind_keys(order_by, outputs.len(), &mut |key| match key {
-                KeySource::Output(i) => Ok(outputs[i].clone()),
-                KeySource::Expr(source) => match alias_of(source, &items) {
+            Some(order_by) => bind_keys(order_by, outputs.len(), &mut |key| {
+                let output = match key {
+                    KeySource::Output(i) => Some(i),
                     // A bare name means the result column before it means a column of FROM.
-                    Some(i) => Ok(outputs[i].clone()),
-                    None => binder.bind_in(Clause::OrderBy, source),
-                },
+                    KeySource::Expr(source) => alias_of(source, &items),
+                };
+                match (output, key) {
+                    (Some(i), _) | (None, KeySource::Output(i)) => {
+                        key_names.push(items[i].name.clone());
+                        Ok(outputs[i].clone())
+                    }
+                    (None, KeySource::Expr(source)) => {
+                        key_names.push(name::of_expr(source));
+                        binder.bind_in(Clause::OrderBy, source)
+                    }
+                }
             })?,
             None => vec![],
         };
@@ -106,6 +116,7 @@ impl Binder<'_> {
             }
         }
         let names: Vec<String> = items.into_iter().map(|item| item.name).collect();
+        let keys = key_names.into_iter().zip(keys).collect();
         finish(plan, &names, outputs, keys, distinct.then(|| order_by.and_then(place)), &mut self.ids)
     }
 }
@@ -116,7 +127,7 @@ fn finish(
     input: Arc<Plan>,
     names: &[String],
     outputs: Vec<Expr>,
-    mut keys: Vec<SortKey>,
+    mut keys: Vec<(String, SortKey)>,
     distinct: Option<Option<Location>>,
     ids: &mut ColumnIds,
 ) -> Result<BoundQuery> {
@@ -127,13 +138,13 @@ fn finish(
         .map(|(expr, name)| (column_for(&expr, name, &mut taken, ids), expr))
         .collect();
     let visible = columns.len();
-    for key in &mut keys {
+    for (name, key) in &mut keys {
         let known = columns.iter().find(|(_, expr)| *expr == key.expr).map(|(column, _)| column.to_expr());
         key.expr = match known {
             Some(expr) => expr,
             None => {
                 let expr = key.expr.clone();
-                let column = column_for(&expr, &expr.to_string(), &mut taken, ids);
+                let column = column_for(&expr, name, &mut taken, ids);
                 columns.push((column.clone(), expr));
                 column.to_expr()
             }
@@ -155,6 +166,7 @@ fn finish(
         plan = Arc::new(Plan::Aggregate { input: plan, groups: visible_columns(), aggregates: vec![] });
     }
     if !keys.is_empty() {
+        let keys = keys.into_iter().map(|(_, key)| key).collect();
         plan = Arc::new(Plan::Sort { input: plan, keys, fetch: None });
     }
     if has_hidden {
@@ -246,6 +258,13 @@ fn alias_of(source: &ast::Expr, items: &[Item<'_>]) -> Option<usize> {
 /// The select list with wildcards expanded and every entry named.
 fn expand<'q>(select: &'q ast::Select, scope: &Scope<'_>) -> Result<Vec<Item<'q>>> {
     let mut items = vec![];
+    if select.flavor == ast::SelectFlavor::FromFirstNoSelect {
+        // `FROM t` alone means all of it.
+        for (name, column) in scope.relations.iter().flat_map(|relation| &relation.columns) {
+            let source = Source::Column(column.clone(), place(select));
+            items.push(Item { name: name.clone(), source });
+        }
+    }
     for item in &select.projection {
         match item {
             ast::SelectItem::UnnamedExpr(source) => {
@@ -380,7 +399,8 @@ fn refuse_clauses(select: &ast::Select) -> Result<()> {
         ("PREWHERE; use WHERE", place(condition))
     } else if !select.connect_by.is_empty() {
         ("CONNECT BY", place(select))
-    } else if !(select.cluster_by.is_empty() && select.distribute_by.is_empty() && select.sort_by.is_empty()) {
+    } else if !(select.cluster_by.is_empty() && select.distribute_by.is_empty() && select.sort_by.is_empty())
+    {
         ("CLUSTER BY, DISTRIBUTE BY and SORT BY", place(select))
     } else if select.exclude.is_some() {
         ("EXCLUDE after the select list; write it after *", place(select))

@@ -10,7 +10,7 @@ use crate::data::{
 };
 use crate::error::{Error, MemoryError, Result};
 use crate::exec::fault::{FaultConfig, Faults};
-use crate::exec::{Combine, Finish, Flow, LaneCx, OpenCx, Pull, QueryCx, Sink, Source};
+use crate::exec::{Combine, Finish, Flow, LaneCx, Need, OpenCx, Pull, QueryCx, Sink, Source};
 use crate::expr::{ColumnId, Expr};
 use crate::functions::AggregateCall;
 use crate::functions::aggregate::find;
@@ -288,7 +288,7 @@ fn run(spec: AggregateSpec, batches: &[Batch], setting: Setting) -> Result<Outco
     let handoff = Handoff::new();
     let sink = HashAggregateSink::new(Arc::clone(&plan), handoff.clone());
     let source = HashAggregateSource::new(Arc::clone(&plan), handoff);
-    let open_cx = OpenCx { query: &query, lanes, metrics: &metrics };
+    let open_cx = |need: Need| OpenCx::granted(&query, lanes, &metrics, need.shared_bytes);
     let mut answer = Answer::new();
     {
         let accounts = |lane_bytes| -> Result<Vec<Account>> {
@@ -297,7 +297,7 @@ fn run(spec: AggregateSpec, batches: &[Batch], setting: Setting) -> Result<Outco
         let lane_cx = |account, lane| LaneCx { query: &query, account, lane, waker: Waker::noop(), metrics: &metrics };
 
         let sink_accounts = accounts(sink.need(&knobs).lane_bytes)?;
-        let shared = sink.open(&open_cx)?;
+        let shared = sink.open(&open_cx(sink.need(&knobs))?)?;
         let mut locals = Vec::new();
         for (lane, account) in sink_accounts.iter().enumerate() {
             locals.push(sink.local(&shared, &lane_cx(account, lane))?);
@@ -322,7 +322,7 @@ fn run(spec: AggregateSpec, batches: &[Batch], setting: Setting) -> Result<Outco
         drop((shared, sink_accounts));
 
         let source_accounts = accounts(source.need(&knobs).lane_bytes)?;
-        let shared = source.open(&open_cx)?;
+        let shared = source.open(&open_cx(source.need(&knobs))?)?;
         let mut locals = Vec::new();
         for (lane, account) in source_accounts.iter().enumerate() {
             locals.push(Some(source.local(&shared, &lane_cx(account, lane))?));

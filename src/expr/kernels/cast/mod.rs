@@ -281,22 +281,22 @@ mod tests {
 
     #[test]
     fn numbers_round_as_duckdb_does() {
-        let float = |v: f64, to| one(&Scalar::float(v), to).map(|s| s.value);
-        assert_eq!(float(2.5, &DataType::Int32).expect("fits"), Value::Int(2));
-        assert_eq!(float(3.5, &DataType::Int32).expect("fits"), Value::Int(4));
-        assert_eq!(float(-2.5, &DataType::Int8).expect("fits"), Value::Int(-2));
-        assert_eq!(float(0.125, &decimal(5, 2)).expect("fits"), Value::Int(13));
-        assert_eq!(float(-0.125, &decimal(5, 2)).expect("fits"), Value::Int(-13));
-        assert!(float(1e10, &DataType::Int32).is_err());
-        assert!(float(f64::NAN, &DataType::Int64).is_err());
-        assert!(float(1000.0, &decimal(3, 1)).is_err());
-        let dec = |v, s, to| one(&Scalar::int(decimal(10, s), v), to).map(|s| s.value);
-        assert_eq!(dec(25, 1, &DataType::Int32).expect("fits"), Value::Int(3));
-        assert_eq!(dec(-25, 1, &DataType::Int32).expect("fits"), Value::Int(-3));
-        assert_eq!(dec(2345, 3, &decimal(5, 2)).expect("fits"), Value::Int(235));
-        assert_eq!(dec(2345, 3, &decimal(20, 10)).expect("fits"), Value::Int(23_450_000_000));
-        assert_eq!(dec(2345, 3, &DataType::Float64).expect("fits"), Value::Float(2.345));
-        assert!(dec(99_999, 1, &decimal(3, 0)).is_err());
+        let float = |v: f64, to: DataType| one(&Scalar::float(v), &to).map(|s| s.value);
+        assert_eq!(float(2.5, DataType::Int32).expect("fits"), Value::Int(2));
+        assert_eq!(float(3.5, DataType::Int32).expect("fits"), Value::Int(4));
+        assert_eq!(float(-2.5, DataType::Int8).expect("fits"), Value::Int(-2));
+        assert_eq!(float(0.125, decimal(5, 2)).expect("fits"), Value::Int(13));
+        assert_eq!(float(-0.125, decimal(5, 2)).expect("fits"), Value::Int(-13));
+        assert!(float(1e10, DataType::Int32).is_err());
+        assert!(float(f64::NAN, DataType::Int64).is_err());
+        assert!(float(1000.0, decimal(3, 1)).is_err());
+        let dec = |v, s, to: DataType| one(&Scalar::int(decimal(10, s), v), &to).map(|s| s.value);
+        assert_eq!(dec(25, 1, DataType::Int32).expect("fits"), Value::Int(3));
+        assert_eq!(dec(-25, 1, DataType::Int32).expect("fits"), Value::Int(-3));
+        assert_eq!(dec(2345, 3, decimal(5, 2)).expect("fits"), Value::Int(235));
+        assert_eq!(dec(2345, 3, decimal(20, 10)).expect("fits"), Value::Int(23_450_000_000));
+        assert_eq!(dec(2345, 3, DataType::Float64).expect("fits"), Value::Float(2.345));
+        assert!(dec(99_999, 1, decimal(3, 0)).is_err());
         assert!(one(&Scalar::int(DataType::Int32, 300), &DataType::Int8).is_err());
         assert!(one(&Scalar::int(DataType::Int32, -1), &DataType::UInt64).is_err());
         assert_eq!(one(&Scalar::boolean(true), &DataType::Int32).expect("fits").as_int(), Some(1));

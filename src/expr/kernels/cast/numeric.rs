@@ -4,7 +4,7 @@
 //! Decimals round half away from zero, floats to integers half to even.
 
 use super::{Failures, mark_all, zeros_and_ones};
-use crate::data::{BitmapMut, Bounds, Buf, DataType, FlatVector, PhysicalType, Values};
+use crate::data::{BitmapMut, Bounds, Buf, DataType, FlatVector, PhysicalType, Values, for_each_values};
 use crate::error::{Error, Result};
 use crate::expr::kernels::arithmetic::{Integer, combined};
 use crate::expr::kernels::decimal::{has_precision, power_of_ten, scale_of};
@@ -51,7 +51,7 @@ pub(super) fn cast(
 
 fn to_boolean(vector: &FlatVector, account: &Account) -> Result<FlatVector> {
     let mut bits = BitmapMut::with_len(account, vector.len())?;
-    crate::data::for_each_values!(
+    for_each_values!(
         &vector.values,
         fixed(v, _V) => bits.fill_from(|i| v[i] != Default::default()),
         bool(b) => bits.fill_from(|i| b.get(i)),

@@ -1,0 +1,162 @@
+//! Floors, admission and reclaim.
+
+use super::fakes::{FakeSink, FakeSource, Waits, World};
+use super::{PipelineSpec, Setup, pipeline, run, scheduler, start};
+use crate::error::{Error, MemoryError};
+use crate::exec::QuerySpec;
+use crate::mem::{Account, Knobs, Pool, Reservation};
+use std::time::{Duration, Instant};
+
+fn simple(world: &World, waits: Waits) -> Vec<PipelineSpec> {
+    let source = FakeSource { waits, ..FakeSource::new(world, "s", &[1; 4]) };
+    vec![pipeline(source.boxed(), Vec::new(), FakeSink::new(world, "z").boxed())]
+}
+
+fn floor_bytes(world: &World, lanes: usize) -> usize {
+    let knobs = Knobs { lanes, batch_rows: 1024, block_bytes: 64 << 10, fan_out: 4 };
+    simple(world, Waits::Not).iter().map(|p| p.floor_bytes(&knobs)).sum()
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + super::PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < end, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_query_runs_in_exactly_its_floors_and_not_in_less() {
+    let world = World::default();
+    let limit_bytes = floor_bytes(&world, 3);
+    let setup = Setup { limit_bytes, ..Setup::lanes(2, 3) };
+    run(simple(&world, Waits::Each), &setup, &world)
+        .expect("lane and shared accounts open within the floors");
+
+    let setup = Setup { limit_bytes: limit_bytes - 1, ..setup };
+    match run(simple(&world, Waits::Not), &setup, &world) {
+        Err(Error::Memory(e)) => {
+            let MemoryError::BudgetTooSmall { required_bytes, .. } = *e else {
+                panic!("{e} asks for nothing")
+            };
+            assert_eq!(required_bytes, limit_bytes);
+        }
+        other => panic!("{other:?} is no memory error"),
+    }
+}
+
+#[test]
+fn admission_turns_lanes_down_until_the_floors_fit() {
+    let world = World::default();
+    let most = Knobs { lanes: 8, batch_rows: 1024, block_bytes: 64 << 10, fan_out: 4 };
+    let spec = QuerySpec { pipelines: simple(&world, Waits::Not) };
+    let lanes = |limit| spec.admit(most, &Pool::new("engine", limit)).map(|knobs| knobs.lanes);
+    assert_eq!(lanes(64 << 20).ok(), Some(8));
+    assert_eq!(lanes(floor_bytes(&world, 2) * 8 / 5 + 8).ok(), Some(2), "floors may take five eighths");
+    assert_eq!(lanes(floor_bytes(&world, 1)).ok(), Some(1), "or everything, if there is no other way");
+    assert!(lanes(floor_bytes(&world, 1) - 1).is_err());
+}
+
+#[test]
+fn queries_wait_their_turn_for_floors_that_others_hold() {
+    let world = World::default();
+    let (scheduler, floor) = (scheduler(2), floor_bytes(&world, 1));
+    let engine = Pool::new("engine", floor);
+    let setup = Setup { limit_bytes: floor, ..Setup::lanes(2, 1) };
+    let go = |waits, world: &World| {
+        start(simple(world, waits), &setup, world, &engine, &scheduler).expect("queues")
+    };
+    let (first_world, second_world, third_world) = (World::default(), World::default(), World::default());
+    let first = go(Waits::Always, &first_world);
+    let second = go(Waits::Always, &second_world);
+    let third = go(Waits::Each, &third_world);
+    until("the first starts", || first_world.count("z.Local") == 1);
+    assert!(!second.is_over() && !third.is_over());
+    assert_eq!(second_world.log().len() + third_world.log().len(), 0, "they have no memory to start with");
+    first.run().fail(Error::Cancelled);
+    assert!(first.end().is_err());
+    until("the second starts", || second_world.count("z.Local") == 1);
+    assert!(!third.is_over() && third_world.log().is_empty(), "in order");
+    second.run().fail(Error::Cancelled);
+    assert!(second.end().is_err());
+    third.end().expect("runs");
+    assert_eq!(engine.granted_bytes(), 0);
+}
+
+#[test]
+fn a_query_that_waits_its_turn_can_be_cancelled_and_lets_others_pass() {
+    let world = World::default();
+    let (scheduler, floor) = (scheduler(2), floor_bytes(&world, 2));
+    let engine = Pool::new("engine", 2 * floor);
+    let mut held = Reservation::empty(&engine);
+    held.try_grow(floor).expect("fits");
+    let large = Setup { limit_bytes: 2 * floor, ..Setup::lanes(2, 4) };
+    let small = Setup { limit_bytes: 2 * floor, ..Setup::lanes(2, 1) };
+    let (large_world, small_world) = (World::default(), World::default());
+    let first =
+        start(simple(&large_world, Waits::Not), &large, &large_world, &engine, &scheduler).expect("queues");
+    let second =
+        start(simple(&small_world, Waits::Not), &small, &small_world, &engine, &scheduler).expect("queues");
+    assert!(!first.is_over() && !second.is_over());
+    first.run().fail(Error::Cancelled);
+    assert!(matches!(first.end(), Err(Error::Cancelled)));
+    second.end().expect("fits beside what is held");
+    drop(scheduler);
+    drop(held);
+    assert_eq!(engine.granted_bytes(), 0);
+}
+
+/// A lane that holds 2.5 MiB and waits for ever.
+fn hoard(world: &World, is_stubborn: bool) -> Vec<PipelineSpec> {
+    let source = FakeSource { waits: Waits::Always, ..FakeSource::new(world, "s", &[]) };
+    let sink = FakeSink { slabs: 40, is_stubborn, ..FakeSink::new(world, "z") };
+    vec![pipeline(source.boxed(), Vec::new(), sink.boxed())]
+}
+
+fn one_lane() -> Setup {
+    Setup { limit_bytes: 4 << 20, ..Setup::lanes(1, 1) }
+}
+
+#[test]
+fn a_parked_lane_gives_back_what_others_want() {
+    let world = World::default();
+    let (scheduler, engine) = (scheduler(1), Pool::new("engine", 4 << 20));
+    let running = start(hoard(&world, false), &one_lane(), &world, &engine, &scheduler).expect("starts");
+    until("the lane is parked", || !world.wakers().is_empty());
+    let granted = engine.granted_bytes();
+    assert!(granted > 40 * (64 << 10), "{granted}");
+    let top = engine.top_consumers(1);
+    assert_eq!(top[0].name, "z");
+    assert!(top[0].used_bytes > 40 * (64 << 10));
+
+    let account = Account::open(&engine, 0, 4096, 0).expect("fits");
+    until("the lane gives back", || account.charge(3 << 20).is_ok());
+    assert!(world.count("z.reclaim") >= 1);
+    assert!(!running.is_over());
+    running.run().fail(Error::Cancelled);
+    assert!(running.end().is_err());
+}
+
+#[test]
+fn a_lane_that_has_nothing_to_give_is_not_asked_for_ever() {
+    let (stubborn_world, world) = (World::default(), World::default());
+    let (scheduler, engine) = (scheduler(1), Pool::new("engine", 8 << 20));
+    let stubborn = start(hoard(&stubborn_world, true), &one_lane(), &stubborn_world, &engine, &scheduler)
+        .expect("starts");
+    let other = start(hoard(&world, false), &one_lane(), &world, &engine, &scheduler).expect("starts");
+    until("the lanes are parked", || !world.wakers().is_empty() && !stubborn_world.wakers().is_empty());
+    let account = Account::open(&engine, 0, 4096, 0).expect("fits");
+    until("the other lane gives back", || account.charge(5 << 20).is_ok());
+    until("nobody is left to ask", || !engine.request_reclaim(4 << 20, None));
+    let asked = stubborn_world.count("z.reclaim");
+    assert!(asked >= 1 && world.count("z.reclaim") >= 1);
+    for _ in 0..20 {
+        assert!(account.charge(4 << 20).is_err());
+    }
+    assert!(!stubborn.is_over());
+    assert_eq!(stubborn_world.count("z.reclaim"), asked);
+    for running in [stubborn, other] {
+        running.run().fail(Error::Cancelled);
+        assert!(running.end().is_err());
+    }
+}

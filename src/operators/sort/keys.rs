@@ -1,0 +1,535 @@
+//! Sort keys as bytes whose order as unsigned bytes is the order of the rows.
+//!
+//! A row's key is its columns' encodings one after the other, most significant first. No encoding of a value is a
+//! prefix of that of another value of the same column, so later columns count only among equals.
+//!
+//! - A nullable column begins with a byte that puts nulls before or behind everything else.
+//! - Integers, dates and times are big-endian with the sign bit flipped; a float's bits are flipped so that they
+//!   ascend, after -0.0 has become 0.0 and every NaN the greatest one.
+//! - 128-bit integers and decimals of any width, which may come 64 or 128 bits wide in different batches, begin with
+//!   a byte that says whether the value is below, within or above 64 bits, and take 8 or 16 bytes more.
+//! - In strings a zero byte is followed by 0xFF, and two zero bytes end them.
+//! - Descending columns have all bits of a value flipped.
+
+use super::SortKey;
+use crate::data::{BufMut, DataType, FlatVector, PhysicalType, StringViews, Values};
+use crate::error::{Error, Result};
+use crate::mem::{Account, Denied};
+
+/// Bytes of a key that are compared as one number before anything else is looked at.
+pub(super) const PREFIX_BYTES: usize = 8;
+
+const NULL_FIRST: u8 = 0x00;
+const VALID: u8 = 0x01;
+const NULL_LAST: u8 = 0xFF;
+
+/// The first bytes of a key as a number of the same order, zeros behind a shorter key.
+pub(super) fn prefix(key: &[u8]) -> u64 {
+    match key.first_chunk() {
+        Some(bytes) => u64::from_be_bytes(*bytes),
+        None => {
+            let mut bytes = [0; PREFIX_BYTES];
+            bytes[..key.len()].copy_from_slice(key);
+            u64::from_be_bytes(bytes)
+        }
+    }
+}
+
+/// Keys of rows, one after the other.
+pub(super) struct Keys {
+    /// Where each key begins, and where the last one ends.
+    pub(super) offsets: BufMut<u32>,
+    pub(super) bytes: BufMut<u8>,
+}
+
+impl Keys {
+    /// No keys, with room for some.
+    pub(super) fn new(account: &Account) -> Result<Self, Denied> {
+        let mut offsets = BufMut::with_capacity(account, 1)?;
+        offsets.push(0);
+        Ok(Self { offsets, bytes: BufMut::with_capacity(account, 1)? })
+    }
+
+    /// Number of keys.
+    pub(super) fn len(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// Key number `row`.
+    pub(super) fn get(&self, row: usize) -> &[u8] {
+        &self.bytes[self.offsets[row] as usize..self.offsets[row + 1] as usize]
+    }
+
+    /// Forgets the keys and keeps their memory.
+    pub(super) fn clear(&mut self) {
+        self.offsets.set_len(1);
+        self.bytes.set_len(0);
+    }
+
+    /// Makes room for `rows` more keys of `bytes` in all.
+    pub(super) fn reserve(&mut self, rows: usize, bytes: usize, account: &Account) -> Result<()> {
+        let end = self.bytes.len() + bytes;
+        if u32::try_from(end).is_err() {
+            return Err(Error::unsupported("sort keys of 4 GiB in one batch", None));
+        }
+        self.offsets.reserve(account, self.offsets.len() + rows)?;
+        self.bytes.reserve(account, end)?;
+        Ok(())
+    }
+
+    /// Appends a key, for which there is room.
+    pub(super) fn push(&mut self, key: &[u8]) {
+        self.bytes.extend_from_slice(key);
+        self.offsets.push(self.bytes.len() as u32);
+    }
+
+    /// Bytes of memory behind the keys.
+    pub(super) fn allocated_bytes(&self) -> usize {
+        self.offsets.allocated_bytes() + self.bytes.allocated_bytes()
+    }
+}
+
+/// How one column is encoded.
+#[derive(Clone, Copy, Debug)]
+struct ColumnEncoding {
+    /// What a null begins with, if there can be one.
+    null: Option<u8>,
+    /// Flipped into every byte of a value.
+    flip: u8,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Always null.
+    Null,
+    /// Of so many bytes.
+    Fixed(usize),
+    /// 64 or 128 bits.
+    Wide,
+    /// Months, days and nanoseconds, which compare as a length of time: a month is 30 days.
+    Interval,
+    /// Bytes of any number.
+    Bytes,
+}
+
+/// Makes keys of evaluated columns.
+#[derive(Debug)]
+pub(super) struct KeyEncoder {
+    columns: Vec<ColumnEncoding>,
+}
+
+impl KeyEncoder {
+    /// An encoder for the order of `keys`.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for keys of nested types, which have no order yet.
+    pub(super) fn new(keys: &[SortKey]) -> Result<Self> {
+        let column = |key: &SortKey| {
+            let data_type = key.expr.data_type();
+            let kind = match (&data_type, data_type.physical()) {
+                (DataType::Null, _) => Kind::Null,
+                (DataType::Interval, _) => Kind::Interval,
+                (DataType::Decimal { .. }, _) | (_, PhysicalType::I128) => Kind::Wide,
+                (_, PhysicalType::View) => Kind::Bytes,
+                (_, PhysicalType::Nested) => {
+                    return Err(Error::unsupported(format!("ORDER BY a value of type {data_type}"), None));
+                }
+                (_, PhysicalType::Bool | PhysicalType::I8 | PhysicalType::U8) => Kind::Fixed(1),
+                (_, PhysicalType::I16 | PhysicalType::U16) => Kind::Fixed(2),
+                (_, PhysicalType::I32 | PhysicalType::U32 | PhysicalType::F32) => Kind::Fixed(4),
+                (_, PhysicalType::I64 | PhysicalType::U64 | PhysicalType::F64) => Kind::Fixed(8),
+            };
+            let is_nullable = key.expr.is_nullable() || kind == Kind::Null;
+            let null = if key.nulls_first { NULL_FIRST } else { NULL_LAST };
+            let flip = if key.descending { 0xFF } else { 0x00 };
+            Ok(ColumnEncoding { null: is_nullable.then_some(null), flip, kind })
+        };
+        Ok(Self { columns: keys.iter().map(column).collect::<Result<_>>()? })
+    }
+
+    /// Bytes of every key, if they are all equally long whatever the values.
+    pub(super) fn fixed_bytes(&self) -> Option<usize> {
+        let of = |column: &ColumnEncoding| match (column.kind, column.null) {
+            (Kind::Null, _) => Some(1),
+            (Kind::Fixed(bytes), None) => Some(bytes),
+            // Nulls are shorter, but nothing follows that could be mistaken for the rest of a value.
+            (Kind::Fixed(_) | Kind::Wide | Kind::Interval | Kind::Bytes, _) => None,
+        };
+        self.columns.iter().map(of).sum()
+    }
+
+    /// Whether the prefix of a key is all that needs to be compared.
+    pub(super) fn is_prefix_enough(&self) -> bool {
+        match &self.columns[..] {
+            // A null key and the zeros behind it differ from every value in their first byte.
+            [column] => match column.kind {
+                Kind::Null => true,
+                Kind::Fixed(bytes) => bytes + usize::from(column.null.is_some()) <= PREFIX_BYTES,
+                Kind::Wide | Kind::Interval | Kind::Bytes => false,
+            },
+            _ => self.fixed_bytes().is_some_and(|bytes| bytes <= PREFIX_BYTES),
+        }
+    }
+
+    /// Sets `keys` to the keys of `rows` (positions in `columns`, one vector for each key column).
+    pub(super) fn encode(
+        &self,
+        columns: &[FlatVector],
+        rows: &[u32],
+        keys: &mut Keys,
+        account: &Account,
+    ) -> Result<()> {
+        keys.clear();
+        // First how long each key is, then the bytes column by column, each row's end moving forward.
+        let mut ends = BufMut::<u32>::zeroed(account, rows.len())?;
+        for (encoding, column) in self.columns.iter().zip(columns) {
+            encoding.check(column)?;
+            for (end, &row) in ends.iter_mut().zip(rows) {
+                *end = end.saturating_add(encoding.len(column, row as usize) as u32);
+            }
+        }
+        let total: u64 = ends.iter().map(|len| u64::from(*len)).sum();
+        keys.reserve(rows.len(), usize::try_from(total).unwrap_or(usize::MAX), account)?;
+        keys.bytes.set_len(total as usize);
+        let mut at = 0;
+        for end in ends.iter_mut() {
+            let len = std::mem::replace(end, at);
+            at += len;
+            keys.offsets.push(at);
+        }
+        for (encoding, column) in self.columns.iter().zip(columns) {
+            encoding.write(column, rows, &mut ends, &mut keys.bytes)?;
+        }
+        Ok(())
+    }
+}
+
+impl ColumnEncoding {
+    /// A column said to be without nulls must be.
+    fn check(&self, column: &FlatVector) -> Result<()> {
+        let has_nulls = column.validity.as_ref().is_some_and(|v| v.count_ones() < v.len());
+        if has_nulls && self.null.is_none() {
+            return Err(Error::internal("a sort key is null where its type says it cannot be"));
+        }
+        Ok(())
+    }
+
+    /// Bytes of the encoding of one row.
+    fn len(&self, column: &FlatVector, row: usize) -> usize {
+        let lead = usize::from(self.null.is_some());
+        if self.kind == Kind::Null || (lead == 1 && column.is_null(row)) {
+            return 1;
+        }
+        lead + match (self.kind, &column.values) {
+            (Kind::Fixed(bytes), _) => bytes,
+            (Kind::Interval, _) => 16,
+            (Kind::Wide, Values::I128(v)) if i64::try_from(v[row]).is_err() => 17,
+            (Kind::Wide, _) => 9,
+            (Kind::Bytes, Values::View(strings)) => escaped_len(strings, row),
+            (Kind::Null | Kind::Bytes, _) => 0,
+        }
+    }
+
+    /// Writes null bytes, and what `write` makes of each row that is not null.
+    fn each(
+        &self,
+        column: &FlatVector,
+        rows: &[u32],
+        ats: &mut [u32],
+        bytes: &mut [u8],
+        write: impl Fn(usize, &mut [u8]) -> usize,
+    ) {
+        for (at, &row) in ats.iter_mut().zip(rows) {
+            let (row, mut to) = (row as usize, &mut bytes[*at as usize..]);
+            if let Some(null) = self.null {
+                let is_null = self.kind == Kind::Null || column.is_null(row);
+                to[0] = if is_null { null } else { VALID };
+                *at += 1;
+                if is_null {
+                    continue;
+                }
+                to = &mut to[1..];
+            }
+            let len = write(row, to);
+            for byte in &mut to[..len] {
+                *byte ^= self.flip;
+            }
+            *at += len as u32;
+        }
+    }
+
+    /// Writes the rows' encodings where `ats` say and moves those behind them.
+    fn write(&self, column: &FlatVector, rows: &[u32], ats: &mut [u32], bytes: &mut [u8]) -> Result<()> {
+        macro_rules! each {
+            ($write:expr) => {
+                self.each(column, rows, ats, bytes, $write)
+            };
+        }
+        fn put<const N: usize>(to: &mut [u8], bytes: [u8; N]) -> usize {
+            to[..N].copy_from_slice(&bytes);
+            N
+        }
+        match (self.kind, &column.values) {
+            (Kind::Null, _) => each!(|_, _| 0),
+            (Kind::Interval, Values::I128(v)) => {
+                each!(|row, to| put(to, (interval_nanos(v[row]) ^ i128::MIN).to_be_bytes()));
+            }
+            (Kind::Wide, Values::I64(v)) => each!(|row, to| put_wide(to, v[row].into())),
+            (Kind::Wide, Values::I128(v)) => each!(|row, to| put_wide(to, v[row])),
+            (Kind::Bytes, Values::View(strings)) => each!(|row, to| put_escaped(to, strings.get(row))),
+            (Kind::Fixed(1), Values::Bool(b)) => each!(|row, to| put(to, [u8::from(b.get(row))])),
+            (Kind::Fixed(1), Values::I8(v)) => each!(|row, to| put(to, (v[row] ^ i8::MIN).to_be_bytes())),
+            (Kind::Fixed(2), Values::I16(v)) => {
+                each!(|row, to| put(to, (v[row] ^ i16::MIN).to_be_bytes()));
+            }
+            (Kind::Fixed(4), Values::I32(v)) => {
+                each!(|row, to| put(to, (v[row] ^ i32::MIN).to_be_bytes()));
+            }
+            (Kind::Fixed(8), Values::I64(v)) => {
+                each!(|row, to| put(to, (v[row] ^ i64::MIN).to_be_bytes()));
+            }
+            (Kind::Fixed(1), Values::U8(v)) => each!(|row, to| put(to, [v[row]])),
+            (Kind::Fixed(2), Values::U16(v)) => each!(|row, to| put(to, v[row].to_be_bytes())),
+            (Kind::Fixed(4), Values::U32(v)) => each!(|row, to| put(to, v[row].to_be_bytes())),
+            (Kind::Fixed(8), Values::U64(v)) => each!(|row, to| put(to, v[row].to_be_bytes())),
+            (Kind::Fixed(4), Values::F32(v)) => {
+                each!(|row, to| put(to, ordered_f32(v[row]).to_be_bytes()));
+            }
+            (Kind::Fixed(8), Values::F64(v)) => {
+                each!(|row, to| put(to, ordered_f64(v[row]).to_be_bytes()));
+            }
+            (_, other) => {
+                let found = other.physical();
+                return Err(Error::internal(format!("a sort key of kind {:?} came as {found:?}", self.kind)));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn put_wide(to: &mut [u8], value: i128) -> usize {
+    const BELOW: u8 = 0;
+    const WITHIN: u8 = 1;
+    const ABOVE: u8 = 2;
+    match i64::try_from(value) {
+        Ok(narrow) => {
+            to[0] = WITHIN;
+            to[1..9].copy_from_slice(&(narrow ^ i64::MIN).to_be_bytes());
+            9
+        }
+        Err(_) => {
+            to[0] = if value < 0 { BELOW } else { ABOVE };
+            to[1..17].copy_from_slice(&(value ^ i128::MIN).to_be_bytes());
+            17
+        }
+    }
+}
+
+fn escaped_len(strings: &StringViews, row: usize) -> usize {
+    let value = strings.get(row);
+    value.len() + value.iter().filter(|byte| **byte == 0).count() + 2
+}
+
+fn put_escaped(to: &mut [u8], value: &[u8]) -> usize {
+    let mut at = 0;
+    if value.contains(&0) {
+        for &byte in value {
+            to[at] = byte;
+            at += 1;
+            if byte == 0 {
+                to[at] = 0xFF;
+                at += 1;
+            }
+        }
+    } else {
+        to[..value.len()].copy_from_slice(value);
+        at = value.len();
+    }
+    to[at..at + 2].copy_from_slice(&[0, 0]);
+    at + 2
+}
+
+/// Nanoseconds of a packed interval (months, days, nanoseconds from the high end).
+fn interval_nanos(packed: i128) -> i128 {
+    const DAY: i128 = 24 * 60 * 60 * 1_000_000_000;
+    let (months, days, nanos) = ((packed >> 96) as i32, (packed >> 64) as i32, packed as i64);
+    (i128::from(months) * 30 + i128::from(days)) * DAY + i128::from(nanos)
+}
+
+fn ordered_f32(value: f32) -> u32 {
+    let bits = if value.is_nan() { f32::NAN.abs().to_bits() } else { (value + 0.0).to_bits() };
+    if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
+}
+
+fn ordered_f64(value: f64) -> u64 {
+    let bits = if value.is_nan() { f64::NAN.abs().to_bits() } else { (value + 0.0).to_bits() };
+    if bits >> 63 == 1 { !bits } else { bits | 1 << 63 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::testing::Harness;
+    use super::*;
+    use crate::data::{BitmapMut, Plain, Scalar, ViewBuilder};
+    use crate::expr::{ColumnId, Expr};
+    use std::cmp::Ordering;
+
+    fn key(data_type: DataType, nullable: bool, descending: bool, nulls_first: bool) -> SortKey {
+        let expr = Expr::Column { id: ColumnId(0), data_type, nullable };
+        SortKey { expr, descending, nulls_first }
+    }
+
+    fn flat<T: Plain>(harness: &Harness, values: &[T], of: impl Fn(crate::data::Buf<T>) -> Values) -> FlatVector {
+        FlatVector::new(of(BufMut::copy_of(&harness.account, values).expect("fits").freeze()))
+    }
+
+    fn strings(harness: &Harness, values: &[&[u8]]) -> FlatVector {
+        let mut builder = ViewBuilder::new(&harness.account, values.len()).expect("fits");
+        values.iter().for_each(|v| builder.push(&harness.account, v).expect("fits"));
+        FlatVector::new(Values::View(builder.freeze()))
+    }
+
+    fn encode(harness: &Harness, keys: &[SortKey], columns: &[FlatVector]) -> Vec<Vec<u8>> {
+        let encoder = KeyEncoder::new(keys).expect("sortable");
+        let rows: Vec<u32> = (0..columns[0].len() as u32).collect();
+        let mut out = Keys::new(&harness.account).expect("fits");
+        encoder.encode(columns, &rows, &mut out, &harness.account).expect("fits");
+        if let Some(bytes) = encoder.fixed_bytes() {
+            assert!((0..out.len()).all(|row| out.get(row).len() == bytes));
+        }
+        (0..out.len()).map(|row| out.get(row).to_vec()).collect()
+    }
+
+    /// Every pair of rows compares by its keys as by `order`, either way and with nulls anywhere.
+    fn assert_order(data_type: &DataType, column: &FlatVector, order: impl Fn(usize, usize) -> Ordering) {
+        let harness = Harness::new(4 << 20);
+        for nullable in [false, true] {
+            for (descending, nulls_first) in [(false, false), (false, true), (true, false), (true, true)] {
+                let mut column = column.clone();
+                if nullable {
+                    let mut bits = BitmapMut::with_len(&harness.account, column.len()).expect("fits");
+                    bits.fill_from(|row| row % 3 != 0);
+                    column.validity = Some(bits.freeze());
+                }
+                let key = key(data_type.clone(), nullable, descending, nulls_first);
+                let keys = encode(&harness, &[key], std::slice::from_ref(&column));
+                for a in 0..column.len() {
+                    for b in 0..column.len() {
+                        let expected = match (column.is_null(a), column.is_null(b)) {
+                            (true, true) => Ordering::Equal,
+                            (true, false) if nulls_first => Ordering::Less,
+                            (false, true) if !nulls_first => Ordering::Less,
+                            (true, false) | (false, true) => Ordering::Greater,
+                            (false, false) if descending => order(b, a),
+                            (false, false) => order(a, b),
+                        };
+                        assert_eq!(keys[a].cmp(&keys[b]), expected, "{data_type}: rows {a} and {b}");
+                        if keys[a].cmp(&keys[b]).is_lt() {
+                            assert!(prefix(&keys[a]) <= prefix(&keys[b]));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn keys_order_as_values_do() {
+        let harness = Harness::new(4 << 20);
+        macro_rules! ints {
+            ($t:ty, $variant:ident, $data_type:expr) => {
+                let values = [<$t>::MIN, <$t>::MIN + 1, 0, 1, 2, 77, <$t>::MAX - 1, <$t>::MAX, 5, 5];
+                let column = flat(&harness, &values, Values::$variant);
+                assert_order(&$data_type, &column, |a, b| values[a].cmp(&values[b]));
+            };
+        }
+        ints!(i8, I8, DataType::Int8);
+        ints!(i16, I16, DataType::Int16);
+        ints!(i32, I32, DataType::Date);
+        ints!(i64, I64, DataType::Int64);
+        ints!(u8, U8, DataType::UInt8);
+        ints!(u16, U16, DataType::UInt16);
+        ints!(u32, U32, DataType::UInt32);
+        ints!(u64, U64, DataType::UInt64);
+        ints!(i128, I128, DataType::Int128);
+        ints!(i64, I64, DataType::Decimal { precision: 15, scale: 2 });
+        let mixed = [i128::from(i64::MIN) - 1, i64::MIN.into(), -1, i64::MAX.into(), i128::from(i64::MAX) + 1];
+        let column = flat(&harness, &mixed, Values::I128);
+        assert_order(&DataType::Decimal { precision: 38, scale: 0 }, &column, |a, b| mixed[a].cmp(&mixed[b]));
+    }
+
+    #[test]
+    fn floats_follow_sql_order() {
+        let harness = Harness::new(4 << 20);
+        let values = [-0.0, 0.0, f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1.5, -1.5, 5e-324];
+        let order =
+            |a: usize, b: usize| Scalar::float(values[a]).compare(&Scalar::float(values[b])).expect("floats");
+        assert_order(&DataType::Float64, &flat(&harness, &values, Values::F64), order);
+        let narrow = values.map(|v| v as f32);
+        let order = |a: usize, b: usize| {
+            let of = |at: usize| Scalar::float(narrow[at].into());
+            of(a).compare(&of(b)).expect("floats")
+        };
+        assert_order(&DataType::Float32, &flat(&harness, &narrow, Values::F32), order);
+    }
+
+    #[test]
+    fn strings_order_by_their_bytes_whatever_they_hold() {
+        let harness = Harness::new(4 << 20);
+        let values: [&[u8]; 11] = [
+            b"",
+            b"\0",
+            b"\0\0",
+            b"\0\xFF",
+            b"\x01",
+            b"a",
+            b"a\0",
+            b"a\0b",
+            b"aa",
+            b"a string of more than twelve bytes",
+            b"\xFF",
+        ];
+        assert_order(&DataType::Binary, &strings(&harness, &values), |a, b| values[a].cmp(values[b]));
+    }
+
+    #[test]
+    fn intervals_order_by_their_length() {
+        let harness = Harness::new(4 << 20);
+        let pack = |months: i128, days: i128, nanos: i128| months << 96 | days << 64 | nanos;
+        let values = [pack(1, 0, 0), pack(0, 29, 0), pack(0, 30, 0), pack(0, 30, 1), pack(0, 0, 5), pack(2, 0, 0)];
+        let ranks = [3, 2, 3, 4, 1, 5];
+        let column = flat(&harness, &values, Values::I128);
+        assert_order(&DataType::Interval, &column, |a, b| ranks[a].cmp(&ranks[b]));
+    }
+
+    #[test]
+    fn later_columns_count_among_equals_only() {
+        let harness = Harness::new(4 << 20);
+        let first: [&[u8]; 6] = [b"a", b"a", b"a\0", b"ab", b"b", b"b"];
+        let second = [9i64, 3, 1, 0, 5, 5];
+        let columns = [strings(&harness, &first), flat(&harness, &second, Values::I64)];
+        let keys = [key(DataType::Utf8, true, false, true), key(DataType::Int64, false, true, true)];
+        let keys = encode(&harness, &keys, &columns);
+        for a in 0..6 {
+            for b in 0..6 {
+                let expected = first[a].cmp(first[b]).then(second[b].cmp(&second[a]));
+                assert_eq!(keys[a].cmp(&keys[b]), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn nulls_where_none_can_be_and_nested_keys_are_errors() {
+        let harness = Harness::new(4 << 20);
+        let mut column = flat(&harness, &[1i64, 2], Values::I64);
+        column.validity = Some(BitmapMut::with_len(&harness.account, 2).expect("fits").freeze());
+        let encoder = KeyEncoder::new(&[key(DataType::Int64, false, false, false)]).expect("sortable");
+        let mut keys = Keys::new(&harness.account).expect("fits");
+        let error = encoder.encode(&[column], &[0, 1], &mut keys, &harness.account);
+        assert!(matches!(error, Err(Error::Internal(_))));
+        let list = arrow::datatypes::Field::new_list_field(arrow::datatypes::DataType::Int8, true);
+        let list = DataType::Nested(arrow::datatypes::DataType::List(list.into()).into());
+        assert!(matches!(KeyEncoder::new(&[key(list, true, false, false)]), Err(Error::Unsupported(_))));
+    }
+}

@@ -1,1 +1,0 @@
-//! Whole files: written by the crate, read back by scans.

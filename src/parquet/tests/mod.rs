@@ -1,0 +1,6 @@
+//! Whole files, written by the `parquet` crate, read back column by column and by scans.
+
+mod columns;
+mod damage;
+mod files;
+mod scans;
