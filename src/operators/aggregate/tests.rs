@@ -5,8 +5,8 @@ use super::source::HashAggregateSource;
 use super::spec::Plan;
 use super::*;
 use crate::data::{
-    Batch, BitmapMut, BufMut, DataType, Dictionary, DictionaryIds, FlatVector, Scalar, Selection, Value, Values,
-    Vector, ViewBuilder,
+    Batch, BitmapMut, BufMut, DataType, Dictionary, DictionaryIds, FlatVector, Scalar, Selection, Value,
+    Values, Vector, ViewBuilder,
 };
 use crate::error::{Error, MemoryError, Result};
 use crate::exec::fault::{FaultConfig, Faults};
@@ -128,7 +128,13 @@ struct Input {
 }
 
 /// A column in one of its representations, with its values.
-fn column(noise: &mut Noise, at: usize, rows: usize, first: i128, cx: (&Account, &DictionaryIds)) -> (Vector, Vec<Value>) {
+fn column(
+    noise: &mut Noise,
+    at: usize,
+    rows: usize,
+    first: i128,
+    cx: (&Account, &DictionaryIds),
+) -> (Vector, Vec<Value>) {
     let (account, ids) = cx;
     match noise.below(if at == UNIQUE { 1 } else { 4 }) {
         0 | 1 => {
@@ -147,7 +153,9 @@ fn column(noise: &mut Noise, at: usize, rows: usize, first: i128, cx: (&Account,
                 entries.push(if at == TEXT { Value::Utf8("only".into()) } else { Value::Int(0) });
             }
             let codes: Vec<u32> = (0..rows).map(|_| noise.below(entries.len() as u64) as u32).collect();
-            let values = codes.iter().map(|&c| if noise.below(5) == 0 { Value::Null } else { entries[c as usize].clone() });
+            let values = codes
+                .iter()
+                .map(|&c| if noise.below(5) == 0 { Value::Null } else { entries[c as usize].clone() });
             let values: Vec<Value> = values.collect();
             let dictionary = Arc::new(Dictionary::new(ids, flat(&entries, at, account)));
             let codes = BufMut::copy_of(account, &codes).expect("fits").freeze();
@@ -173,8 +181,8 @@ fn input(seed: u64, batches: usize, batch_rows: usize) -> Input {
         for &row in &alive {
             out.rows.push(columns.iter().map(|(_, values)| values[row as usize].clone()).collect());
         }
-        let selection = selects
-            .then(|| Selection::new(BufMut::copy_of(&out._account, &alive).expect("fits").freeze()));
+        let selection =
+            selects.then(|| Selection::new(BufMut::copy_of(&out._account, &alive).expect("fits").freeze()));
         let vectors = columns.into_iter().map(|(vector, _)| vector).collect();
         out.batches.push(Batch::new(vectors, rows).with_selection(selection));
     }
@@ -294,7 +302,8 @@ fn run(spec: AggregateSpec, batches: &[Batch], setting: Setting) -> Result<Outco
         let accounts = |lane_bytes| -> Result<Vec<Account>> {
             (0..lanes).map(|_| Ok(Account::open(&pool, lane_bytes, 4096, 64 << 10)?)).collect()
         };
-        let lane_cx = |account, lane| LaneCx { query: &query, account, lane, waker: Waker::noop(), metrics: &metrics };
+        let lane_cx =
+            |account, lane| LaneCx { query: &query, account, lane, waker: Waker::noop(), metrics: &metrics };
 
         let sink_accounts = accounts(sink.need(&knobs).lane_bytes)?;
         let shared = sink.open(&open_cx(sink.need(&knobs))?)?;
