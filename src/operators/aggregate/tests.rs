@@ -279,6 +279,12 @@ struct Outcome {
     spilled_bytes: u64,
 }
 
+type Env<'a> = (&'a Arc<QueryCx>, &'a Arc<OperatorMetrics>);
+
+fn lane_cx<'a>((query, metrics): Env<'a>, account: &'a Account, lane: usize) -> LaneCx<'a> {
+    LaneCx { query, account, lane, waker: Waker::noop(), metrics }
+}
+
 /// Runs the operator as a pipeline would, all lanes in turn.
 fn run(spec: AggregateSpec, batches: &[Batch], setting: Setting) -> Result<Outcome> {
     let Setting { lanes, limit_bytes, refuse_grant, batch_rows } = setting;
@@ -287,7 +293,7 @@ fn run(spec: AggregateSpec, batches: &[Batch], setting: Setting) -> Result<Outco
     let root = SpillDirectory::new(None, 1 << 32);
     let faults = FaultConfig { refuse_grant, seed: 5, ..FaultConfig::default() };
     let faults = (refuse_grant > 0).then(|| Arc::new(Faults::new(faults)));
-    let query = Arc::new(QueryCx::new(pool.clone(), knobs, Arc::new(root.for_query()), None, faults));
+    let query = Arc::new(QueryCx::new(pool.clone(), knobs, Arc::new(root.for_query(None)), None, faults));
     let metrics = OperatorMetrics::new("HashAggregate");
     let group_types: Vec<DataType> = spec.groups.iter().map(Expr::data_type).collect();
     let types: Vec<DataType> =
@@ -298,31 +304,29 @@ fn run(spec: AggregateSpec, batches: &[Batch], setting: Setting) -> Result<Outco
     let source = HashAggregateSource::new(Arc::clone(&plan), handoff);
     let open_cx = |need: Need| OpenCx::granted(&query, lanes, &metrics, need.shared_bytes);
     let mut answer = Answer::new();
+    let env = (&query, &metrics);
     {
         let accounts = |lane_bytes| -> Result<Vec<Account>> {
             (0..lanes).map(|_| Ok(Account::open(&pool, lane_bytes, 4096, 64 << 10)?)).collect()
         };
-        let lane_cx =
-            |account, lane| LaneCx { query: &query, account, lane, waker: Waker::noop(), metrics: &metrics };
-
         let sink_accounts = accounts(sink.need(&knobs).lane_bytes)?;
         let shared = sink.open(&open_cx(sink.need(&knobs))?)?;
         let mut locals = Vec::new();
         for (lane, account) in sink_accounts.iter().enumerate() {
-            locals.push(sink.local(&shared, &lane_cx(account, lane))?);
+            locals.push(sink.local(&shared, &lane_cx(env, account, lane))?);
         }
         for (number, batch) in batches.iter().enumerate() {
             let lane = number % lanes;
-            let cx = lane_cx(&sink_accounts[lane], lane);
+            let cx = lane_cx(env, &sink_accounts[lane], lane);
             let flow = sink.push(&shared, &mut locals[lane], batch.clone(), &cx)?;
             assert!(matches!(flow, Flow::NeedInput));
         }
         for (lane, local) in locals.iter_mut().enumerate() {
-            let combined = sink.combine(&shared, local, &lane_cx(&sink_accounts[lane], lane))?;
+            let combined = sink.combine(&shared, local, &lane_cx(env, &sink_accounts[lane], lane))?;
             assert!(matches!(combined, Combine::Ready));
         }
         drop(locals);
-        let cx = lane_cx(&sink_accounts[0], 0);
+        let cx = lane_cx(env, &sink_accounts[0], 0);
         while let Finish::Tasks(tasks) = sink.finish(&shared, &cx)? {
             for task in tasks {
                 task(&cx)?;
@@ -334,12 +338,12 @@ fn run(spec: AggregateSpec, batches: &[Batch], setting: Setting) -> Result<Outco
         let shared = source.open(&open_cx(source.need(&knobs))?)?;
         let mut locals = Vec::new();
         for (lane, account) in source_accounts.iter().enumerate() {
-            locals.push(Some(source.local(&shared, &lane_cx(account, lane))?));
+            locals.push(Some(source.local(&shared, &lane_cx(env, account, lane))?));
         }
         while locals.iter().any(Option::is_some) {
             for (lane, slot) in locals.iter_mut().enumerate() {
                 let Some(local) = slot else { continue };
-                match source.pull(&shared, local, &lane_cx(&source_accounts[lane], lane))? {
+                match source.pull(&shared, local, &lane_cx(env, &source_accounts[lane], lane))? {
                     Pull::Emit(batch) => {
                         assert!(batch.rows() > 0 && batch.rows() <= batch_rows);
                         for row in 0..batch.rows() {
