@@ -142,9 +142,7 @@ impl Front {
 
     /// Bytes of memory behind it.
     pub(super) fn allocated_bytes(&self) -> usize {
-        self.map.allocated_bytes()
-            + self.new_rows.allocated_bytes()
-            + self.new_combinations.allocated_bytes()
+        self.map.allocated_bytes() + self.new_rows.allocated_bytes() + self.new_combinations.allocated_bytes()
     }
 
     /// Makes the map for the keys' shapes, unless it is there; whether it fits.

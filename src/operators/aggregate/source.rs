@@ -113,7 +113,7 @@ impl Source for HashAggregateSource {
 
     fn open(&self, cx: &OpenCx<'_>) -> Result<SourceShared> {
         let floor_bytes = self.plan.table_floor_bytes(&cx.query.knobs);
-        let accounts = Mutex::new(table_accounts(floor_bytes, cx)?);
+        let accounts = Mutex::new(table_accounts(floor_bytes, cx));
         Ok(SourceShared { aggregation: self.handoff.get()?, accounts, floor_bytes })
     }
 

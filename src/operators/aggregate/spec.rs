@@ -62,8 +62,10 @@ impl Plan {
         let mut unsupported = nested.map(|t| format!("grouping by {t}"));
         for call in spec.aggregates {
             // Repetition does not change these, so DISTINCT may be ignored.
-            let ignores_repetition =
-                matches!(call.function.name(), "min" | "max" | "bool_and" | "bool_or" | "any_value" | "first");
+            let ignores_repetition = matches!(
+                call.function.name(),
+                "min" | "max" | "bool_and" | "bool_or" | "any_value" | "first"
+            );
             if call.distinct && !ignores_repetition {
                 unsupported.get_or_insert_with(|| format!("{}(DISTINCT …)", call.function.name()));
             }
