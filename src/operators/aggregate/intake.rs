@@ -214,7 +214,7 @@ impl Intake {
             cx.check()?;
             if has_counted && self.can_spill() {
                 if self.groups.allocated_bytes() < SMALL_TABLE_BYTES {
-                    self.account.pool().request_reclaim(denied.bytes, Some(&self.registration));
+                    self.account.pool().request_reclaim(denied.bytes, Some(self.registration.id()));
                 }
                 self.spill_all(cx)?;
                 has_counted = false;
