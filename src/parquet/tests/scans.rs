@@ -80,7 +80,7 @@ impl Fixture {
         let request = self.request(outputs, filters);
         let types: Vec<DataType> =
             request.outputs.iter().map(|id| schema[id.0 as usize].data_type.clone()).collect();
-        let scan = ParquetScan::new(Arc::clone(&self.files), schema, request)?;
+        let scan = ParquetScan::new(Arc::clone(&self.files), &schema, request)?;
         let knobs = Knobs { lanes, batch_rows, block_bytes: 64 << 10, fan_out: 4 };
         let spill = Arc::new(crate::spill::SpillDirectory::new(None, 1 << 20));
         let query = Arc::new(QueryCx::new(self.pool.child("query", usize::MAX), knobs, spill, None, None));
