@@ -120,7 +120,8 @@ impl<T: Copy, F: Fn(T, T) -> bool> Kernel for Slices<'_, T, F> {
     type Output = ();
     #[inline(always)]
     fn run(self) {
-        for ((word, left), right) in self.out.iter_mut().zip(self.left.chunks(64)).zip(self.right.chunks(64)) {
+        for ((word, left), right) in self.out.iter_mut().zip(self.left.chunks(64)).zip(self.right.chunks(64))
+        {
             let mut bytes = [0; 64];
             for ((byte, l), r) in bytes.iter_mut().zip(left).zip(right) {
                 *byte = u8::from((self.f)(*l, *r));
@@ -172,10 +173,10 @@ pub(super) fn compare_native<T: Native>(
             };
             match op {
                 CompareOp::Lt | CompareOp::GtEq | CompareOp::Gt | CompareOp::LtEq => {
-                    dispatch(Slices { out, left: a, right: b, f: T::less });
+                    T::dispatch(Slices { out, left: a, right: b, f: T::less });
                 }
                 CompareOp::Eq | CompareOp::NotEq | CompareOp::IsDistinct | CompareOp::IsNotDistinct => {
-                    dispatch(Slices { out, left: a, right: b, f: T::equals });
+                    T::dispatch(Slices { out, left: a, right: b, f: T::equals });
                 }
             }
             invert
@@ -193,15 +194,15 @@ pub(super) fn compare_native<T: Native>(
 fn slice_and_value<T: Native>(op: CompareOp, left: &[T], right: T, out: &mut [u64]) -> bool {
     match op {
         CompareOp::Eq | CompareOp::NotEq | CompareOp::IsDistinct | CompareOp::IsNotDistinct => {
-            dispatch(SliceAndValue { out, left, right, f: T::equals });
+            T::dispatch(SliceAndValue { out, left, right, f: T::equals });
             matches!(op, CompareOp::NotEq | CompareOp::IsDistinct)
         }
         CompareOp::Lt | CompareOp::GtEq => {
-            dispatch(SliceAndValue { out, left, right, f: T::less });
+            T::dispatch(SliceAndValue { out, left, right, f: T::less });
             op == CompareOp::GtEq
         }
         CompareOp::Gt | CompareOp::LtEq => {
-            dispatch(SliceAndValue { out, left, right, f: |l: T, r: T| r.less(l) });
+            T::dispatch(SliceAndValue { out, left, right, f: |l: T, r: T| r.less(l) });
             op == CompareOp::LtEq
         }
     }
@@ -311,7 +312,7 @@ fn equal_views(left: &Strings<'_>, right: &Strings<'_>, rows: usize, out: &mut [
         }
         view_bytes(&l, left.buffers) == view_bytes(&r, right.buffers)
     };
-    dispatch(FillBits { out, len: rows, f });
+    FillBits { out, len: rows, f }.run();
 }
 
 fn less_views(left: &Strings<'_>, right: &Strings<'_>, rows: usize, out: &mut [u64]) {
@@ -323,7 +324,7 @@ fn less_views(left: &Strings<'_>, right: &Strings<'_>, rows: usize, out: &mut [u
         }
         view_bytes(&l, left.buffers) < view_bytes(&r, right.buffers)
     };
-    dispatch(FillBits { out, len: rows, f });
+    FillBits { out, len: rows, f }.run();
 }
 
 /// Rows of `vector` equal to `value`, nulls aside; for list membership.
@@ -384,7 +385,11 @@ mod tests {
                     let result = compare(op, &l, &r, &data_type, rows, &lab.account).expect("fits");
                     for row in 0..rows {
                         let want = expected(op, &left[row], &right[row]);
-                        assert_eq!(result.scalar(row, &DataType::Boolean), want, "{op:?} {data_type} row {row}");
+                        assert_eq!(
+                            result.scalar(row, &DataType::Boolean),
+                            want,
+                            "{op:?} {data_type} row {row}"
+                        );
                     }
                     let Some(one) = &one else { continue };
                     let constant = Vector::Constant { value: one.clone(), len: rows };

@@ -1,7 +1,7 @@
 //! LIKE patterns, compiled to the cheapest search that answers them.
 
 use super::operand::Operand;
-use super::simd::{FillBits, dispatch};
+use super::simd::{FillBits, Kernel};
 use crate::data::{BitmapMut, Buf, StringViews, view_bytes};
 use crate::mem::{Account, Denied};
 use memchr::memmem::Finder;
@@ -98,11 +98,15 @@ impl Matcher {
                         && view as u32 as usize >= prefix.len()
                         && (prefix.len() <= 4 || view_bytes(&view, buffers).starts_with(prefix))
                 };
-                dispatch(FillBits { out, len: views.len(), f });
+                FillBits { out, len: views.len(), f }.run();
             }
-            Shape::Exact(_) | Shape::Prefix(_) | Shape::Suffix(_) | Shape::Contains(_) | Shape::General { .. } => {
+            Shape::Exact(_)
+            | Shape::Prefix(_)
+            | Shape::Suffix(_)
+            | Shape::Contains(_)
+            | Shape::General { .. } => {
                 let f = |row: usize| self.matches(view_bytes(&views[row], buffers));
-                dispatch(FillBits { out, len: views.len(), f });
+                FillBits { out, len: views.len(), f }.run();
             }
         }
         Ok(bits)
@@ -262,7 +266,8 @@ mod tests {
         };
         let texts: Vec<String> = (0..150).map(|_| word(&['a', 'b', 'ä'], 20)).collect();
         let scalars: Vec<_> = texts.iter().map(|t| Scalar::utf8(t.as_str())).collect();
-        let Vector::Flat(FlatVector { values: Values::View(views), .. }) = lab.flat(&DataType::Utf8, &scalars)
+        let Vector::Flat(FlatVector { values: Values::View(views), .. }) =
+            lab.flat(&DataType::Utf8, &scalars)
         else {
             panic!("strings are views")
         };
