@@ -8,6 +8,8 @@ mod error;
 mod exec;
 mod expr;
 mod functions;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod io;
 mod logical;
 mod mem;

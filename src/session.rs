@@ -147,7 +147,8 @@ fn parquet_files(path: &Path) -> Result<Vec<PathBuf>> {
     }
     let cannot = |e| Error::io("cannot list", path, e);
     let entries = std::fs::read_dir(path).map_err(cannot)?;
-    let paths = entries.map(|entry| entry.map(|e| e.path())).collect::<std::io::Result<Vec<_>>>().map_err(cannot)?;
+    let paths =
+        entries.map(|entry| entry.map(|e| e.path())).collect::<std::io::Result<Vec<_>>>().map_err(cannot)?;
     let mut files: Vec<PathBuf> =
         paths.into_iter().filter(|p| p.extension().is_some_and(|e| e == "parquet") && p.is_file()).collect();
     if files.is_empty() {

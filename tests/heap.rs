@@ -53,7 +53,8 @@ fn live_heap_stays_within_what_floors_account_for() {
     let tables = support::tables::Tables::get();
     for threads in [1, 2, 4] {
         for limit in [10_000_000, 256 << 20] {
-            let engine = gristmill::Engine::builder().threads(threads).memory_limit(limit).build().expect("starts");
+            let engine =
+                gristmill::Engine::builder().threads(threads).memory_limit(limit).build().expect("starts");
             let session = engine.session();
             tables.register(&session);
             let run = |sql: &str| {
@@ -71,7 +72,10 @@ fn live_heap_stays_within_what_floors_account_for() {
                 assert!(run(sql) > 0, "{sql}");
                 let above = PEAK.load(SeqCst) - before;
                 let allowed = (1 << 20) + (128 << 10) * threads as isize;
-                assert!(above <= allowed, "{above} bytes of heap, {allowed} allowed: {threads} threads, {limit}, {sql}");
+                assert!(
+                    above <= allowed,
+                    "{above} bytes of heap, {allowed} allowed: {threads} threads, {limit}, {sql}"
+                );
             }
         }
     }

@@ -108,7 +108,10 @@ impl Source for BatchesScan {
             Some(Predicate::new(&self.request.filters, &layout)?)
         };
         let position = |id: &ColumnId| {
-            layout.iter().position(|l| l == id).ok_or_else(|| Error::internal("a scan emits a column it does not read"))
+            layout
+                .iter()
+                .position(|l| l == id)
+                .ok_or_else(|| Error::internal("a scan emits a column it does not read"))
         };
         let outputs = self.request.outputs.iter().map(position).collect::<Result<_>>()?;
         Ok(Local { predicate, outputs, current: None })

@@ -107,6 +107,33 @@ impl OpenCx<'_> {
         let bytes = floor.bytes();
         Account::from_reservation(floor.split(bytes), quantum_bytes, cache_bytes)
     }
+
+    /// The same memory as an account for each lane, with its floor of `floor_bytes`; together they may ask for as much
+    /// as `Need::shared_bytes` said.
+    pub(crate) fn lane_accounts(
+        &self,
+        floor_bytes: usize,
+        quantum_bytes: usize,
+        cache_bytes: usize,
+    ) -> Vec<Account> {
+        let mut floor = self.floor.borrow_mut();
+        debug_assert!(floor.bytes() >= self.lanes * floor_bytes, "more than the operator's need");
+        let account = |_| Account::from_reservation(floor.split(floor_bytes), quantum_bytes, cache_bytes);
+        (0..self.lanes).map(account).collect()
+    }
+
+    /// What a pipeline makes for an operator that needs `shared_bytes`.
+    #[cfg(test)]
+    pub(crate) fn granted<'a>(
+        query: &'a Arc<QueryCx>,
+        lanes: usize,
+        metrics: &'a Arc<OperatorMetrics>,
+        shared_bytes: usize,
+    ) -> Result<OpenCx<'a>> {
+        let mut floor = Reservation::empty(&query.pool);
+        floor.try_grow(shared_bytes)?;
+        Ok(OpenCx { query, lanes, metrics, floor: RefCell::new(floor) })
+    }
 }
 
 /// What an operator may use when a lane calls it.

@@ -16,7 +16,7 @@ use super::erased::{SinkLane, SourceLane, TransformLane};
 use super::victim::{Victim, VictimLink};
 use super::wait::Wait;
 use crate::data::Batch;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::mem::{Account, Reservation};
 use crate::metrics::OperatorMetrics;
 use std::sync::Arc;
@@ -426,9 +426,9 @@ fn note_rows(metrics: &OperatorMetrics, batch: &Batch) {
 }
 
 /// Adds to a memory error what only the driver knows.
-pub(super) fn complete(mut error: crate::Error, metrics: &OperatorMetrics, query: &QueryCx) -> crate::Error {
+pub(super) fn complete(mut error: Error, metrics: &OperatorMetrics, query: &QueryCx) -> Error {
     use crate::error::MemoryError;
-    if let crate::Error::Memory(memory) = &mut error
+    if let Error::Memory(memory) = &mut error
         && let MemoryError::Exceeded { limit_bytes, operator, top_consumers, .. } = &mut **memory
         && operator.is_empty()
     {

@@ -70,7 +70,13 @@ fn common_integer(a: &DataType, b: &DataType) -> DataType {
     };
     let bits = |t: &DataType| t.value_bytes() * 8;
     match (is_unsigned(a), is_unsigned(b)) {
-        (true, true) | (false, false) => if bits(a) >= bits(b) { a.clone() } else { b.clone() },
+        (true, true) | (false, false) => {
+            if bits(a) >= bits(b) {
+                a.clone()
+            } else {
+                b.clone()
+            }
+        }
         (true, false) => signed(bits(b).max(bits(a) * 2)),
         (false, true) => signed(bits(a).max(bits(b) * 2)),
     }
@@ -104,10 +110,7 @@ pub(crate) fn cast_to(expr: Expr, to: &DataType) -> Result<Expr> {
         return Ok(expr);
     }
     if !is_possible(&from, to) {
-        return Err(Error::plan(
-            format!("there is no conversion from {from} to {to} for {expr}"),
-            None,
-        ));
+        return Err(Error::plan(format!("there is no conversion from {from} to {to} for {expr}"), None));
     }
     if let Expr::Literal(scalar) = &expr
         && scalar.is_null()

@@ -92,8 +92,11 @@ impl Pool {
 
     /// Grants `bytes` here and in every ancestor, or nothing anywhere.
     ///
-    /// Refused also while a ticket waits (room invariant 5).
+    /// Refused also while a ticket waits (room invariant 5), unless nothing is asked for.
     pub(crate) fn try_grow(&self, bytes: usize) -> Result<(), Denied> {
+        if bytes == 0 {
+            return Ok(());
+        }
         let queue = &self.node.root.queue;
         let is_waited = queue.is_waited();
         if !is_waited && self.add(bytes) {

@@ -153,6 +153,7 @@ mod tests {
         held.shrink(30);
         assert!(first.take().is_none() && second.take().is_none());
         assert!(pool.try_grow(1).is_err(), "a newcomer must not overtake");
+        assert!(pool.try_grow(0).is_ok(), "nothing is always to be had");
         held.shrink(30);
         assert_eq!(counter.0.load(SeqCst), 1);
         assert_eq!(first.take().expect("granted").bytes(), 60);

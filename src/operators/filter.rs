@@ -44,13 +44,7 @@ impl Transform for Filter {
         Predicate::new(&self.conjuncts, &self.layout)
     }
 
-    fn push(
-        &self,
-        _shared: &(),
-        predicate: &mut Predicate,
-        batch: Batch,
-        cx: &LaneCx<'_>,
-    ) -> Result<Output> {
+    fn push(&self, _shared: &(), predicate: &mut Predicate, batch: Batch, cx: &LaneCx<'_>) -> Result<Output> {
         let mut eval = EvalCx { account: cx.account, ids: &cx.query.ids };
         let Some(selection) = predicate.select(&batch, &mut eval)? else { return Ok(Output::Emit(batch)) };
         let (alive, physical) = (selection.len(), batch.physical_rows());

@@ -68,11 +68,9 @@ impl Transform for Project {
     fn local(&self, _shared: &(), _cx: &LaneCx<'_>) -> Result<Local> {
         let position = |from: &From| match from {
             From::Computed(_) => Ok(usize::MAX),
-            From::Input(id) => self
-                .layout
-                .iter()
-                .position(|column| column == id)
-                .ok_or_else(|| Error::internal(format!("a projection reads column #{} its input lacks", id.0))),
+            From::Input(id) => self.layout.iter().position(|column| column == id).ok_or_else(|| {
+                Error::internal(format!("a projection reads column #{} its input lacks", id.0))
+            }),
         };
         let positions = self.outputs.iter().map(position).collect::<Result<_>>()?;
         let is_plain = self.computed.is_empty();

@@ -68,11 +68,7 @@ struct BitsBuilder {
 }
 
 impl BitsBuilder {
-    fn extend(
-        &mut self,
-        bits: impl ExactSizeIterator<Item = bool>,
-        account: &Account,
-    ) -> Result<(), Denied> {
+    fn extend(&mut self, bits: impl ExactSizeIterator<Item = bool>, account: &Account) -> Result<(), Denied> {
         let needed = (self.len + bits.len()).div_ceil(64);
         let words = match &mut self.words {
             Some(words) => words,
@@ -476,7 +472,9 @@ mod tests {
             Vector::Flat(FlatVector::new(values))
         };
         let mut builder = RowsBuilder::new(1);
-        for column in [int_column(&harness, &[Some(1)]), wide(&[i128::MAX]), int_column(&harness, &[Some(-3)])] {
+        for column in
+            [int_column(&harness, &[Some(1)]), wide(&[i128::MAX]), int_column(&harness, &[Some(-3)])]
+        {
             builder.append(&Batch::new(vec![column], 1), &[0], &harness.account).expect("fits");
         }
         let built = builder.take().expect("one type");

@@ -1,6 +1,8 @@
 //! Literal rows.
 
-use crate::data::{Batch, BitmapMut, BufMut, DataType, FlatVector, PhysicalType, Plain, Scalar, Value, Values};
+use crate::data::{
+    Batch, BitmapMut, BufMut, DataType, FlatVector, PhysicalType, Plain, Scalar, Value, Values,
+};
 use crate::data::{Vector, ViewBuilder};
 use crate::error::{Error, Result};
 use crate::exec::{LaneCx, Need, OpenCx, Pull, Source, SourceBox};
@@ -64,7 +66,11 @@ fn to_vector(column: &[&Scalar], data_type: &DataType, account: &Account) -> Res
     }
     let ints = |at: usize| column[at].as_int().unwrap_or(0);
     let floats = |at: usize| if let Value::Float(value) = column[at].value { value } else { 0.0 };
-    fn fill<T: Plain>(account: &Account, rows: usize, value: impl Fn(usize) -> T) -> Result<BufMut<T>, Denied> {
+    fn fill<T: Plain>(
+        account: &Account,
+        rows: usize,
+        value: impl Fn(usize) -> T,
+    ) -> Result<BufMut<T>, Denied> {
         let mut buf = BufMut::with_len(account, rows)?;
         for (at, to) in buf.iter_mut().enumerate() {
             *to = value(at);

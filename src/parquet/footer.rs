@@ -170,6 +170,39 @@ impl FileFooter {
         &self.bytes[at as usize..][..len as usize]
     }
 
+    /// The footer of a file that is nothing but one chunk.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn of_one_chunk(
+        decode: Decode,
+        data_type: DataType,
+        codec: Codec,
+        rows: u64,
+        len: u64,
+        pool: &Pool,
+    ) -> Self {
+        let chunk = ChunkMeta {
+            start: 0,
+            compressed_bytes: len,
+            uncompressed_bytes: len * 8,
+            null_count: u64::MAX,
+            min: Bound::Unknown,
+            max: Bound::Unknown,
+            codec,
+            has_dictionary: true,
+            is_decodable: true,
+        };
+        Self {
+            schema: [Field { name: "c".to_owned(), data_type, nullable: decode.is_nullable }].into(),
+            columns: [ColumnLayout { leaves: 0..1, decode: Some(decode) }].into(),
+            leaves: [Leaf { path: "c".into() }].into(),
+            row_group_rows: [rows].into(),
+            chunks: [chunk].into(),
+            bytes: Box::default(),
+            encoded: 0..0,
+            _charge: Reservation::empty(pool),
+        }
+    }
+
     fn convert(
         read: &dyn ReadAt,
         encoded: Range<u64>,

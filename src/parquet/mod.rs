@@ -22,6 +22,8 @@ mod footer;
 mod lane;
 mod output;
 mod page;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod probe;
 mod prune;
 mod scan;
 mod table;

@@ -60,45 +60,37 @@ pub(crate) fn bit(words: &[u64], index: usize) -> bool {
     words[index / 64] >> (index % 64) & 1 == 1
 }
 
-/// Appends the rows of `segment`: `all` decodes its values densely, `some` only those at positions.
+/// Appends the rows of `segment`. `decode` fills a slice with the segment's dense values, or with those at positions.
 fn append<T: Plain>(
     out: &mut BufMut<T>,
     segment: &Segment<'_>,
-    all: impl FnOnce(&mut [T]) -> decode::Result<()>,
-    some: impl FnOnce(&[u32], &mut [T]) -> decode::Result<()>,
+    decode: impl FnOnce(Option<&[u32]>, &mut [T]) -> decode::Result<()>,
 ) -> decode::Result<()> {
     let base = out.len();
-    match (segment.validity, segment.positions) {
-        (None, None) => {
-            out.set_len(base + segment.rows);
-            all(&mut out[base..])
-        }
-        (None, Some(positions)) => {
-            out.set_len(base + positions.len());
-            some(positions, &mut out[base..])
-        }
-        (Some((words, first)), positions) => {
-            out.set_len(base + segment.rows);
-            let rows = &mut out[base..];
-            all(&mut rows[..segment.dense])?;
-            let mut next = segment.dense;
-            for row in (0..rows.len()).rev() {
-                rows[row] = if bit(words, first + row) {
-                    next -= 1;
-                    rows[next]
-                } else {
-                    T::default()
-                };
-            }
-            if let Some(positions) = positions {
-                for (to, &from) in positions.iter().enumerate() {
-                    rows[to] = rows[from as usize];
-                }
-                out.set_len(base + positions.len());
-            }
-            Ok(())
-        }
+    let Some((words, first)) = segment.validity else {
+        out.set_len(base + segment.out_rows());
+        return decode(segment.positions, &mut out[base..]);
+    };
+    // Dense values are decoded to the front, spread out from the back, and then picked from.
+    out.set_len(base + segment.rows);
+    let rows = &mut out[base..];
+    decode(None, &mut rows[..segment.dense])?;
+    let mut next = segment.dense;
+    for row in (0..rows.len()).rev() {
+        rows[row] = if bit(words, first + row) {
+            next -= 1;
+            rows[next]
+        } else {
+            T::default()
+        };
     }
+    if let Some(positions) = segment.positions {
+        for (to, &from) in positions.iter().enumerate() {
+            rows[to] = rows[from as usize];
+        }
+        out.set_len(base + positions.len());
+    }
+    Ok(())
 }
 
 fn append_fixed<T: Plain, const W: usize>(
@@ -106,14 +98,12 @@ fn append_fixed<T: Plain, const W: usize>(
     segment: &Segment<'_>,
     bytes: &[u8],
     at: usize,
-    convert: impl Fn([u8; W]) -> T + Copy,
+    convert: impl Fn([u8; W]) -> T,
 ) -> decode::Result<usize> {
-    append(
-        out,
-        segment,
-        |to| decode::fixed(bytes, at, to, convert),
-        |positions, to| decode::fixed_at(bytes, at, segment.rows, positions, to, convert),
-    )?;
+    append(out, segment, |positions, to| match positions {
+        None => decode::fixed(bytes, at, to, convert),
+        Some(positions) => decode::fixed_at(bytes, at, segment.rows, positions, to, convert),
+    })?;
     Ok(at + segment.dense * W)
 }
 
@@ -124,24 +114,21 @@ fn append_slices<T: Plain>(
     bytes: &[u8],
     at: usize,
     width: usize,
-    convert: impl Fn(&[u8], usize) -> T + Copy,
+    convert: impl Fn(&[u8], usize) -> T,
 ) -> decode::Result<usize> {
     let len = segment.dense * width;
     let from = at.checked_add(len).and_then(|end| bytes.get(at..end));
     let from = from.ok_or(Short("a page ends before its last value"))?;
     let value = |i: usize| convert(&from[i * width..][..width], at + i * width);
-    append(
-        out,
-        segment,
-        |to| {
-            to.iter_mut().enumerate().for_each(|(i, to)| *to = value(i));
-            Ok(())
-        },
-        |positions, to| {
-            to.iter_mut().zip(positions).for_each(|(to, &p)| *to = value(p as usize));
-            Ok(())
-        },
-    )?;
+    append(out, segment, |positions, to| {
+        match positions {
+            None => to.iter_mut().enumerate().for_each(|(i, to)| *to = value(i)),
+            Some(positions) => {
+                to.iter_mut().zip(positions).for_each(|(to, &p)| *to = value(p as usize));
+            }
+        }
+        Ok(())
+    })?;
     Ok(at + len)
 }
 
@@ -202,12 +189,10 @@ impl Flat {
         }
         match (self, decode.stored) {
             (Self::Bool(out), Stored::Boolean) => {
-                append(
-                    out,
-                    segment,
-                    |to| decode::bits(bytes, at, to),
-                    |positions, to| decode::bits_at(bytes, at, segment.rows, positions, to),
-                )?;
+                append(out, segment, |positions, to| match positions {
+                    None => decode::bits(bytes, at, to),
+                    Some(positions) => decode::bits_at(bytes, at, segment.rows, positions, to),
+                })?;
                 Ok(at + segment.dense)
             }
             (Self::I8(out), Stored::Int32) => ints!(out, i32),
@@ -252,12 +237,9 @@ impl Flat {
             ($out:expr, $values:expr) => {{
                 let (base, values) = ($out.len(), $values);
                 $out.set_len(base + codes.len());
-                if !values.is_empty() {
-                    for (to, &code) in $out[base..].iter_mut().zip(codes) {
-                        *to = values[code as usize];
-                    }
-                } else {
-                    $out[base..].fill(Default::default());
+                for (to, &code) in $out[base..].iter_mut().zip(codes) {
+                    // Only the codes of nulls can be missing: from an empty dictionary.
+                    *to = values.get(code as usize).copied().unwrap_or_default();
                 }
             }};
         }
@@ -327,8 +309,7 @@ fn append_views(
 ) -> decode::Result<usize> {
     let bytes = &page[..len];
     let buffer = buffers.len() as u32;
-    let mut has_long = false;
-    let mut next = at;
+    let (mut has_long, mut next) = (false, at);
     let mut view = |offset: usize, value: &[u8]| {
         if is_text && std::str::from_utf8(value).is_err() {
             return Err(Short("a string is not valid UTF-8"));
@@ -336,34 +317,24 @@ fn append_views(
         has_long |= value.len() > MAX_INLINE_BYTES;
         Ok(view_of(value, buffer, offset as u32))
     };
-    let (dense, rows) = (segment.dense, segment.rows);
-    // Only one of the two closures below runs.
-    let view = std::cell::RefCell::new(&mut view);
-    let next_cell = std::cell::Cell::new(next);
-    append(
-        out,
-        segment,
-        |to| {
-            let view = &mut **view.borrow_mut();
-            next_cell.set(decode::for_each_bytes(bytes, at, dense, |i, offset, value| {
+    append(out, segment, |positions, to| {
+        next = match positions {
+            None => decode::for_each_bytes(bytes, at, segment.dense, |i, offset, value| {
                 to[i] = view(offset, value)?;
                 Ok(())
-            })?);
-            Ok(())
-        },
-        |positions, to| {
-            let view = &mut **view.borrow_mut();
-            let mut wanted = positions.iter().zip(to.iter_mut()).peekable();
-            next_cell.set(decode::for_each_bytes(bytes, at, rows, |i, offset, value| {
-                if let Some((_, to)) = wanted.next_if(|(p, _)| **p as usize == i) {
-                    *to = view(offset, value)?;
-                }
-                Ok(())
-            })?);
-            Ok(())
-        },
-    )?;
-    next = next_cell.get();
+            })?,
+            Some(positions) => {
+                let mut wanted = positions.iter().zip(to.iter_mut()).peekable();
+                decode::for_each_bytes(bytes, at, segment.rows, |i, offset, value| {
+                    if let Some((_, to)) = wanted.next_if(|(p, _)| **p as usize == i) {
+                        *to = view(offset, value)?;
+                    }
+                    Ok(())
+                })?
+            }
+        };
+        Ok(())
+    })?;
     if has_long {
         buffers.push(page.clone());
     }
@@ -426,38 +397,25 @@ impl Output {
             let codes = BufMut::with_capacity(account, self.capacity)?;
             self.state = State::Codes(codes, Arc::clone(dictionary));
         }
-        let mut most = 0;
-        let stream = std::cell::RefCell::new((stream, &mut most));
-        let decode_into = |codes: &mut BufMut<u32>| {
-            append(
-                codes,
-                segment,
-                |to| {
-                    let (stream, most) = &mut *stream.borrow_mut();
-                    **most = stream.read(page, kernels, to)?;
+        let mut decode_into = |codes: &mut BufMut<u32>| {
+            append(codes, segment, |positions, to| {
+                let most = match positions {
+                    None => stream.read(page, kernels, to)?,
+                    Some(positions) => stream.read_selected(page, segment.rows, positions, to)?,
+                };
+                // Nothing decoded has no largest code.
+                if to.is_empty() || (most as usize) < dictionary.len() {
                     Ok(())
-                },
-                |positions, to| {
-                    let (stream, most) = &mut *stream.borrow_mut();
-                    **most = stream.read_selected(page, segment.rows, positions, to)?;
-                    Ok(())
-                },
-            )
-        };
-        let beyond = Short("a code lies past the end of its dictionary");
-        match &mut self.state {
-            State::Codes(codes, _) => {
-                decode_into(codes)?;
-                if most as usize >= dictionary.len() && segment.dense > 0 && segment.out_rows() > 0 {
-                    return Err(beyond.into());
+                } else {
+                    Err(Short("a code lies past the end of its dictionary"))
                 }
-            }
+            })
+        };
+        match &mut self.state {
+            State::Codes(codes, _) => decode_into(codes)?,
             State::Flat(flat) => {
                 let mut codes = BufMut::with_capacity(account, segment.rows)?;
                 decode_into(&mut codes)?;
-                if most as usize >= dictionary.len() && segment.dense > 0 && segment.out_rows() > 0 {
-                    return Err(beyond.into());
-                }
                 flat.append_dictionary(&codes, dictionary.values())?;
             }
             State::Empty => {}
@@ -505,13 +463,13 @@ impl Output {
         account: &Account,
     ) -> Result<(), Failure> {
         let mut levels = BufMut::with_capacity(account, segment.rows)?;
-        let stream = std::cell::RefCell::new(stream);
-        append(
-            &mut levels,
-            segment,
-            |to| stream.borrow_mut().read(page, kernels, to).map(|_| ()),
-            |positions, to| stream.borrow_mut().read_selected(page, segment.rows, positions, to).map(|_| ()),
-        )?;
+        append(&mut levels, segment, |positions, to| {
+            match positions {
+                None => stream.read(page, kernels, to)?,
+                Some(positions) => stream.read_selected(page, segment.rows, positions, to)?,
+            };
+            Ok(())
+        })?;
         let Flat::Bool(out) = self.flat(account)? else {
             return Err(Short("RLE values are booleans, but the column is not").into());
         };

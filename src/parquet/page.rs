@@ -22,7 +22,7 @@ const HEADER_GUESS_BYTES: u64 = 256;
 /// Headers carry statistics, but none is larger than this.
 const LARGEST_HEADER_BYTES: u64 = 1 << 20;
 /// First read of a chunk, when nothing is known of its pages.
-const FIRST_READ_BYTES: u64 = 16 << 10;
+const FIRST_READ_BYTES: u64 = 32 << 10;
 /// What a page may hold beyond its chunk's declared size: writers differ in whether they count headers.
 const SLACK_BYTES: u64 = 4096;
 
@@ -166,7 +166,7 @@ fn parse_header(bytes: &[u8]) -> Result<RawHeader, ThriftError> {
 pub(crate) struct PageWalker {
     position: u64,
     end: u64,
-    /// Compressed bytes of the page before: the next one is likely to need as many.
+    /// What the next page's body is likely to take, compressed.
     expected_bytes: u64,
 }
 
@@ -214,7 +214,14 @@ impl PageWalker {
         };
         let header = self.check(&raw, chunk)?;
         self.position = header.body_offset + u64::from(header.compressed_bytes);
-        self.expected_bytes = u64::from(header.compressed_bytes);
+        self.expected_bytes = match header.kind {
+            // Says nothing of the data pages behind it.
+            PageKind::Dictionary { .. } => FIRST_READ_BYTES,
+            // A little more, so that growing pages are still fetched in one read.
+            PageKind::Data { .. } | PageKind::DataV2 { .. } | PageKind::Other => {
+                u64::from(header.compressed_bytes) * 9 / 8
+            }
+        };
         Ok(Some(header))
     }
 

@@ -35,7 +35,8 @@ fn lower_node(plan: &Plan, resolve: Resolve<'_>) -> Result<Arc<PhysicalPlan>> {
                 .ok_or_else(|| Error::internal(format!("table '{table}' was bound but cannot be scanned")))?;
             let all = columns.iter().chain(filter_columns).map(|(c, at)| (c.id, *at)).collect();
             let outputs = columns.iter().map(|(c, _)| c.id).collect();
-            let request = ScanRequest { table: table.clone(), columns: all, outputs, filters: filters.clone() };
+            let request =
+                ScanRequest { table: table.clone(), columns: all, outputs, filters: filters.clone() };
             Node::Scan { provider, request }
         }
         Plan::Values { rows, .. } => Node::Values { rows: rows.clone() },

@@ -151,7 +151,10 @@ fn plain_arguments(function: &ast::Function, location: Option<Location>) -> Resu
             ast::FunctionArg::Unnamed(
                 ast::FunctionArgExpr::QualifiedWildcard(_) | ast::FunctionArgExpr::WildcardWithOptions(_),
             ) => {
-                return Err(Error::unsupported("this form of * as an argument", place(argument).or(location)));
+                return Err(Error::unsupported(
+                    "this form of * as an argument",
+                    place(argument).or(location),
+                ));
             }
             ast::FunctionArg::Named { .. } | ast::FunctionArg::ExprNamed { .. } => {
                 return Err(Error::unsupported("named arguments", place(argument).or(location)));

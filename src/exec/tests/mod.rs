@@ -55,7 +55,7 @@ impl Setup {
 }
 
 fn spill_directory() -> Arc<SpillDirectory> {
-    Arc::new(SpillDirectory)
+    Arc::new(SpillDirectory::new(None, 1 << 30))
 }
 
 /// A query in flight and what it will end with.

@@ -24,7 +24,9 @@ pub(crate) fn evaluate_constant(expr: &Expr) -> Result<Scalar> {
     let mut cx = EvalCx { account: &account, ids: &ids };
     let mut run = Run { nodes: &program.nodes, caches: &mut Caches::default(), cx: &mut cx };
     let mut frame = Frame::new(Cow::Borrowed(&[]), 1, 1, program.nodes.len());
-    let Some(root) = program.roots.first() else { return Err(Error::internal("one expression has one root")) };
+    let Some(root) = program.roots.first() else {
+        return Err(Error::internal("one expression has one root"));
+    };
     let result = run.eval_plain(*root, &mut frame)?;
     Ok(result.scalar(0, &expr.data_type()))
 }

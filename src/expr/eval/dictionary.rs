@@ -2,9 +2,7 @@
 
 use super::program::{Node, Op};
 use super::run::{Frame, Run, absent, is_about_values};
-use crate::data::{
-    Bitmap, BitmapMut, Buf, DataType, Dictionary, FlatVector, Scalar, Value, Values, Vector,
-};
+use crate::data::{Bitmap, BitmapMut, Buf, DataType, Dictionary, FlatVector, Scalar, Value, Values, Vector};
 use crate::error::Result;
 use crate::expr::kernels::blend::blend;
 use crate::expr::kernels::simd::{FillBits, dispatch};
@@ -133,7 +131,9 @@ impl Run<'_, '_> {
         let on_null = over(Vector::Constant { value: null, len: 1 })?.scalar(0, &node.data_type);
         let results = match results {
             Vector::Constant { value, .. } => Results::Same(value),
-            Vector::Flat(FlatVector { values: Values::Bool(bits), validity, .. }) => Results::Bits(bits, validity),
+            Vector::Flat(FlatVector { values: Values::Bool(bits), validity, .. }) => {
+                Results::Bits(bits, validity)
+            }
             Vector::Flat(flat) if flat.validity.is_none() => {
                 Results::Values(Arc::new(Dictionary::new(self.cx.ids, flat)))
             }
@@ -207,7 +207,9 @@ fn bits_of(table: &Bitmap, codes: &[u32], account: &Account) -> Result<Bitmap> {
     let len = codes.len();
     match table.words() {
         // The whole table in a register.
-        [word] => dispatch(FillBits { out: out.words_mut(), len, f: |i: usize| word >> (codes[i] & 63) & 1 == 1 }),
+        [word] => {
+            dispatch(FillBits { out: out.words_mut(), len, f: |i: usize| word >> (codes[i] & 63) & 1 == 1 })
+        }
         words => {
             let f = |i: usize| words[codes[i] as usize / 64] >> (codes[i] % 64) & 1 == 1;
             dispatch(FillBits { out: out.words_mut(), len, f });

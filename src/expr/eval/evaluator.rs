@@ -139,7 +139,8 @@ mod tests {
         let layout = [ColumnId(0)];
         let batch = Batch::new(vec![vector], 4);
         let run = |e: &Expr, batch: &Batch| {
-            Evaluator::new(std::slice::from_ref(e), &layout).and_then(|mut ev| ev.evaluate(batch, &mut lab.cx()))
+            Evaluator::new(std::slice::from_ref(e), &layout)
+                .and_then(|mut ev| ev.evaluate(batch, &mut lab.cx()))
         };
         assert!(run(&plus, &batch).is_err());
         let selected = batch.clone().with_selection(selection(&lab, &[1, 2, 3]));
@@ -176,7 +177,10 @@ mod tests {
                 less.clone(),
                 Expr::Not(Box::new(less.clone())),
                 Expr::IsNull(Box::new(c.clone())),
-                Expr::InList { operand: Box::new(c.clone()), list: vec![value.clone(), Scalar::null(t.clone())].into() },
+                Expr::InList {
+                    operand: Box::new(c.clone()),
+                    list: vec![value.clone(), Scalar::null(t.clone())].into(),
+                },
                 cast_to(c.clone(), &DataType::Utf8).expect("text"),
                 Expr::Case {
                     branches: vec![(less, c.clone())],

@@ -244,9 +244,8 @@ mod tests {
             let values = Evaluator::new(std::slice::from_ref(&whole), &layout)
                 .and_then(|mut e| e.evaluate(&batch, &mut lab.cx()))
                 .expect("no error");
-            let is_true = |row: &u32| {
-                values[0].scalar(*row as usize, &DataType::Boolean).value == Value::Boolean(true)
-            };
+            let is_true =
+                |row: &u32| values[0].scalar(*row as usize, &DataType::Boolean).value == Value::Boolean(true);
             let want: Vec<u32> = alive.iter().copied().filter(is_true).collect();
             let got = predicate.select(&batch, &mut lab.cx()).expect("no error");
             let got = got.map_or_else(|| alive.clone(), |s| s.indices().to_vec());

@@ -21,10 +21,15 @@ pub(super) enum Op {
     Not,
     IsNull,
     InList(Arc<[Scalar]>),
-    Like { escape: Option<char>, ignore_case: bool },
+    Like {
+        escape: Option<char>,
+        ignore_case: bool,
+    },
     /// Inputs are condition and value of each branch in turn, then the value otherwise if the count is odd.
     Case,
-    Cast { is_try: bool },
+    Cast {
+        is_try: bool,
+    },
     Call(Arc<dyn ScalarFunction>),
 }
 
@@ -77,7 +82,9 @@ impl Program {
         let op = match expr {
             Expr::Column { id, .. } => match layout.iter().position(|c| c == id) {
                 Some(position) => Op::Column(position),
-                None => return Err(Error::internal(format!("column {expr} is not in the layout {layout:?}"))),
+                None => {
+                    return Err(Error::internal(format!("column {expr} is not in the layout {layout:?}")));
+                }
             },
             Expr::Literal(scalar) => Op::Constant(scalar.clone()),
             Expr::Compare { op, .. } => Op::Compare(*op),
@@ -95,14 +102,18 @@ impl Program {
         };
         let mut children = Vec::new();
         expr.for_each_child(&mut |child| children.push(child));
-        let inputs = children.into_iter().map(|child| self.intern(child, layout)).collect::<Result<Vec<_>>>()?;
+        let inputs =
+            children.into_iter().map(|child| self.intern(child, layout)).collect::<Result<Vec<_>>>()?;
         let data_type = expr.data_type();
         let is_deterministic = match &op {
             Op::Call(function) => function.is_deterministic(),
             _ => true,
         } && inputs.iter().all(|i| self.nodes[*i].is_deterministic);
         let is_same = |node: &Node| {
-            node.is_deterministic && node.inputs == inputs && node.data_type == data_type && same(&node.op, &op)
+            node.is_deterministic
+                && node.inputs == inputs
+                && node.data_type == data_type
+                && same(&node.op, &op)
         };
         if is_deterministic && let Some(found) = self.nodes.iter().position(is_same) {
             return Ok(found);
@@ -119,9 +130,10 @@ impl Program {
         let input_types: Vec<DataType> = inputs.iter().map(|i| self.nodes[*i].data_type.clone()).collect();
         let prepared = match (&op, inputs.get(1).map(|i| &self.nodes[*i].op)) {
             (Op::InList(list), _) => Prepared::Set(InSet::new(list)),
-            (Op::Like { escape, ignore_case }, Some(Op::Constant(Scalar { value: Value::Utf8(pattern), .. }))) => {
-                Prepared::Pattern(Matcher::new(pattern, *escape, *ignore_case))
-            }
+            (
+                Op::Like { escape, ignore_case },
+                Some(Op::Constant(Scalar { value: Value::Utf8(pattern), .. })),
+            ) => Prepared::Pattern(Matcher::new(pattern, *escape, *ignore_case)),
             _ => Prepared::Nothing,
         };
         let own = own_cost(&op, input_types.first().unwrap_or(&data_type), &data_type);

@@ -93,7 +93,12 @@ impl<'cx> Run<'_, 'cx> {
     }
 
     /// A frame of the rows named, with the columns the nodes read.
-    pub(super) fn gathered(&self, ids: &[usize], frame: &Frame<'_>, indices: &[u32]) -> Result<Frame<'static>> {
+    pub(super) fn gathered(
+        &self,
+        ids: &[usize],
+        frame: &Frame<'_>,
+        indices: &[u32],
+    ) -> Result<Frame<'static>> {
         let rows = indices.len();
         let mut columns = Vec::with_capacity(frame.columns.len());
         for (position, column) in frame.columns.iter().enumerate() {
@@ -137,9 +142,9 @@ impl<'cx> Run<'_, 'cx> {
         let are_constant = inputs.iter().all(|v| matches!(v, Vector::Constant { .. }));
         if are_constant && node.is_deterministic {
             let one = |v: &Vector| match v {
-                Vector::Constant { value, .. } => {
-                    Vector::Constant { value: value.clone(), len: 1 }.flatten(self.account()).map(Vector::Flat)
-                }
+                Vector::Constant { value, .. } => Vector::Constant { value: value.clone(), len: 1 }
+                    .flatten(self.account())
+                    .map(Vector::Flat),
                 other @ (Vector::Flat(_) | Vector::Dict { .. }) => Ok(other.clone()),
             };
             let inputs = inputs.iter().map(one).collect::<Result<Vec<_>, _>>()?;
@@ -153,9 +158,7 @@ impl<'cx> Run<'_, 'cx> {
         let account = self.account();
         let types = &node.input_types;
         match (&node.op, inputs) {
-            (Op::Compare(op), [left, right]) => {
-                compare::compare(*op, left, right, &types[0], rows, account)
-            }
+            (Op::Compare(op), [left, right]) => compare::compare(*op, left, right, &types[0], rows, account),
             (Op::Arithmetic(op), [left, right]) => {
                 let types = ArithmeticTypes { left: &types[0], right: &types[1], result: &node.data_type };
                 arithmetic(*op, left, right, types, rows, account)
@@ -233,7 +236,8 @@ fn like_bits(
         Prepared::Nothing | Prepared::Set(_) => {
             use crate::expr::kernels::operand::Operand::Slice;
             let patterns = strings(pattern)?;
-            let (text, pattern) = ((Slice(&texts.views), &*texts.buffers), (Slice(&patterns.views), &*patterns.buffers));
+            let (text, pattern) =
+                ((Slice(&texts.views), &*texts.buffers), (Slice(&patterns.views), &*patterns.buffers));
             like::dynamic_bits(text, pattern, rows, manner, account)?
         }
     };

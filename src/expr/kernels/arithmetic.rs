@@ -36,7 +36,10 @@ pub(crate) fn arithmetic(
     }
     if types.left.is_numeric() && types.right.is_numeric() {
         if types.left != types.right || types.left.physical() != types.result.physical() {
-            return Err(Error::internal(format!("{op:?} of {} and {} is not coerced", types.left, types.right)));
+            return Err(Error::internal(format!(
+                "{op:?} of {} and {} is not coerced",
+                types.left, types.right
+            )));
         }
         let shared = Shared { op, bounds: (bounds(left), bounds(right)), valid, rows, account };
         return match types.left.physical() {
@@ -189,11 +192,7 @@ pub(super) fn combined(op: ArithmeticOp, left: Bounds, right: Bounds) -> Option<
     Some(Bounds { min: i64::try_from(min).ok()?, max: i64::try_from(max).ok()? })
 }
 
-fn integers<T: Integer>(
-    shared: Shared<'_>,
-    left: Operand<'_, T>,
-    right: Operand<'_, T>,
-) -> Result<Vector> {
+fn integers<T: Integer>(shared: Shared<'_>, left: Operand<'_, T>, right: Operand<'_, T>) -> Result<Vector> {
     let Shared { op, bounds, valid, rows, account } = shared;
     let result_bounds = bounds.0.zip(bounds.1).and_then(|(l, r)| combined(op, l, r));
     let (least, greatest) = T::range();
@@ -392,9 +391,11 @@ mod tests {
             };
             let int = |v| Scalar::int(t.clone(), v);
             let null = Scalar::null(t.clone());
-            for (op, l, r) in
-                [(ArithmeticOp::Add, max, 1), (ArithmeticOp::Subtract, min, 1), (ArithmeticOp::Multiply, max, 2)]
-            {
+            for (op, l, r) in [
+                (ArithmeticOp::Add, max, 1),
+                (ArithmeticOp::Subtract, min, 1),
+                (ArithmeticOp::Multiply, max, 2),
+            ] {
                 let error = run(&lab, op, &t, &[int(1), int(l)], &[int(1), int(r)]).expect_err("overflows");
                 assert!(error.to_string().contains(&l.to_string()), "{error}");
                 assert!(run(&lab, op, &t, &[int(l), int(2)], &[null.clone(), int(1)]).is_ok());

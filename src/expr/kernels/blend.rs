@@ -4,8 +4,8 @@ use super::compare::{is_narrow, widened};
 use super::operand::{Native, Operand, for_physical, operand};
 use super::simd::{Kernel, dispatch};
 use crate::data::{
-    Bitmap, BitmapMut, Bounds, Buf, BufMut, DataType, FlatVector, PhysicalType, StringViews, Values, Vector,
-    MAX_INLINE_BYTES, view_len,
+    Bitmap, BitmapMut, Bounds, Buf, BufMut, DataType, FlatVector, MAX_INLINE_BYTES, PhysicalType,
+    StringViews, Values, Vector, view_len,
 };
 use crate::error::{Error, Result};
 use crate::mem::{Account, Denied};

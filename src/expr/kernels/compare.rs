@@ -120,7 +120,8 @@ impl<T: Copy, F: Fn(T, T) -> bool> Kernel for Slices<'_, T, F> {
     type Output = ();
     #[inline(always)]
     fn run(self) {
-        for ((word, left), right) in self.out.iter_mut().zip(self.left.chunks(64)).zip(self.right.chunks(64)) {
+        for ((word, left), right) in self.out.iter_mut().zip(self.left.chunks(64)).zip(self.right.chunks(64))
+        {
             let mut bytes = [0; 64];
             for ((byte, l), r) in bytes.iter_mut().zip(left).zip(right) {
                 *byte = u8::from((self.f)(*l, *r));
@@ -384,7 +385,11 @@ mod tests {
                     let result = compare(op, &l, &r, &data_type, rows, &lab.account).expect("fits");
                     for row in 0..rows {
                         let want = expected(op, &left[row], &right[row]);
-                        assert_eq!(result.scalar(row, &DataType::Boolean), want, "{op:?} {data_type} row {row}");
+                        assert_eq!(
+                            result.scalar(row, &DataType::Boolean),
+                            want,
+                            "{op:?} {data_type} row {row}"
+                        );
                     }
                     let Some(one) = &one else { continue };
                     let constant = Vector::Constant { value: one.clone(), len: rows };

@@ -87,9 +87,9 @@ fn narrow(
         let factor = Bounds { min: side.factor as i64, max: side.factor as i64 };
         Some((found, combined(ArithmeticOp::Multiply, found, factor)?))
     };
-    let proven = known(left, l).zip(known(right, r)).and_then(|((l, scaled_l), (r, scaled_r))| {
-        Some((l, r, combined(op, scaled_l, scaled_r)?))
-    });
+    let proven = known(left, l)
+        .zip(known(right, r))
+        .and_then(|((l, scaled_l), (r, scaled_r))| Some((l, r, combined(op, scaled_l, scaled_r)?)));
     let (values, result_bounds) = match proven {
         Some((lb, rb, result)) => {
             let is_short = |b: Bounds| i32::try_from(b.min).is_ok() && i32::try_from(b.max).is_ok();
@@ -267,7 +267,9 @@ mod tests {
                 let mut draw = || (random.next() >> (64 - spread)) as i128 - (1i128 << (spread - 1));
                 let l: Vec<i128> = (0..100).map(|_| draw()).collect();
                 let r: Vec<i128> = (0..100).map(|_| draw()).collect();
-                for op in [ArithmeticOp::Add, ArithmeticOp::Subtract, ArithmeticOp::Multiply, ArithmeticOp::Modulo] {
+                for op in
+                    [ArithmeticOp::Add, ArithmeticOp::Subtract, ArithmeticOp::Multiply, ArithmeticOp::Modulo]
+                {
                     let Ok(result) = run(&lab, op, (&lt, &l), (&rt, &r)) else { panic!("{op:?} overflowed") };
                     let scale = scale_of(&lt).max(scale_of(&rt));
                     let f = |t: &DataType| power_of_ten(scale - scale_of(t)).expect("small");
@@ -279,7 +281,11 @@ mod tests {
                             ArithmeticOp::Multiply => Some(l[row] * r[row]),
                             _ => a.checked_rem(b),
                         };
-                        assert_eq!(result.scalar(row, &decimal(38, 0)).as_int(), want, "{op:?} {lt} {rt} {row}");
+                        assert_eq!(
+                            result.scalar(row, &decimal(38, 0)).as_int(),
+                            want,
+                            "{op:?} {lt} {rt} {row}"
+                        );
                     }
                 }
             }

@@ -3,9 +3,7 @@
 use super::compare::equals_value;
 use super::operand::{Native, Operand, for_physical, operand, validity};
 use super::simd::{FillBits, dispatch};
-use crate::data::{
-    Bitmap, BitmapMut, DataType, FlatVector, Scalar, Values, Vector, view_bytes,
-};
+use crate::data::{Bitmap, BitmapMut, DataType, FlatVector, Scalar, Values, Vector, view_bytes};
 use crate::error::Result;
 use crate::mem::Account;
 use hashbrown::HashSet;
@@ -78,7 +76,8 @@ impl InSet {
                 );
             }
             (_, Vector::Constant { value, .. }) => {
-                let found = self.values.iter().any(|v| v.compare(value).is_some_and(std::cmp::Ordering::is_eq));
+                let found =
+                    self.values.iter().any(|v| v.compare(value).is_some_and(std::cmp::Ordering::is_eq));
                 return Ok(if found { BitmapMut::ones(account, rows)?.freeze() } else { bits.freeze() });
             }
             (_, _) => {
@@ -140,8 +139,11 @@ mod tests {
         for data_type in Lab::types() {
             for len in [1, 5, 30] {
                 for with_null in [false, true] {
-                    let list: Vec<Scalar> =
-                        random.scalars(&data_type, len).into_iter().filter(|s| with_null || !s.is_null()).collect();
+                    let list: Vec<Scalar> = random
+                        .scalars(&data_type, len)
+                        .into_iter()
+                        .filter(|s| with_null || !s.is_null())
+                        .collect();
                     let rows = random.scalars(&data_type, 90);
                     let set = InSet::new(&list.clone().into());
                     let vector = lab.flat(&data_type, &rows);
@@ -156,7 +158,11 @@ mod tests {
                         };
                         // An empty list never says null; the binder does not build one.
                         if !list.is_empty() {
-                            assert_eq!(result.scalar(row, &DataType::Boolean).value, want, "{data_type} {value}");
+                            assert_eq!(
+                                result.scalar(row, &DataType::Boolean).value,
+                                want,
+                                "{data_type} {value}"
+                            );
                         }
                     }
                 }

@@ -38,7 +38,8 @@ fn scan(words: &[u64], out: &mut [u32]) {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 fn compress(words: &[u64], out: &mut [u32]) {
     use std::arch::x86_64::{
-        _mm512_add_epi32, _mm512_maskz_compress_epi32, _mm512_set1_epi32, _mm512_setr_epi32, _mm512_storeu_si512,
+        _mm512_add_epi32, _mm512_maskz_compress_epi32, _mm512_set1_epi32, _mm512_setr_epi32,
+        _mm512_storeu_si512,
     };
     let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     let mut at = 0;
@@ -68,10 +69,13 @@ mod tests {
         let lab = Lab::new();
         let mut random = Random::new(3);
         for density in 0..4 {
-            let words: Vec<u64> =
-                (0..9).map(|_| (0..density).fold(u64::MAX, |w, _| w & random.next())).chain([0, 1 << 63]).collect();
-            let want: Vec<u32> =
-                (0..words.len() as u32 * 64).filter(|&i| words[i as usize / 64] >> (i % 64) & 1 == 1).collect();
+            let words: Vec<u64> = (0..9)
+                .map(|_| (0..density).fold(u64::MAX, |w, _| w & random.next()))
+                .chain([0, 1 << 63])
+                .collect();
+            let want: Vec<u32> = (0..words.len() as u32 * 64)
+                .filter(|&i| words[i as usize / 64] >> (i % 64) & 1 == 1)
+                .collect();
             assert_eq!(&*positions(&words, &lab.account).expect("fits"), &want[..]);
             let mut scanned = vec![0; want.len()];
             scan(&words, &mut scanned);

@@ -100,7 +100,11 @@ impl Matcher {
                 };
                 dispatch(FillBits { out, len: views.len(), f });
             }
-            Shape::Exact(_) | Shape::Prefix(_) | Shape::Suffix(_) | Shape::Contains(_) | Shape::General { .. } => {
+            Shape::Exact(_)
+            | Shape::Prefix(_)
+            | Shape::Suffix(_)
+            | Shape::Contains(_)
+            | Shape::General { .. } => {
                 let f = |row: usize| self.matches(view_bytes(&views[row], buffers));
                 dispatch(FillBits { out, len: views.len(), f });
             }
@@ -262,7 +266,8 @@ mod tests {
         };
         let texts: Vec<String> = (0..150).map(|_| word(&['a', 'b', 'ä'], 20)).collect();
         let scalars: Vec<_> = texts.iter().map(|t| Scalar::utf8(t.as_str())).collect();
-        let Vector::Flat(FlatVector { values: Values::View(views), .. }) = lab.flat(&DataType::Utf8, &scalars)
+        let Vector::Flat(FlatVector { values: Values::View(views), .. }) =
+            lab.flat(&DataType::Utf8, &scalars)
         else {
             panic!("strings are views")
         };

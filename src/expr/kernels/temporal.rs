@@ -6,8 +6,8 @@
 use super::arithmetic::ArithmeticTypes;
 use super::operand::{Operand, first_bad, map, operand};
 use crate::data::{
-    Bitmap, Buf, BufMut, DataType, FlatVector, Plain, Scalar, TimeUnit, Value, Values, Vector, civil_from_days,
-    days_from_civil,
+    Bitmap, Buf, BufMut, DataType, FlatVector, Plain, Scalar, TimeUnit, Value, Values, Vector,
+    civil_from_days, days_from_civil,
 };
 use crate::error::{Error, Result};
 use crate::expr::ArithmeticOp;
@@ -96,7 +96,11 @@ pub(super) fn interval_order(vector: &Vector, account: &Account) -> Result<Vecto
     Ok(match vector {
         Vector::Flat(FlatVector { values: Values::I128(v), validity, .. }) => {
             let (values, _) = map(v, account, |packed| (place(packed), false))?;
-            Vector::Flat(FlatVector { values: Values::I128(values), validity: validity.clone(), bounds: None })
+            Vector::Flat(FlatVector {
+                values: Values::I128(values),
+                validity: validity.clone(),
+                bounds: None,
+            })
         }
         Vector::Constant { value, len } => {
             let value = match value.value {
@@ -152,11 +156,13 @@ pub(super) fn arithmetic(
             rows.each(operand::<i64>(left)?, operand::<i64>(right)?, f)
         }
         (D::Interval, D::Interval, ArithmeticOp::Add) => {
-            let f = |l, r| Interval::unpack(l).combine(Interval::unpack(r), i64::checked_add).map(Interval::pack);
+            let f =
+                |l, r| Interval::unpack(l).combine(Interval::unpack(r), i64::checked_add).map(Interval::pack);
             rows.each(operand::<i128>(left)?, operand::<i128>(right)?, f)
         }
         (D::Interval, D::Interval, ArithmeticOp::Subtract) => {
-            let f = |l, r| Interval::unpack(l).combine(Interval::unpack(r), i64::checked_sub).map(Interval::pack);
+            let f =
+                |l, r| Interval::unpack(l).combine(Interval::unpack(r), i64::checked_sub).map(Interval::pack);
             rows.each(operand::<i128>(left)?, operand::<i128>(right)?, f)
         }
         (D::Interval, D::Int64, ArithmeticOp::Multiply) => {

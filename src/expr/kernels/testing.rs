@@ -1,8 +1,8 @@
 //! What kernel tests share: an account, seeded values, vectors from scalars.
 
 use crate::data::{
-    BitmapMut, BufMut, DataType, Dictionary, DictionaryIds, FlatVector, PhysicalType, Scalar, TimeUnit, Value,
-    Values, Vector, ViewBuilder,
+    BitmapMut, BufMut, DataType, Dictionary, DictionaryIds, FlatVector, PhysicalType, Scalar, TimeUnit,
+    Value, Values, Vector, ViewBuilder,
 };
 use crate::expr::EvalCx;
 use crate::mem::{Account, Pool};
@@ -171,7 +171,15 @@ impl Random {
                 n => n as f64 * 0.5 - 3.0,
             }),
             DataType::Utf8 => {
-                let text = ["", "a", "ab", "abcd", "abcde", "a long string, not inline", "a long string, not inlinf"];
+                let text = [
+                    "",
+                    "a",
+                    "ab",
+                    "abcd",
+                    "abcde",
+                    "a long string, not inline",
+                    "a long string, not inlinf",
+                ];
                 Value::Utf8(text[n as usize % text.len()].into())
             }
             DataType::UInt8 | DataType::UInt16 | DataType::UInt32 | DataType::UInt64 => Value::Int(n),

@@ -4,7 +4,7 @@
 //! 64 bits first; that is nearly every batch there is.
 
 use super::support::input::{Input, spread};
-use super::support::kernels::{self, FEW_GROUPS, SOME_GROUPS};
+use super::support::kernels::{self, SOME_GROUPS};
 use super::support::states::{States, validity, vector};
 use super::{Accumulator, AggregateFunction, GroupIds, GroupSet, Rows, one_argument, wrong_type};
 use crate::data::{Bounds, DataType, Scalar, Values, Vector, format_decimal};
@@ -289,9 +289,9 @@ impl FloatSum {
                 sums[0] += kernels::sum_float(values);
                 seen[0] = 1;
             }
-            Some(ids) if groups <= FEW_GROUPS => {
+            Some(ids) if groups <= SOME_GROUPS => {
                 let present = kernels::groups_present(ids);
-                kernels::sum_float_few(ids, values, groups, |group, sum| {
+                kernels::sum_float_some(ids, values, groups, |group, sum| {
                     if present >> group & 1 == 1 {
                         sums[group] += sum;
                         seen[group] = 1;

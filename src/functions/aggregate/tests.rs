@@ -202,8 +202,8 @@ fn check(function: &Arc<dyn AggregateFunction>, data_type: &DataType, groups: us
             assert_eq!(states.len(), function.state_types(&arguments).len());
             let mut merged = function.accumulator(&arguments);
             merged.resize(groups + 1, &account).expect("fits");
-            for half in [&order[..groups / 2], &order[groups / 2..]] {
-                let start = if half[0] == groups as u32 { 0 } else { groups / 2 };
+            let middle = groups.div_ceil(2);
+            for (start, half) in [(0, &order[..middle]), (middle, &order[middle..])] {
                 let at: Vec<u32> = (start as u32..(start + half.len()) as u32).collect();
                 let to = GroupIds::Each { ids: half, groups: groups + 1 };
                 merged.reserve(Rows::At(&at), &states, &account).expect("fits");

@@ -59,7 +59,12 @@ impl MemoryConsumer for TableConsumer {
 
 impl Intake {
     /// An empty table in `account`, whose floor is `floor_bytes`.
-    pub(super) fn new(plan: &Arc<Plan>, account: Account, floor_bytes: usize, fan_out: usize) -> Result<Self> {
+    pub(super) fn new(
+        plan: &Arc<Plan>,
+        account: Account,
+        floor_bytes: usize,
+        fan_out: usize,
+    ) -> Result<Self> {
         let groups = Groups::new(plan, &account)?;
         let consumer = Arc::new(TableConsumer {
             name: plan.name(),
@@ -69,7 +74,15 @@ impl Intake {
         });
         let registration = account.pool().register(Arc::clone(&consumer) as Arc<dyn MemoryConsumer>);
         let spill = Spill::new(0, fan_out);
-        Ok(Self { plan: Arc::clone(plan), groups, spill, heeds_faults: true, consumer, registration, account })
+        Ok(Self {
+            plan: Arc::clone(plan),
+            groups,
+            spill,
+            heeds_faults: true,
+            consumer,
+            registration,
+            account,
+        })
     }
 
     /// The groups in memory.
@@ -214,7 +227,7 @@ impl Intake {
             cx.check()?;
             if has_counted && self.can_spill() {
                 if self.groups.allocated_bytes() < SMALL_TABLE_BYTES {
-                    self.account.pool().request_reclaim(denied.bytes, Some(&self.registration));
+                    self.account.pool().request_reclaim(denied.bytes, Some(self.registration.id()));
                 }
                 self.spill_all(cx)?;
                 has_counted = false;

@@ -5,9 +5,7 @@
 //! 2. `nulls` is empty until a group with a null exists, then as long as `keys`.
 
 use super::hash::hash_word;
-use super::keys::{
-    Halt, KeyBits, KeyColumn, constant_bits, low_bits, resize, value_bits, values_from_bits,
-};
+use super::keys::{Halt, KeyBits, KeyColumn, constant_bits, low_bits, resize, value_bits, values_from_bits};
 use super::slots::Slots;
 use crate::data::{BitmapMut, BufMut, DataType, FlatVector, Plain, Vector, for_each_values};
 use crate::error::Error;
@@ -143,9 +141,8 @@ impl<W: Word> PackedKeys<W> {
                 keys[group as usize] == batch[k] && self.batch.null_mask(k) == null_mask(&self.nulls, group)
             });
         } else {
-            self.slots.find_all(&self.batch.hashes, ids, missing, |k, group| {
-                keys[group as usize] == batch[k]
-            });
+            self.slots
+                .find_all(&self.batch.hashes, ids, missing, |k, group| keys[group as usize] == batch[k]);
         }
     }
 
@@ -159,7 +156,8 @@ impl<W: Word> PackedKeys<W> {
             self.nulls[before..].fill(0);
         }
         let (keys, nulls) = (&self.keys, &self.nulls);
-        let hashes = (0..keys.len()).map(|group| hash_with_nulls(keys[group], null_mask(nulls, group as u32)));
+        let hashes =
+            (0..keys.len()).map(|group| hash_with_nulls(keys[group], null_mask(nulls, group as u32)));
         self.slots.reserve(groups, hashes, account)
     }
 
@@ -319,4 +317,3 @@ fn hash_with_nulls<W: Word>(key: W, nulls: u32) -> u64 {
 fn misplaced(len: usize) -> Error {
     Error::internal(format!("{len} values without a fixed width came as a packed group key"))
 }
-

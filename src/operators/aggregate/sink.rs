@@ -90,7 +90,7 @@ impl Sink for HashAggregateSink {
     fn open(&self, cx: &OpenCx<'_>) -> Result<Self::Shared> {
         self.plan.check()?;
         let floor_bytes = self.plan.table_floor_bytes(&cx.query.knobs);
-        let accounts = table_accounts(floor_bytes, cx)?;
+        let accounts = table_accounts(floor_bytes, cx);
         let shared = Arc::new(Aggregation {
             accounts: Mutex::new(accounts),
             floor_bytes,
@@ -202,11 +202,9 @@ impl Aggregation {
 }
 
 /// An account with the floor of a table for each lane.
-pub(super) fn table_accounts(floor_bytes: usize, cx: &OpenCx<'_>) -> Result<Vec<Account>> {
-    let pool = &cx.query.pool;
-    let quantum_bytes = (pool.limit_bytes() / (64 * cx.lanes)).clamp(4 << 10, 256 << 10);
-    let open = |_| Ok(Account::open(pool, floor_bytes, quantum_bytes, floor_bytes)?);
-    (0..cx.lanes).map(open).collect()
+pub(super) fn table_accounts(floor_bytes: usize, cx: &OpenCx<'_>) -> Vec<Account> {
+    let quantum_bytes = (cx.query.pool.limit_bytes() / (64 * cx.lanes)).clamp(4 << 10, 256 << 10);
+    cx.lane_accounts(floor_bytes, quantum_bytes, floor_bytes)
 }
 
 /// A lane's account.

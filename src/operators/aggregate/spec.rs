@@ -1,5 +1,6 @@
 //! What to aggregate, and what follows from it: columns, types, sizes.
 
+use super::front::SMALL_FRONT_BYTES;
 use crate::data::{DataType, PhysicalType};
 use crate::error::{Error, Result};
 use crate::exec::Need;
@@ -62,8 +63,10 @@ impl Plan {
         let mut unsupported = nested.map(|t| format!("grouping by {t}"));
         for call in spec.aggregates {
             // Repetition does not change these, so DISTINCT may be ignored.
-            let ignores_repetition =
-                matches!(call.function.name(), "min" | "max" | "bool_and" | "bool_or" | "any_value" | "first");
+            let ignores_repetition = matches!(
+                call.function.name(),
+                "min" | "max" | "bool_and" | "bool_or" | "any_value" | "first"
+            );
             if call.distinct && !ignores_repetition {
                 unsupported.get_or_insert_with(|| format!("{}(DISTINCT …)", call.function.name()));
             }
@@ -126,7 +129,7 @@ impl Plan {
         let scratch_bytes = 40;
         let per_row = 2 * key_bytes + scratch_bytes + self.state_row_bytes();
         let buffers = 12 + 3 * self.state_schema.len();
-        slots_bytes + rows * per_row * 3 / 2 + buffers * BUFFER_BYTES
+        slots_bytes + rows * per_row * 3 / 2 + buffers * BUFFER_BYTES + SMALL_FRONT_BYTES
     }
 
     /// Memory a lane needs while it spills: one block of groups, its copy for writing, the order of the groups.

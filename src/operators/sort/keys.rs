@@ -380,7 +380,11 @@ mod tests {
         SortKey { expr, descending, nulls_first }
     }
 
-    fn flat<T: Plain>(harness: &Harness, values: &[T], of: impl Fn(crate::data::Buf<T>) -> Values) -> FlatVector {
+    fn flat<T: Plain>(
+        harness: &Harness,
+        values: &[T],
+        of: impl Fn(crate::data::Buf<T>) -> Values,
+    ) -> FlatVector {
         FlatVector::new(of(BufMut::copy_of(&harness.account, values).expect("fits").freeze()))
     }
 
@@ -454,7 +458,8 @@ mod tests {
         ints!(u64, U64, DataType::UInt64);
         ints!(i128, I128, DataType::Int128);
         ints!(i64, I64, DataType::Decimal { precision: 15, scale: 2 });
-        let mixed = [i128::from(i64::MIN) - 1, i64::MIN.into(), -1, i64::MAX.into(), i128::from(i64::MAX) + 1];
+        let mixed =
+            [i128::from(i64::MIN) - 1, i64::MIN.into(), -1, i64::MAX.into(), i128::from(i64::MAX) + 1];
         let column = flat(&harness, &mixed, Values::I128);
         assert_order(&DataType::Decimal { precision: 38, scale: 0 }, &column, |a, b| mixed[a].cmp(&mixed[b]));
     }
@@ -497,7 +502,8 @@ mod tests {
     fn intervals_order_by_their_length() {
         let harness = Harness::new(4 << 20);
         let pack = |months: i128, days: i128, nanos: i128| months << 96 | days << 64 | nanos;
-        let values = [pack(1, 0, 0), pack(0, 29, 0), pack(0, 30, 0), pack(0, 30, 1), pack(0, 0, 5), pack(2, 0, 0)];
+        let values =
+            [pack(1, 0, 0), pack(0, 29, 0), pack(0, 30, 0), pack(0, 30, 1), pack(0, 0, 5), pack(2, 0, 0)];
         let ranks = [3, 2, 3, 4, 1, 5];
         let column = flat(&harness, &values, Values::I128);
         assert_order(&DataType::Interval, &column, |a, b| ranks[a].cmp(&ranks[b]));

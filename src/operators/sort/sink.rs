@@ -151,11 +151,15 @@ impl Sink for SortSink {
         }
         let mut eval = EvalCx { account: cx.account, ids: &cx.query.ids };
         let columns = local.evaluator.evaluate(&batch, &mut eval)?;
-        let columns = columns.iter().map(|c| c.flatten(cx.account)).collect::<Result<Vec<FlatVector>, _>>()?;
+        let columns =
+            columns.iter().map(|c| c.flatten(cx.account)).collect::<Result<Vec<FlatVector>, _>>()?;
         if batch.selection().is_none() {
             number(&mut local.all, batch.physical_rows(), cx)?;
         }
-        let rows = batch.selection().map_or(&local.all[..batch.rows()], |s| s.indices());
+        let rows = match batch.selection() {
+            Some(selection) => selection.indices(),
+            None => &local.all[..batch.rows()],
+        };
         shared.encoder.encode(&columns, rows, &mut local.keys, cx.account)?;
         drop(columns);
         let keys = &local.keys;
@@ -175,7 +179,8 @@ impl Sink for SortSink {
             }
         }
         let is_full = local.builder.rows() >= self.run_rows(cx)
-            || local.builder.allocated_bytes() >= shared.run_bytes.max(2 * PAGE_BYTES * self.spec.types.len());
+            || local.builder.allocated_bytes()
+                >= shared.run_bytes.max(2 * PAGE_BYTES * self.spec.types.len());
         if is_full {
             self.seal(shared, local, cx)?;
         }

@@ -185,7 +185,8 @@ fn nothing_in_gives_nothing_out_and_memory_comes_back() {
     let harness = Harness::new(16 << 20);
     let output = run(spec(1, vec![key(0, false, false)], None), &harness, vec![vec![], vec![]]);
     assert!(output.expect("fits").is_empty());
-    let batches = |from: i64| (0..30).map(|b| ints(&harness, (0..1000).map(|i| Some(from + b * i)))).collect();
+    let batches =
+        |from: i64| (0..30).map(|b| ints(&harness, (0..1000).map(|i| Some(from + b * i)))).collect();
     let output = run(spec(1, vec![key(0, false, false)], None), &harness, vec![batches(0), batches(5)]);
     drop(output.expect("fits"));
     assert_eq!(harness.account.used_bytes(), 0);
@@ -196,8 +197,11 @@ fn what_does_not_fit_is_a_memory_error() {
     let harness = Harness::new(1 << 20);
     let wide = BufMut::<i128>::zeroed(&harness.account, 1000).expect("fits").freeze();
     let wide = Batch::new(vec![Vector::Flat(FlatVector::new(Values::I128(wide)))], 1000);
-    let expr =
-        Expr::Column { id: ColumnId(0), data_type: DataType::Decimal { precision: 38, scale: 0 }, nullable: true };
+    let expr = Expr::Column {
+        id: ColumnId(0),
+        data_type: DataType::Decimal { precision: 38, scale: 0 },
+        nullable: true,
+    };
     let keys = vec![SortKey { expr: expr.clone(), descending: false, nulls_first: false }];
     let spec = SortSpec { layout: vec![ColumnId(0)], types: vec![expr.data_type()], keys, fetch: None };
     let failed = run(spec, &harness, vec![vec![wide; 100]]).expect_err("1.6 MB");

@@ -1,39 +1,15 @@
 //! Files to read: every type, any writer setting, any codec.
 
-use crate::error::{Error, Result};
-use crate::io::ReadAt;
 use crate::parquet::codec::{Codec, compress};
 use crate::parquet::file::ParquetFile;
 use crate::parquet::page::{LaneIo, PageEncoding, PageHeader, PageKind, PageWalker};
+pub(super) use crate::parquet::probe::Memory;
 use arrow::array::{self as arrays, ArrayRef, RecordBatch};
-use arrow::datatypes as types;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader, ParquetMetaDataWriter};
 use parquet::file::properties::WriterProperties;
-use std::path::Path;
 use std::sync::Arc;
-
-/// A file in memory.
-pub(super) struct Memory(pub(super) Vec<u8>);
-
-impl ReadAt for Memory {
-    fn len(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    fn path(&self) -> &Path {
-        Path::new("memory.parquet")
-    }
-
-    fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        let part = start.checked_add(out.len()).and_then(|end| self.0.get(start..end));
-        let eof = || Error::io("cannot read", self.path(), std::io::ErrorKind::UnexpectedEof.into());
-        out.copy_from_slice(part.ok_or_else(eof)?);
-        Ok(())
-    }
-}
 
 /// Numbers without visible pattern.
 pub(super) struct Random(pub(super) u64);
@@ -269,9 +245,4 @@ pub(super) fn footer_range(bytes: &[u8]) -> std::ops::Range<usize> {
     let len = u32::from_le_bytes([bytes[end], bytes[end + 1], bytes[end + 2], bytes[end + 3]]);
     assert!(ParquetMetaDataReader::decode_metadata(&bytes[end - len as usize..end]).is_ok());
     end - len as usize..end
-}
-
-/// A logical type's schema of one Arrow field list, for messages.
-pub(super) fn names(schema: &types::Schema) -> Vec<String> {
-    schema.fields().iter().map(|f| f.name().clone()).collect()
 }

@@ -35,7 +35,7 @@ pub struct QueryArgs {
     /// Give up after this time, such as 500ms, 30s or 5m
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     timeout: Option<Duration>,
-    /// Run each statement and print its plan with measured rows and times instead of its rows
+    /// Run each statement and print its plan with measured rows and times, as text, instead of its rows
     #[arg(long)]
     explain_analyze: bool,
 }
@@ -91,6 +91,8 @@ pub fn run(args: &QueryArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
         let schema = stream.schema();
         if schema.fields().is_empty() {
             stream.collect::<Result<Vec<_>, _>>()?;
+        } else if args.explain_analyze {
+            output.write_lines(stream)?;
         } else {
             output.write_result(&schema, stream)?;
         }

@@ -118,10 +118,9 @@ fn failed(value: &Scalar, to: &DataType) -> Error {
     let shown = to_text(value);
     let message = match value.data_type {
         DataType::Utf8 => format!("could not convert string '{shown}' to {to}; TRY_CAST gives null instead"),
-        _ => format!(
-            "{} value {shown} is out of range for {to}; TRY_CAST gives null instead",
-            value.data_type
-        ),
+        _ => {
+            format!("{} value {shown} is out of range for {to}; TRY_CAST gives null instead", value.data_type)
+        }
     };
     Error::value(message)
 }
@@ -208,7 +207,9 @@ fn times(
         (Values::I64(v), DataType::Timestamp(from, _), DataType::Time(to)) => {
             let per_day = per_day(from);
             let (from, to) = (from.per_second(), to.per_second());
-            let f = |v: i64| ((i128::from(v.rem_euclid(per_day)) * i128::from(to) / i128::from(from)) as i64, false);
+            let f = |v: i64| {
+                ((i128::from(v.rem_euclid(per_day)) * i128::from(to) / i128::from(from)) as i64, false)
+            };
             Ok(Values::I64(map(v, account, f)?.0))
         }
         (
@@ -342,7 +343,10 @@ mod tests {
             (Scalar::float(f64::NAN), "nan"),
             (Scalar::int(decimal(5, 2), 110), "1.10"),
             (Scalar::int(DataType::Date, 1), "1970-01-02"),
-            (Scalar::int(DataType::Timestamp(TimeUnit::Microsecond, None), 1_500_000), "1970-01-01 00:00:01.5"),
+            (
+                Scalar::int(DataType::Timestamp(TimeUnit::Microsecond, None), 1_500_000),
+                "1970-01-01 00:00:01.5",
+            ),
             (Scalar::boolean(true), "true"),
         ] {
             assert_eq!(one(&value, &DataType::Utf8).expect("text"), Scalar::utf8(want));
@@ -374,7 +378,8 @@ mod tests {
             let scalars = random.scalars(from, 70);
             let Vector::Flat(flat) = lab.flat(from, &scalars) else { panic!("flat is flat") };
             for to in [DataType::Int64, DataType::Int128, DataType::Float64, decimal(25, 2), DataType::Utf8] {
-                let there = cast(&flat, CastTypes { from, to: &to, is_try: false }, &lab.account).expect("wider");
+                let there =
+                    cast(&flat, CastTypes { from, to: &to, is_try: false }, &lab.account).expect("wider");
                 let there = there.flatten(&lab.account).expect("fits");
                 let back = cast(&there, CastTypes { from: &to, to: from, is_try: false }, &lab.account);
                 let back = back.expect("came from there");

@@ -6,10 +6,10 @@
 use super::{Failures, mark_all, zeros_and_ones};
 use crate::data::{BitmapMut, Bounds, Buf, DataType, FlatVector, PhysicalType, Values, for_each_values};
 use crate::error::{Error, Result};
+use crate::expr::ArithmeticOp;
 use crate::expr::kernels::arithmetic::{Integer, combined};
 use crate::expr::kernels::decimal::{has_precision, power_of_ten, scale_of};
 use crate::expr::kernels::operand::{Native, map, scan_bounds};
-use crate::expr::ArithmeticOp;
 use crate::mem::Account;
 
 /// Exact numbers in one of two widths.
@@ -100,7 +100,11 @@ fn to_float(exact: &Exact, scale: u8, to: &DataType, account: &Account) -> Resul
 /// A value divided by a power of ten, rounded half away from zero.
 pub(crate) fn divided(value: i128, divisor: i128) -> i128 {
     let (quotient, rest) = (value / divisor, value % divisor);
-    if rest.unsigned_abs() >= divisor.unsigned_abs().div_ceil(2) { quotient + value.signum() } else { quotient }
+    if rest.unsigned_abs() >= divisor.unsigned_abs().div_ceil(2) {
+        quotient + value.signum()
+    } else {
+        quotient
+    }
 }
 
 fn rescale(
@@ -245,13 +249,13 @@ fn to_decimal(
     failures: &mut Failures,
     account: &Account,
 ) -> Result<FlatVector> {
-    let proven = bounds.is_some_and(|b| {
-        has_precision(b.min.into(), precision) && has_precision(b.max.into(), precision)
-    });
+    let proven = bounds
+        .is_some_and(|b| has_precision(b.min.into(), precision) && has_precision(b.max.into(), precision));
     match exact {
         Exact::Narrow(v) => {
             let found = bounds.unwrap_or_else(|| scan_bounds(&v));
-            let fits = proven || has_precision(found.min.into(), precision) && has_precision(found.max.into(), precision);
+            let fits = proven
+                || has_precision(found.min.into(), precision) && has_precision(found.max.into(), precision);
             if !fits {
                 mark_all(&v, |v| !has_precision(v.into(), precision), failures, account)?;
             }

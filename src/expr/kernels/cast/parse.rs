@@ -1,9 +1,7 @@
 //! Text to values. Surrounding white space is ignored.
 
 use super::Failures;
-use crate::data::{
-    BitmapMut, BufMut, DataType, FlatVector, PhysicalType, TimeUnit, Values, days_from_civil,
-};
+use crate::data::{BitmapMut, BufMut, DataType, FlatVector, PhysicalType, TimeUnit, Values, days_from_civil};
 use crate::error::{Error, Result};
 use crate::expr::kernels::decimal::{has_precision, power_of_ten};
 use crate::expr::kernels::operand::Native;

@@ -97,8 +97,8 @@ fn sum_float_body(values: &[f64]) -> f64 {
     let mut sums = [0.0; LANES];
     let (whole, rest) = values.as_chunks::<LANES>();
     for piece in whole {
-        for lane in 0..LANES {
-            sums[lane] += piece[lane];
+        for (sum, value) in sums.iter_mut().zip(piece) {
+            *sum += value;
         }
     }
     sums.iter().sum::<f64>() + rest.iter().sum::<f64>()
@@ -137,32 +137,12 @@ fn count_masked_body<const G: usize>(ids: &[u32]) -> [u32; G] {
 }
 
 widest! {
-    /// Float sums by group for group numbers below `G`.
-    fn sum_float_masked<const G: usize>(ids: &[u32], values: &[f64]) -> [f64; G] = sum_float_masked_body
+    /// A set bit for each group number below 64 that occurs.
+    fn groups_present(ids: &[u32]) -> u64 = groups_present_body
 }
 
 #[inline(always)]
-fn sum_float_masked_body<const G: usize>(ids: &[u32], values: &[f64]) -> [f64; G] {
-    let mut sums = [[0.0f64; LANES]; G];
-    let (whole_ids, rest_ids) = ids.as_chunks::<LANES>();
-    let (whole, rest) = values.as_chunks::<LANES>();
-    for (ids, values) in whole_ids.iter().zip(whole) {
-        for (group, sums) in sums.iter_mut().enumerate() {
-            for lane in 0..LANES {
-                sums[lane] += if ids[lane] == group as u32 { values[lane] } else { 0.0 };
-            }
-        }
-    }
-    let mut totals = sums.map(|lanes| lanes.iter().sum());
-    for (&id, value) in rest_ids.iter().zip(rest) {
-        totals[id as usize] += value;
-    }
-    totals
-}
-
-/// A set bit for each group number below 64 that occurs.
-#[inline]
-pub(crate) fn groups_present(ids: &[u32]) -> u64 {
+fn groups_present_body(ids: &[u32]) -> u64 {
     ids.iter().fold(0, |present, &id| present | 1 << (id % 64))
 }
 
@@ -189,9 +169,9 @@ pub(crate) fn sum_some(ids: &[u32], values: &[i64], groups: usize, mut add: impl
     let (whole_ids, rest_ids) = ids.as_chunks::<COPIES>();
     let (whole, rest) = values.as_chunks::<COPIES>();
     for (ids, values) in whole_ids.iter().zip(whole) {
-        for copy in 0..COPIES {
-            let sum = &mut copies[copy][ids[copy] as usize % SOME_GROUPS];
-            *sum = sum.wrapping_add(values[copy]);
+        for ((copy, &id), &value) in copies.iter_mut().zip(ids).zip(values) {
+            let sum = &mut copy[id as usize % SOME_GROUPS];
+            *sum = sum.wrapping_add(value);
         }
     }
     for (&id, &value) in rest_ids.iter().zip(rest) {
@@ -203,10 +183,24 @@ pub(crate) fn sum_some(ids: &[u32], values: &[i64], groups: usize, mut add: impl
     }
 }
 
-/// Calls `add(group, sum)` for float sums; `groups` is at most [`FEW_GROUPS`].
-pub(crate) fn sum_float_few(ids: &[u32], values: &[f64], groups: usize, mut add: impl FnMut(usize, f64)) {
-    debug_assert!(groups <= FEW_GROUPS);
-    with_few_groups!(groups, sum_float_masked(ids, values), |(group, sum)| add(group, sum));
+/// Calls `add(group, sum)` for float sums; `groups` is at most [`SOME_GROUPS`]. Floats have no masked kernel: the
+/// additions may not be reordered by the compiler, and copies were faster than what it made of masks.
+pub(crate) fn sum_float_some(ids: &[u32], values: &[f64], groups: usize, mut add: impl FnMut(usize, f64)) {
+    debug_assert!(groups <= SOME_GROUPS);
+    let mut copies = [[0f64; SOME_GROUPS]; COPIES];
+    let (whole_ids, rest_ids) = ids.as_chunks::<COPIES>();
+    let (whole, rest) = values.as_chunks::<COPIES>();
+    for (ids, values) in whole_ids.iter().zip(whole) {
+        for ((copy, &id), value) in copies.iter_mut().zip(ids).zip(values) {
+            copy[id as usize % SOME_GROUPS] += value;
+        }
+    }
+    for (&id, value) in rest_ids.iter().zip(rest) {
+        copies[0][id as usize % SOME_GROUPS] += value;
+    }
+    for group in 0..groups {
+        add(group, copies.iter().map(|copy| copy[group]).sum());
+    }
 }
 
 /// Adds to `counts` the rows of each group, of `groups` groups.
@@ -219,8 +213,8 @@ pub(crate) fn count(ids: &[u32], groups: usize, counts: &mut [i64]) {
         let mut copies = [[0u32; SOME_GROUPS]; COPIES];
         let (whole, rest) = ids.as_chunks::<COPIES>();
         for ids in whole {
-            for copy in 0..COPIES {
-                copies[copy][ids[copy] as usize % SOME_GROUPS] += 1;
+            for (copy, &id) in copies.iter_mut().zip(ids) {
+                copy[id as usize % SOME_GROUPS] += 1;
             }
         }
         for &id in rest {
@@ -264,11 +258,11 @@ mod tests {
                 let mut got = vec![0; groups];
                 count(&ids, groups, &mut got);
                 assert_eq!(got, counts);
-                if groups <= FEW_GROUPS {
-                    let mut got = vec![0.0; groups];
-                    sum_float_few(&ids, &floats, groups, |g, s| got[g] += s);
-                    assert!(got.iter().zip(&sums).all(|(g, s)| *g == *s as f64));
-                }
+                let mut got = vec![0.0; groups];
+                sum_float_some(&ids, &floats, groups, |g, s| got[g] += s);
+                assert!(got.iter().zip(&sums).all(|(g, s)| *g == *s as f64));
+                let present = counts.iter().enumerate().map(|(g, &c)| u64::from(c > 0) << g).sum::<u64>();
+                assert_eq!(groups_present(&ids), present);
                 assert_eq!(sum_narrow(&values), values.iter().sum::<i64>());
                 assert_eq!(sum_float(&floats), values.iter().sum::<i64>() as f64);
             }

@@ -111,10 +111,7 @@ impl Output {
                 "a file of this format holds one result, but several statements return rows; run them one by one"
             );
         }
-        let writer: &mut (dyn Write + Send) = match &mut self.target {
-            Target::Stdout(stdout) => stdout,
-            Target::File { temporary, .. } => temporary,
-        };
+        let writer = self.target.writer();
         if self.results > 0 && matches!(self.format, Format::Table | Format::Csv | Format::Tsv) {
             writeln!(writer)?;
         }
@@ -134,6 +131,30 @@ impl Output {
         encoder.finish()
     }
 
+    /// Writes one result as bare lines of text, whatever the format: a plan.
+    pub fn write_lines<E>(
+        &mut self,
+        batches: impl IntoIterator<Item = Result<RecordBatch, E>>,
+    ) -> anyhow::Result<()>
+    where
+        anyhow::Error: From<E>,
+    {
+        let writer = self.target.writer();
+        let mut line = String::new();
+        for batch in batches {
+            let batch = batch?;
+            let cells = Cells::new(&batch)?;
+            for row in 0..batch.num_rows() {
+                for column in 0..cells.width() {
+                    cells.append(row, column, &mut line)?;
+                }
+                writeln!(writer, "{line}")?;
+                line.clear();
+            }
+        }
+        Ok(())
+    }
+
     /// Makes everything written visible.
     pub fn commit(self) -> anyhow::Result<()> {
         match self.target {
@@ -145,6 +166,15 @@ impl Output {
                 temporary.persist(&path).map_err(|e| e.error).with_context(failed)?;
                 Ok(())
             }
+        }
+    }
+}
+
+impl Target {
+    fn writer(&mut self) -> &mut (dyn Write + Send) {
+        match self {
+            Self::Stdout(stdout) => stdout,
+            Self::File { temporary, .. } => temporary,
         }
     }
 }

@@ -61,13 +61,6 @@ impl Encoder for TableEncoder<'_> {
     fn finish(mut self: Box<Self>) -> anyhow::Result<()> {
         let rows = std::mem::take(&mut self.rows);
         let header = std::mem::take(&mut self.header);
-        if let ([_], true) = (header.as_slice(), rows.iter().any(|r| r[0].contains('\n'))) {
-            // A plan: one column of text with lines of its own.
-            for row in &rows {
-                writeln!(self.writer, "{}", row[0])?;
-            }
-            return Ok(());
-        }
         let mut widths: Vec<usize> = header.iter().map(|name| name.chars().count()).collect();
         for row in &rows {
             for (width, cell) in widths.iter_mut().zip(row) {
