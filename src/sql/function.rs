@@ -45,7 +45,6 @@ impl ExprBinder<'_, '_, '_> {
             bound.push(self.bind(source)?);
         }
         match (called.as_str(), sources.len()) {
-            ("coalesce", 1..) | ("ifnull", 2) => coalesce(bound, sources),
             ("nullif", 2) => nullif(bound, sources, location),
             ("if", 3) => choose(bound, sources),
             _ => self.call(&called, bound, location),
@@ -162,25 +161,6 @@ fn plain_arguments(function: &ast::Function, location: Option<Location>) -> Resu
         }
     }
     Ok(arguments)
-}
-
-/// The first argument that is not null.
-fn coalesce(mut arguments: Vec<Expr>, sources: &[&ast::Expr]) -> Result<Expr> {
-    let last = arguments.pop().zip(sources.last()).map(|(e, source)| (e, place(*source)));
-    if arguments.is_empty()
-        && let Some((only, _)) = last
-    {
-        return Ok(only);
-    }
-    let branches = arguments
-        .into_iter()
-        .zip(sources)
-        .map(|(e, source)| {
-            let is_value = Expr::Not(Box::new(Expr::IsNull(Box::new(e.clone()))));
-            (is_value, (e, place(*source)))
-        })
-        .collect();
-    case_of(branches, last)
 }
 
 /// The first argument, or null where it equals the second.
