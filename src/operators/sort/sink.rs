@@ -156,7 +156,10 @@ impl Sink for SortSink {
         if batch.selection().is_none() {
             number(&mut local.all, batch.physical_rows(), cx)?;
         }
-        let rows = batch.selection().map_or(&local.all[..batch.rows()], |s| s.indices());
+        let rows = match batch.selection() {
+            Some(selection) => selection.indices(),
+            None => &local.all[..batch.rows()],
+        };
         shared.encoder.encode(&columns, rows, &mut local.keys, cx.account)?;
         drop(columns);
         let keys = &local.keys;
