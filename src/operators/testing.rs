@@ -35,7 +35,7 @@ impl Harness {
     }
 
     pub(super) fn open(&self) -> OpenCx<'_> {
-        OpenCx { query: &self.query, lanes: 1, metrics: &self.metrics }
+        OpenCx::granted(&self.query, 1, &self.metrics, 0).expect("nothing is granted")
     }
 
     /// The same batch with `rows` selected.

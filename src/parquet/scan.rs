@@ -116,27 +116,28 @@ impl ParquetScan {
     ///
     /// # Errors
     /// [`Error::Internal`] if the request names columns there are not.
-    pub(crate) fn new(files: Arc<[Arc<ParquetFile>]>, schema: Schema, request: ScanRequest) -> Result<Self> {
-        let unknown = || Error::internal(format!("a scan of '{}' asks for an unknown column", request.table));
-        let column = |&(id, column): &(ColumnId, usize)| {
+    pub(crate) fn new(files: Arc<[Arc<ParquetFile>]>, schema: &Schema, request: ScanRequest) -> Result<Self> {
+        let ScanRequest { table, columns, outputs, filters } = request;
+        let unknown = || Error::internal(format!("a scan of '{table}' asks for an unknown column"));
+        let column = |(id, column): (ColumnId, usize)| {
             let field = schema.get(column).cloned().ok_or_else(unknown)?;
             Ok(ScanColumn { id, column, field })
         };
-        let columns = request.columns.iter().map(column).collect::<Result<Vec<_>>>()?;
+        let columns = columns.into_iter().map(column).collect::<Result<Vec<_>>>()?;
         let position = |id: ColumnId| columns.iter().position(|c| c.id == id);
-        let outputs = request.outputs.iter().map(|&id| position(id).ok_or_else(unknown));
+        let outputs = outputs.into_iter().map(|id| position(id).ok_or_else(unknown));
         let outputs = outputs.collect::<Result<Vec<_>>>()?;
-        for filter in &request.filters {
+        for filter in &filters {
             let mut is_known = true;
             filter.for_each_column(&mut |id| is_known &= position(id).is_some());
             if !is_known {
                 return Err(unknown());
             }
         }
-        let filter = FilterPlan::new(request.filters.clone(), position);
+        let filter = FilterPlan::new(filters, position);
         let page_bytes = page_bytes(&files, &columns);
         let kernels = Kernels::detect();
-        Ok(Self { files, table: request.table, columns, outputs, filter, kernels, page_bytes })
+        Ok(Self { files, table, columns, outputs, filter, kernels, page_bytes })
     }
 
     /// The morsels of a run with `lanes` lanes.

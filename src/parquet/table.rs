@@ -78,7 +78,7 @@ impl TableProvider for ParquetTable {
 
 impl ScanProvider for ParquetTable {
     fn scan(&self, request: ScanRequest) -> Result<SourceBox> {
-        Ok(SourceBox::new(ParquetScan::new(Arc::clone(&self.files), Arc::clone(&self.schema), request)?))
+        Ok(SourceBox::new(ParquetScan::new(Arc::clone(&self.files), &self.schema, request)?))
     }
 }
 

@@ -4,7 +4,7 @@ use super::expression::{ExprBinder, case_of, to_boolean};
 use super::{located, name, place};
 use crate::data::Scalar;
 use crate::error::{Error, Location, Result};
-use crate::expr::{CompareOp, Expr, cast_to, compare};
+use crate::expr::{self, CompareOp, Expr, cast_to, compare};
 use crate::functions::{self, AggregateCall, AggregateFunction};
 use sqlparser::ast;
 use std::sync::Arc;
@@ -62,10 +62,7 @@ impl ExprBinder<'_, '_, '_> {
         let Some(function) = functions::scalar::find(called) else {
             return Err(Error::plan(format!("no function \"{called}\""), location));
         };
-        let types: Vec<_> = arguments.iter().map(Expr::data_type).collect();
-        let (expected, data_type) = function.signature(&types).map_err(|e| located(e, location))?;
-        let arguments = coerce(arguments, &expected).map_err(|e| located(e, location))?;
-        Ok(Expr::Call { function, arguments, data_type })
+        expr::call(function, arguments).map_err(|e| located(e, location))
     }
 
     fn aggregate(

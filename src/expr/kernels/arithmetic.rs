@@ -4,7 +4,7 @@ use super::operand::{
     Native, Operand, both_valid, bounds, first_bad, for_physical, map, operand, validity, zip,
 };
 use super::{decimal, temporal};
-use crate::data::{Bitmap, BitmapMut, Bounds, DataType, FlatVector, PhysicalType, Values, Vector};
+use crate::data::{Bitmap, BitmapMut, Bounds, Buf, DataType, FlatVector, PhysicalType, Values, Vector};
 use crate::error::{Error, Result};
 use crate::expr::ArithmeticOp;
 use crate::mem::{Account, Denied};
@@ -45,15 +45,15 @@ pub(crate) fn arithmetic(
         return match types.left.physical() {
             PhysicalType::F32 => floats::<f32>(shared, operand(left)?, operand(right)?),
             PhysicalType::F64 => floats::<f64>(shared, operand(left)?, operand(right)?),
-            PhysicalType::I8 => integers::<i8>(shared, operand(left)?, operand(right)?),
-            PhysicalType::I16 => integers::<i16>(shared, operand(left)?, operand(right)?),
-            PhysicalType::I32 => integers::<i32>(shared, operand(left)?, operand(right)?),
-            PhysicalType::I64 => integers::<i64>(shared, operand(left)?, operand(right)?),
-            PhysicalType::I128 => integers::<i128>(shared, operand(left)?, operand(right)?),
-            PhysicalType::U8 => integers::<u8>(shared, operand(left)?, operand(right)?),
-            PhysicalType::U16 => integers::<u16>(shared, operand(left)?, operand(right)?),
-            PhysicalType::U32 => integers::<u32>(shared, operand(left)?, operand(right)?),
-            PhysicalType::U64 => integers::<u64>(shared, operand(left)?, operand(right)?),
+            PhysicalType::I8 => integers::<i8>(shared, operand(left)?, operand(right)?, by_pointer),
+            PhysicalType::I16 => integers::<i16>(shared, operand(left)?, operand(right)?, by_pointer),
+            PhysicalType::I32 => integers::<i32>(shared, operand(left)?, operand(right)?, inlined),
+            PhysicalType::I64 => integers::<i64>(shared, operand(left)?, operand(right)?, inlined),
+            PhysicalType::I128 => integers::<i128>(shared, operand(left)?, operand(right)?, by_pointer),
+            PhysicalType::U8 => integers::<u8>(shared, operand(left)?, operand(right)?, by_pointer),
+            PhysicalType::U16 => integers::<u16>(shared, operand(left)?, operand(right)?, by_pointer),
+            PhysicalType::U32 => integers::<u32>(shared, operand(left)?, operand(right)?, by_pointer),
+            PhysicalType::U64 => integers::<u64>(shared, operand(left)?, operand(right)?, by_pointer),
             PhysicalType::Bool | PhysicalType::View | PhysicalType::Nested => {
                 Err(Error::internal("numbers are fixed-width"))
             }
@@ -192,7 +192,53 @@ pub(super) fn combined(op: ArithmeticOp, left: Bounds, right: Bounds) -> Option<
     Some(Bounds { min: i64::try_from(min).ok()?, max: i64::try_from(max).ok()? })
 }
 
-fn integers<T: Integer>(shared: Shared<'_>, left: Operand<'_, T>, right: Operand<'_, T>) -> Result<Vector> {
+/// How a loop over integers is run: which operation, on what, and whether bounds prove that it cannot overflow.
+type Loop<T> = fn(
+    (ArithmeticOp, bool, fn(T, T) -> (T, bool)),
+    Operand<'_, T>,
+    Operand<'_, T>,
+    usize,
+    &Account,
+) -> Result<(Buf<T>, bool), Denied>;
+
+/// Calls the operation through its pointer: small code, for types that large columns seldom have.
+fn by_pointer<T: Integer>(
+    (_, _, checked): (ArithmeticOp, bool, fn(T, T) -> (T, bool)),
+    left: Operand<'_, T>,
+    right: Operand<'_, T>,
+    rows: usize,
+    account: &Account,
+) -> Result<(Buf<T>, bool), Denied> {
+    zip(left, right, rows, account, checked)
+}
+
+/// A loop for each operation, checked and unchecked.
+fn inlined<T: Integer>(
+    (op, fits, checked): (ArithmeticOp, bool, fn(T, T) -> (T, bool)),
+    left: Operand<'_, T>,
+    right: Operand<'_, T>,
+    rows: usize,
+    account: &Account,
+) -> Result<(Buf<T>, bool), Denied> {
+    match (op, fits) {
+        (ArithmeticOp::Add, true) => zip(left, right, rows, account, |l: T, r: T| (l.plus(r), false)),
+        (ArithmeticOp::Add, false) => zip(left, right, rows, account, T::checked_plus),
+        (ArithmeticOp::Subtract, true) => zip(left, right, rows, account, |l: T, r: T| (l.minus(r), false)),
+        (ArithmeticOp::Subtract, false) => zip(left, right, rows, account, T::checked_minus),
+        (ArithmeticOp::Multiply, true) => zip(left, right, rows, account, |l: T, r: T| (l.times(r), false)),
+        (ArithmeticOp::Multiply, false) => zip(left, right, rows, account, T::checked_times),
+        (ArithmeticOp::Divide | ArithmeticOp::IntegerDivide | ArithmeticOp::Modulo, _) => {
+            zip(left, right, rows, account, checked)
+        }
+    }
+}
+
+fn integers<T: Integer>(
+    shared: Shared<'_>,
+    left: Operand<'_, T>,
+    right: Operand<'_, T>,
+    run: Loop<T>,
+) -> Result<Vector> {
     let Shared { op, bounds, valid, rows, account } = shared;
     let result_bounds = bounds.0.zip(bounds.1).and_then(|(l, r)| combined(op, l, r));
     let (least, greatest) = T::range();
@@ -205,18 +251,7 @@ fn integers<T: Integer>(shared: Shared<'_>, left: Operand<'_, T>, right: Operand
         ArithmeticOp::Modulo => |l, r| (l.remainder(r), false),
         ArithmeticOp::Divide => return Err(Error::internal("division of integers is coerced to DOUBLE")),
     };
-    let (out, overflowed) = match (op, fits) {
-        (ArithmeticOp::Add, true) => zip(left, right, rows, account, |l: T, r: T| (l.plus(r), false))?,
-        (ArithmeticOp::Add, false) => zip(left, right, rows, account, T::checked_plus)?,
-        (ArithmeticOp::Subtract, true) => zip(left, right, rows, account, |l: T, r: T| (l.minus(r), false))?,
-        (ArithmeticOp::Subtract, false) => zip(left, right, rows, account, T::checked_minus)?,
-        (ArithmeticOp::Multiply, true) => zip(left, right, rows, account, |l: T, r: T| (l.times(r), false))?,
-        (ArithmeticOp::Multiply, false) => zip(left, right, rows, account, T::checked_times)?,
-        (ArithmeticOp::IntegerDivide, _) => zip(left, right, rows, account, T::checked_quotient)?,
-        (ArithmeticOp::Modulo, _) | (ArithmeticOp::Divide, _) => {
-            zip(left, right, rows, account, |l: T, r: T| (l.remainder(r), false))?
-        }
-    };
+    let (out, overflowed) = run((op, fits, checked), left, right, rows, account)?;
     let valid = match op {
         ArithmeticOp::IntegerDivide | ArithmeticOp::Modulo => {
             without_zero_divisors(valid, right, rows, account)?

@@ -2,7 +2,7 @@
 
 use super::compare::{is_narrow, widened};
 use super::operand::{Native, Operand, for_physical, operand};
-use super::simd::{Kernel, dispatch};
+use super::simd::Kernel;
 use crate::data::{
     Bitmap, BitmapMut, Bounds, Buf, BufMut, DataType, FlatVector, MAX_INLINE_BYTES, PhysicalType,
     StringViews, Values, Vector, view_len,
@@ -125,7 +125,7 @@ fn blend_native<T: Native>(
     account: &Account,
 ) -> Result<Buf<T>, Denied> {
     let mut out = BufMut::with_len(account, mask.len())?;
-    dispatch(Blend { out: &mut out, mask: mask.words(), when, otherwise });
+    T::dispatch(Blend { out: &mut out, mask: mask.words(), when, otherwise });
     Ok(out.freeze())
 }
 

@@ -173,10 +173,10 @@ pub(super) fn compare_native<T: Native>(
             };
             match op {
                 CompareOp::Lt | CompareOp::GtEq | CompareOp::Gt | CompareOp::LtEq => {
-                    dispatch(Slices { out, left: a, right: b, f: T::less });
+                    T::dispatch(Slices { out, left: a, right: b, f: T::less });
                 }
                 CompareOp::Eq | CompareOp::NotEq | CompareOp::IsDistinct | CompareOp::IsNotDistinct => {
-                    dispatch(Slices { out, left: a, right: b, f: T::equals });
+                    T::dispatch(Slices { out, left: a, right: b, f: T::equals });
                 }
             }
             invert
@@ -194,15 +194,15 @@ pub(super) fn compare_native<T: Native>(
 fn slice_and_value<T: Native>(op: CompareOp, left: &[T], right: T, out: &mut [u64]) -> bool {
     match op {
         CompareOp::Eq | CompareOp::NotEq | CompareOp::IsDistinct | CompareOp::IsNotDistinct => {
-            dispatch(SliceAndValue { out, left, right, f: T::equals });
+            T::dispatch(SliceAndValue { out, left, right, f: T::equals });
             matches!(op, CompareOp::NotEq | CompareOp::IsDistinct)
         }
         CompareOp::Lt | CompareOp::GtEq => {
-            dispatch(SliceAndValue { out, left, right, f: T::less });
+            T::dispatch(SliceAndValue { out, left, right, f: T::less });
             op == CompareOp::GtEq
         }
         CompareOp::Gt | CompareOp::LtEq => {
-            dispatch(SliceAndValue { out, left, right, f: |l: T, r: T| r.less(l) });
+            T::dispatch(SliceAndValue { out, left, right, f: |l: T, r: T| r.less(l) });
             op == CompareOp::LtEq
         }
     }
@@ -312,7 +312,7 @@ fn equal_views(left: &Strings<'_>, right: &Strings<'_>, rows: usize, out: &mut [
         }
         view_bytes(&l, left.buffers) == view_bytes(&r, right.buffers)
     };
-    dispatch(FillBits { out, len: rows, f });
+    FillBits { out, len: rows, f }.run();
 }
 
 fn less_views(left: &Strings<'_>, right: &Strings<'_>, rows: usize, out: &mut [u64]) {
@@ -324,7 +324,7 @@ fn less_views(left: &Strings<'_>, right: &Strings<'_>, rows: usize, out: &mut [u
         }
         view_bytes(&l, left.buffers) < view_bytes(&r, right.buffers)
     };
-    dispatch(FillBits { out, len: rows, f });
+    FillBits { out, len: rows, f }.run();
 }
 
 /// Rows of `vector` equal to `value`, nulls aside; for list membership.

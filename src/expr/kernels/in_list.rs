@@ -2,7 +2,7 @@
 
 use super::compare::equals_value;
 use super::operand::{Native, Operand, for_physical, operand, validity};
-use super::simd::{FillBits, dispatch};
+use super::simd::{FillBits, Kernel};
 use crate::data::{Bitmap, BitmapMut, DataType, FlatVector, Scalar, Values, Vector, view_bytes};
 use crate::error::Result;
 use crate::mem::Account;
@@ -101,7 +101,7 @@ fn look_up<T: Native>(
 ) where
     T: AsExact,
 {
-    dispatch(FillBits { out, len: rows, f: |row| values.get(row).exact().is_some_and(|v| set.contains(&v)) });
+    FillBits { out, len: rows, f: |row| values.get(row).exact().is_some_and(|v| set.contains(&v)) }.run();
 }
 
 /// A number as an exact one, if it is.

@@ -1,7 +1,7 @@
 //! LIKE patterns, compiled to the cheapest search that answers them.
 
 use super::operand::Operand;
-use super::simd::{FillBits, dispatch};
+use super::simd::{FillBits, Kernel};
 use crate::data::{BitmapMut, Buf, StringViews, view_bytes};
 use crate::mem::{Account, Denied};
 use memchr::memmem::Finder;
@@ -98,7 +98,7 @@ impl Matcher {
                         && view as u32 as usize >= prefix.len()
                         && (prefix.len() <= 4 || view_bytes(&view, buffers).starts_with(prefix))
                 };
-                dispatch(FillBits { out, len: views.len(), f });
+                FillBits { out, len: views.len(), f }.run();
             }
             Shape::Exact(_)
             | Shape::Prefix(_)
@@ -106,7 +106,7 @@ impl Matcher {
             | Shape::Contains(_)
             | Shape::General { .. } => {
                 let f = |row: usize| self.matches(view_bytes(&views[row], buffers));
-                dispatch(FillBits { out, len: views.len(), f });
+                FillBits { out, len: views.len(), f }.run();
             }
         }
         Ok(bits)

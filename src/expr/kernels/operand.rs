@@ -17,9 +17,14 @@ pub(crate) trait Native: Plain + PartialOrd {
     fn equals(self, other: Self) -> bool;
     /// As `equals`.
     fn less(self, other: Self) -> bool;
+    /// Runs a loop that makes values of this type, or compares them. Only the types that large columns have get
+    /// loops of their own for every vector width: code for the others would be compiled for nothing.
+    fn dispatch<K: Kernel>(kernel: K) -> K::Output {
+        kernel.run()
+    }
 }
 
-macro_rules! native_integers { ($($t:ty, $variant:ident);*) => { $(
+macro_rules! native_integers { ($($t:ty, $variant:ident $(, $hot:ident)?);*) => { $(
     impl Native for $t {
         fn slice(values: &Values) -> Option<&[Self]> {
             if let Values::$variant(buf) = values { Some(buf) } else { None }
@@ -38,11 +43,16 @@ macro_rules! native_integers { ($($t:ty, $variant:ident);*) => { $(
         fn less(self, other: Self) -> bool {
             self < other
         }
+        $(
+            fn dispatch<K: Kernel>(kernel: K) -> K::Output {
+                $hot(kernel)
+            }
+        )?
     }
 )* } }
-native_integers!(i8, I8; i16, I16; i32, I32; i64, I64; i128, I128; u8, U8; u16, U16; u32, U32; u64, U64);
+native_integers!(i8, I8; i16, I16; i32, I32, dispatch; i64, I64, dispatch; i128, I128; u8, U8; u16, U16; u32, U32; u64, U64);
 
-macro_rules! native_floats { ($($t:ty, $variant:ident);*) => { $(
+macro_rules! native_floats { ($($t:ty, $variant:ident $(, $hot:ident)?);*) => { $(
     impl Native for $t {
         fn slice(values: &Values) -> Option<&[Self]> {
             if let Values::$variant(buf) = values { Some(buf) } else { None }
@@ -61,9 +71,14 @@ macro_rules! native_floats { ($($t:ty, $variant:ident);*) => { $(
         fn less(self, other: Self) -> bool {
             (self < other) | (!self.is_nan() & other.is_nan())
         }
+        $(
+            fn dispatch<K: Kernel>(kernel: K) -> K::Output {
+                $hot(kernel)
+            }
+        )?
     }
 )* } }
-native_floats!(f32, F32; f64, F64);
+native_floats!(f32, F32; f64, F64, dispatch);
 
 /// Runs `$body` with `$T` bound to the Rust type of a fixed-width [`PhysicalType`](crate::data::PhysicalType), or
 /// `$other` for the rest.
@@ -185,7 +200,7 @@ struct Zip<'a, A, B, R, F> {
     f: F,
 }
 
-impl<A: Copy, B: Copy, R, F: Fn(A, B) -> (R, bool)> Kernel for Zip<'_, A, B, R, F> {
+impl<A: Copy, B: Copy, R: Copy, F: Fn(A, B) -> (R, bool)> Kernel for Zip<'_, A, B, R, F> {
     type Output = bool;
     #[inline(always)]
     fn run(self) -> bool {
@@ -213,12 +228,11 @@ impl<A: Copy, B: Copy, R, F: Fn(A, B) -> (R, bool)> Kernel for Zip<'_, A, B, R, 
                     flag |= bad;
                 }
             }
+            // Constants meet as one flat row; this arm is for completeness.
             (Operand::Value(l), Operand::Value(r)) => {
-                for out in self.out.iter_mut() {
-                    let (value, bad) = f(l, r);
-                    *out = value;
-                    flag |= bad;
-                }
+                let (value, bad) = f(l, r);
+                self.out.fill(value);
+                flag = bad;
             }
         }
         flag
@@ -226,7 +240,7 @@ impl<A: Copy, B: Copy, R, F: Fn(A, B) -> (R, bool)> Kernel for Zip<'_, A, B, R, 
 }
 
 /// Results of `f` for each row, and whether `f` flagged any of them.
-pub(crate) fn zip<A: Copy, B: Copy, R: Plain>(
+pub(crate) fn zip<A: Copy, B: Copy, R: Native>(
     left: Operand<'_, A>,
     right: Operand<'_, B>,
     rows: usize,
@@ -234,17 +248,39 @@ pub(crate) fn zip<A: Copy, B: Copy, R: Plain>(
     f: impl Fn(A, B) -> (R, bool),
 ) -> Result<(Buf<R>, bool), Denied> {
     let mut out = BufMut::with_len(account, rows)?;
-    let flag = dispatch(Zip { out: &mut out, left, right, f });
+    let flag = R::dispatch(Zip { out: &mut out, left, right, f });
     Ok((out.freeze(), flag))
 }
 
 /// Results of `f` for each value, and whether `f` flagged any of them.
-pub(crate) fn map<A: Copy, R: Plain>(
+pub(crate) fn map<A: Copy, R: Native>(
     values: &[A],
     account: &Account,
     f: impl Fn(A) -> (R, bool),
 ) -> Result<(Buf<R>, bool), Denied> {
-    zip(Operand::Slice(values), Operand::Value(()), values.len(), account, |v, ()| f(v))
+    let mut out = BufMut::with_len(account, values.len())?;
+    let flag = R::dispatch(Map { out: &mut out, values, f });
+    Ok((out.freeze(), flag))
+}
+
+struct Map<'a, A, R, F> {
+    out: &'a mut [R],
+    values: &'a [A],
+    f: F,
+}
+
+impl<A: Copy, R, F: Fn(A) -> (R, bool)> Kernel for Map<'_, A, R, F> {
+    type Output = bool;
+    #[inline(always)]
+    fn run(self) -> bool {
+        let mut flag = false;
+        for (out, v) in self.out.iter_mut().zip(self.values) {
+            let (value, bad) = (self.f)(*v);
+            *out = value;
+            flag |= bad;
+        }
+        flag
+    }
 }
 
 /// The first row that is not null and for which `is_bad` holds.

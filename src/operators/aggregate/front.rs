@@ -7,6 +7,7 @@
 //! Invariants:
 //! 1. An entry of the map is [`UNSET`], or the group of its combination in the table as it is.
 //! 2. The map belongs to `shapes`; any change of dictionary, constant or table empties it.
+//! 3. A large map is not made again once memory has been short: it must not take what the table needs.
 
 use super::keys::resize;
 use crate::data::{BufMut, Scalar, Values, Vector};
@@ -15,6 +16,10 @@ use crate::mem::Account;
 
 /// The most combinations a map is made for.
 const MOST_COMBINATIONS: usize = 64 << 10;
+/// The most that are mapped where memory is short.
+const FEW_COMBINATIONS: usize = 4 << 10;
+/// What a small map with its scratch takes at most, for floors.
+pub(super) const SMALL_FRONT_BYTES: usize = 3 * FEW_COMBINATIONS * size_of::<u32>();
 /// No group is known for the combination.
 const UNSET: u32 = u32::MAX;
 /// The combination is among those being looked up.
@@ -65,6 +70,7 @@ pub(super) enum Mapped {
 /// The map.
 pub(super) struct Front {
     shapes: Vec<Shape>,
+    most_combinations: usize,
     map: BufMut<u32>,
     /// Positions of rows with new combinations, and the combinations.
     new_rows: BufMut<u32>,
@@ -76,6 +82,7 @@ impl Front {
     pub(super) const fn new() -> Self {
         Self {
             shapes: Vec::new(),
+            most_combinations: MOST_COMBINATIONS,
             map: BufMut::empty(),
             new_rows: BufMut::empty(),
             new_combinations: BufMut::empty(),
@@ -135,9 +142,15 @@ impl Front {
         ids.iter_mut().for_each(|id| *id = map[*id as usize]);
     }
 
-    /// Forgets what is known; groups have changed, or a lookup has failed.
+    /// Forgets what is known; groups have changed.
     pub(super) fn clear(&mut self) {
-        *self = Self::new();
+        *self = Self { most_combinations: self.most_combinations, ..Self::new() };
+    }
+
+    /// Forgets what is known, because a lookup was refused memory.
+    pub(super) fn shrink(&mut self) {
+        self.most_combinations = FEW_COMBINATIONS;
+        self.clear();
     }
 
     /// Bytes of memory behind it.
@@ -155,7 +168,7 @@ impl Front {
             return true;
         }
         let combinations = shapes.iter().try_fold(1usize, |product, shape| product.checked_mul(shape.size()));
-        let Some(combinations) = combinations.filter(|&c| c <= MOST_COMBINATIONS) else { return false };
+        let Some(combinations) = combinations.filter(|&c| c <= self.most_combinations) else { return false };
         self.shapes.clear();
         if resize(&mut self.map, combinations, account).is_err() {
             return false;

@@ -111,9 +111,8 @@ impl Groups {
                     let passing = filter_rows(condition, rows, all, passing_rows, passing_ids, cx)?;
                     let ids: &[u32] = &self.passing_ids;
                     let some = if plan.has_groups() { GroupIds::Each { ids, groups } } else { GroupIds::One };
-                    match passing {
-                        0 => {}
-                        _ => accumulator.update(some, Rows::At(&self.passing_rows), given, cx)?,
+                    if passing > 0 {
+                        accumulator.update(some, Rows::At(&self.passing_rows), given, cx)?;
                     }
                 }
             }
@@ -132,8 +131,11 @@ impl Groups {
         match self.front.map(keys, rows, &mut self.ids, account) {
             Mapped::All => Ok(()),
             Mapped::Nothing => {
-                self.keys.find(keys, rows, &mut self.ids, &mut self.missing, account)?;
-                self.grow(account, refuses)?;
+                let found = self.keys.find(keys, rows, &mut self.ids, &mut self.missing, account);
+                if let Err(halt) = found.and_then(|()| self.grow(account, refuses).map_err(Halt::from)) {
+                    self.front.shrink();
+                    return Err(halt);
+                }
                 self.keys.insert(&mut self.ids, &self.missing);
                 Ok(())
             }
@@ -141,7 +143,7 @@ impl Groups {
                 let new_rows = Rows::At(self.front.new_rows());
                 let found = self.keys.find(keys, new_rows, &mut self.new_ids, &mut self.missing, account);
                 if let Err(halt) = found.and_then(|()| self.grow(account, refuses).map_err(Halt::from)) {
-                    self.front.clear();
+                    self.front.shrink();
                     return Err(halt);
                 }
                 self.keys.insert(&mut self.new_ids, &self.missing);

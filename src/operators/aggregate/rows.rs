@@ -122,8 +122,9 @@ impl RowKeys {
                 batch.encode_fixed(vector, column, at, rows)?;
             }
         }
-        for k in 0..count {
-            batch.hashes[k] = hash_bytes(&self.hasher, batch.row(k));
+        let BatchRows { bytes, offsets, hashes, .. } = batch;
+        for (hash, ends) in hashes.iter_mut().zip(offsets.windows(2)) {
+            *hash = hash_bytes(&self.hasher, &bytes[ends[0] as usize..ends[1] as usize]);
         }
         Ok(())
     }

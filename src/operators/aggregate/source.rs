@@ -29,7 +29,7 @@ pub(super) struct HashAggregateSource {
 /// What the sink has left to the source.
 pub(super) enum Ready {
     /// One table with all groups; lanes take rows of it in turn.
-    Whole { table: Intake, next: AtomicUsize },
+    Whole { table: Box<Intake>, next: AtomicUsize },
     /// Pieces to merge, and the tables some of them speak of.
     Pieces { tables: Vec<(Intake, Option<PartitionOrder>)>, items: Mutex<VecDeque<Item>> },
 }
@@ -48,7 +48,7 @@ impl Ready {
         if tables.len() == 1
             && let Some((table, None)) = tables.pop_if(|(_, order)| order.is_none())
         {
-            return Self::Whole { table, next: AtomicUsize::new(0) };
+            return Self::Whole { table: Box::new(table), next: AtomicUsize::new(0) };
         }
         let ranges = match tables.first() {
             None => 0,

@@ -1,5 +1,6 @@
 //! What to aggregate, and what follows from it: columns, types, sizes.
 
+use super::front::SMALL_FRONT_BYTES;
 use crate::data::{DataType, PhysicalType};
 use crate::error::{Error, Result};
 use crate::exec::Need;
@@ -128,7 +129,7 @@ impl Plan {
         let scratch_bytes = 40;
         let per_row = 2 * key_bytes + scratch_bytes + self.state_row_bytes();
         let buffers = 12 + 3 * self.state_schema.len();
-        slots_bytes + rows * per_row * 3 / 2 + buffers * BUFFER_BYTES
+        slots_bytes + rows * per_row * 3 / 2 + buffers * BUFFER_BYTES + SMALL_FRONT_BYTES
     }
 
     /// Memory a lane needs while it spills: one block of groups, its copy for writing, the order of the groups.

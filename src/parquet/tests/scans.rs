@@ -80,12 +80,12 @@ impl Fixture {
         let request = self.request(outputs, filters);
         let types: Vec<DataType> =
             request.outputs.iter().map(|id| schema[id.0 as usize].data_type.clone()).collect();
-        let scan = ParquetScan::new(Arc::clone(&self.files), schema, request)?;
+        let scan = ParquetScan::new(Arc::clone(&self.files), &schema, request)?;
         let knobs = Knobs { lanes, batch_rows, block_bytes: 64 << 10, fan_out: 4 };
-        let spill = Arc::new(crate::spill::SpillDirectory);
+        let spill = Arc::new(crate::spill::SpillDirectory::new(None, 1 << 20));
         let query = Arc::new(QueryCx::new(self.pool.child("query", usize::MAX), knobs, spill, None, None));
         let metrics = OperatorMetrics::new("scan");
-        let run = scan.open(&OpenCx { query: &query, lanes, metrics: &metrics })?;
+        let run = scan.open(&OpenCx::granted(&query, lanes, &metrics, scan.need(&knobs).shared_bytes)?)?;
         let accounts: Vec<Account> = (0..lanes)
             .map(|_| Account::open(&query.pool, scan.need(&knobs).lane_bytes, 64 << 10, 4 << 20))
             .collect::<std::result::Result<_, _>>()?;

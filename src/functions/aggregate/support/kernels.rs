@@ -97,8 +97,8 @@ fn sum_float_body(values: &[f64]) -> f64 {
     let mut sums = [0.0; LANES];
     let (whole, rest) = values.as_chunks::<LANES>();
     for piece in whole {
-        for lane in 0..LANES {
-            sums[lane] += piece[lane];
+        for (sum, value) in sums.iter_mut().zip(piece) {
+            *sum += value;
         }
     }
     sums.iter().sum::<f64>() + rest.iter().sum::<f64>()
@@ -169,9 +169,9 @@ pub(crate) fn sum_some(ids: &[u32], values: &[i64], groups: usize, mut add: impl
     let (whole_ids, rest_ids) = ids.as_chunks::<COPIES>();
     let (whole, rest) = values.as_chunks::<COPIES>();
     for (ids, values) in whole_ids.iter().zip(whole) {
-        for copy in 0..COPIES {
-            let sum = &mut copies[copy][ids[copy] as usize % SOME_GROUPS];
-            *sum = sum.wrapping_add(values[copy]);
+        for ((copy, &id), &value) in copies.iter_mut().zip(ids).zip(values) {
+            let sum = &mut copy[id as usize % SOME_GROUPS];
+            *sum = sum.wrapping_add(value);
         }
     }
     for (&id, &value) in rest_ids.iter().zip(rest) {
@@ -191,8 +191,8 @@ pub(crate) fn sum_float_some(ids: &[u32], values: &[f64], groups: usize, mut add
     let (whole_ids, rest_ids) = ids.as_chunks::<COPIES>();
     let (whole, rest) = values.as_chunks::<COPIES>();
     for (ids, values) in whole_ids.iter().zip(whole) {
-        for copy in 0..COPIES {
-            copies[copy][ids[copy] as usize % SOME_GROUPS] += values[copy];
+        for ((copy, &id), value) in copies.iter_mut().zip(ids).zip(values) {
+            copy[id as usize % SOME_GROUPS] += value;
         }
     }
     for (&id, value) in rest_ids.iter().zip(rest) {
@@ -213,8 +213,8 @@ pub(crate) fn count(ids: &[u32], groups: usize, counts: &mut [i64]) {
         let mut copies = [[0u32; SOME_GROUPS]; COPIES];
         let (whole, rest) = ids.as_chunks::<COPIES>();
         for ids in whole {
-            for copy in 0..COPIES {
-                copies[copy][ids[copy] as usize % SOME_GROUPS] += 1;
+            for (copy, &id) in copies.iter_mut().zip(ids) {
+                copy[id as usize % SOME_GROUPS] += 1;
             }
         }
         for &id in rest {

@@ -372,16 +372,14 @@ impl<P: Pick> Accumulator for BytesPick<P> {
             Vector::Constant { value, .. } => {
                 value.as_bytes().map_or(0, <[u8]>::len) * rows.len().min(self.marks.len())
             }
-            Vector::Flat(flat) => match &flat.values {
-                Values::View(s) => (0..rows.len()).map(|k| long(s.views[rows.position(k)])).sum(),
-                _ => 0,
-            },
-            Vector::Dict { codes, dictionary, .. } => match &dictionary.values().values {
-                Values::View(s) => {
-                    (0..rows.len()).map(|k| long(s.views[codes[rows.position(k)] as usize])).sum()
-                }
-                _ => 0,
-            },
+            Vector::Flat(_) | Vector::Dict { .. } => {
+                let Ok(Input { values: Values::View(strings), codes, .. }) = Input::new(&columns[0]) else {
+                    // Not strings; the update will say so.
+                    return Ok(());
+                };
+                let place = |row: usize| codes.map_or(row, |codes| codes[row] as usize);
+                (0..rows.len()).map(|k| long(strings.views[place(rows.position(k))])).sum()
+            }
         };
         self.values.reserve(bytes, account)
     }
