@@ -48,8 +48,11 @@ fn slt_files() -> Vec<PathBuf> {
 fn run(file: &Path, setting: Setting) -> Result<(), Failed> {
     let mut runner = Runner::new(|| async { Database::new(setting, 0) });
     runner.with_column_validator(sqllogictest::strict_column_validator);
-    runner.run_file(file)?;
-    Ok(())
+    // All that is wrong in a file at once, not only the first.
+    let records = sqllogictest::parse_file(file)?;
+    let failures: Vec<String> =
+        records.into_iter().filter_map(|record| runner.run(record).err()).map(|e| e.to_string()).collect();
+    if failures.is_empty() { Ok(()) } else { Err(failures.join("\n\n").into()) }
 }
 
 /// What a test sees of an error: its kind, so that files do not depend on wording.

@@ -102,6 +102,10 @@ impl Setting {
     pub fn engine(self, spill: &Path, attempt: u64) -> Result<Engine, Error> {
         let knobs = match self.faults {
             Faults::None => TestKnobs::default(),
+            // Always, for single rows, would be a spilled block for every row: minutes that show nothing more.
+            Faults::ForcedSpill if self.one_row_batches => {
+                TestKnobs { refuse_grant: ONE_IN_A_HUNDRED, ..TestKnobs::default() }
+            }
             Faults::ForcedSpill => TestKnobs { refuse_grant: ALWAYS, ..TestKnobs::default() },
             Faults::Injected => TestKnobs {
                 refuse_grant: ONE_IN_TEN,
