@@ -28,7 +28,7 @@ const MAGIC: &[u8; 4] = b"PAR1";
 const ENCRYPTED_MAGIC: &[u8; 4] = b"PARE";
 /// Footer length and magic.
 const TAIL_BYTES: u64 = 8;
-/// What the crate's decoded metadata takes per footer byte, at most; measured 3 to 5 on wide and narrow tables.
+/// What decoded metadata is charged with per footer byte. An estimate: its size is known only once decoded.
 const DECODED_PER_BYTE: usize = 6;
 /// Longer string bounds are cut (minimum) or dropped (maximum).
 const BOUND_BYTES: usize = 32;
