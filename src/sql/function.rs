@@ -45,11 +45,44 @@ impl ExprBinder<'_, '_, '_> {
             bound.push(self.bind(source)?);
         }
         match (called.as_str(), sources.len()) {
-            ("coalesce", 1..) | ("ifnull", 2) => coalesce(bound, sources),
-            ("nullif", 2) => nullif(bound, sources, location),
+            ("coalesce", 1..) | ("ifnull", 2) => self.coalesce(bound, sources),
+            ("nullif", 2) => self.nullif(bound, sources, location),
             ("if", 3) => choose(bound, sources),
             _ => self.call(&called, bound, location),
         }
+    }
+
+    /// The first argument that is not null.
+    fn coalesce(&mut self, mut arguments: Vec<Expr>, sources: &[&ast::Expr]) -> Result<Expr> {
+        let last = arguments.pop().zip(sources.last()).map(|(e, source)| (e, place(*source)));
+        if arguments.is_empty()
+            && let Some((only, _)) = last
+        {
+            return Ok(only);
+        }
+        let mut branches = Vec::with_capacity(arguments.len());
+        for (e, source) in arguments.into_iter().zip(sources) {
+            let is_null = Expr::IsNull(Box::new(self.copy(&e, source)?));
+            branches.push((Expr::Not(Box::new(is_null)), (e, place(*source))));
+        }
+        case_of(branches, last)
+    }
+
+    /// The first argument, or null where it equals the second.
+    fn nullif(
+        &mut self,
+        arguments: Vec<Expr>,
+        sources: &[&ast::Expr],
+        location: Option<Location>,
+    ) -> Result<Expr> {
+        let (Ok([value, unwanted]), [source, _]) = (<[Expr; 2]>::try_from(arguments), sources) else {
+            return Err(Error::plan("nullif takes two arguments", location));
+        };
+        let null = Expr::Literal(Scalar::null(value.data_type()));
+        let copy = self.copy(&value, source)?;
+        let equal = compare(CompareOp::Eq, copy, unwanted).map_err(|e| located(e, location))?;
+        let at = place(*source);
+        case_of(vec![(equal, (null, at))], Some((value, at)))
     }
 
     /// A call of the scalar function `called`, arguments coerced to its signature.
@@ -162,35 +195,6 @@ fn plain_arguments(function: &ast::Function, location: Option<Location>) -> Resu
         }
     }
     Ok(arguments)
-}
-
-/// The first argument that is not null.
-fn coalesce(mut arguments: Vec<Expr>, sources: &[&ast::Expr]) -> Result<Expr> {
-    let last = arguments.pop().zip(sources.last()).map(|(e, source)| (e, place(*source)));
-    if arguments.is_empty()
-        && let Some((only, _)) = last
-    {
-        return Ok(only);
-    }
-    let branches = arguments
-        .into_iter()
-        .zip(sources)
-        .map(|(e, source)| {
-            let is_value = Expr::Not(Box::new(Expr::IsNull(Box::new(e.clone()))));
-            (is_value, (e, place(*source)))
-        })
-        .collect();
-    case_of(branches, last)
-}
-
-/// The first argument, or null where it equals the second.
-fn nullif(arguments: Vec<Expr>, sources: &[&ast::Expr], location: Option<Location>) -> Result<Expr> {
-    let [value, unwanted]: [Expr; 2] =
-        arguments.try_into().map_err(|_| Error::plan("nullif takes two arguments", location))?;
-    let null = Expr::Literal(Scalar::null(value.data_type()));
-    let equal = compare(CompareOp::Eq, value.clone(), unwanted).map_err(|e| located(e, location))?;
-    let at = sources.first().and_then(|source| place(*source));
-    case_of(vec![(equal, (null, at))], Some((value, at)))
 }
 
 /// `if(condition, then, otherwise)`.
