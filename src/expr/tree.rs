@@ -272,6 +272,13 @@ impl Expr {
         self.for_each_child(&mut |child| child.for_each_column(f));
     }
 
+    /// Number of nodes of the tree.
+    pub(crate) fn node_count(&self) -> usize {
+        let mut nodes = 1;
+        self.for_each_child(&mut |child| nodes += child.node_count());
+        nodes
+    }
+
     /// Splits a conjunction, nested ones too, into its operands.
     pub(crate) fn into_conjuncts(self, out: &mut Vec<Self>) {
         match self {

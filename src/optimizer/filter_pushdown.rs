@@ -38,8 +38,9 @@ fn push(plan: &Arc<Plan>, mut conjuncts: Vec<Expr>) -> Arc<Plan> {
         }
         Plan::Project { input, columns } => {
             let definitions = Definitions::of(columns);
-            let (moving, staying) =
-                partition(conjuncts, |conjunct| is_deterministic(&definitions.apply(conjunct.clone())));
+            let (moving, staying) = partition(conjuncts, |conjunct| {
+                definitions.may_expand(conjunct) && is_deterministic(&definitions.apply(conjunct.clone()))
+            });
             let moved = moving.into_iter().map(|conjunct| fold(definitions.apply(conjunct))).collect();
             match simplify_conjuncts(moved) {
                 Some(moved) => {
@@ -55,6 +56,7 @@ fn push(plan: &Arc<Plan>, mut conjuncts: Vec<Expr>) -> Arc<Plan> {
             let (moving, staying) = partition(conjuncts, |conjunct| {
                 !groups.is_empty()
                     && definitions.cover(conjunct)
+                    && definitions.may_expand(conjunct)
                     && is_deterministic(&definitions.apply(conjunct.clone()))
             });
             let moved = moving.into_iter().map(|conjunct| fold(definitions.apply(conjunct))).collect();
@@ -125,6 +127,19 @@ mod tests {
              Aggregate: groups=[a] aggregates=[count(*) AS count_star()]\n      \
              Scan t: [a, b, c, d] filters=[(a > 2)]\n",
         );
+    }
+
+    #[test]
+    fn conjuncts_do_not_grow_without_bound_on_their_way() {
+        let mut sql = "select a as x from t".to_owned();
+        for _ in 0..40 {
+            sql = format!("select x + x as x from ({sql})");
+        }
+        let plan = super::super::testing::bind(&format!("select x from ({sql}) where x > 1"));
+        let plan = super::super::optimize(plan).expect("optimizes");
+        let mut largest = 0;
+        plan.for_each_node(&mut |node| node.for_each_expr(&mut |e| largest = largest.max(e.node_count())));
+        assert!(largest <= 256, "{largest} nodes");
     }
 
     #[test]

@@ -165,9 +165,12 @@ fn mergeable(inner: &[(Column, Expr)], outer: &[(Column, Expr)]) -> bool {
     for (_, expr) in outer {
         expr.for_each_column(&mut |id| *uses.entry(id).or_default() += 1);
     }
-    inner.iter().all(|(column, expr)| {
-        is_deterministic(expr) && (is_trivial(expr) || uses.get(&column.id).copied().unwrap_or(0) <= 1)
-    })
+    let definitions = Definitions::of(inner);
+    let stays_small = outer.iter().all(|(_, expr)| definitions.may_expand(expr));
+    stays_small
+        && inner.iter().all(|(column, expr)| {
+            is_deterministic(expr) && (is_trivial(expr) || uses.get(&column.id).copied().unwrap_or(0) <= 1)
+        })
 }
 
 #[cfg(test)]

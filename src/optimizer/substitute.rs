@@ -4,6 +4,9 @@ use crate::expr::{ColumnId, Expr};
 use crate::logical::Column;
 use std::collections::HashMap;
 
+/// How large an expression may grow by substitution.
+const MAX_EXPANDED_NODES: usize = 256;
+
 /// What the columns a node computes stand for.
 pub(super) struct Definitions<'a>(HashMap<ColumnId, &'a Expr>);
 
@@ -22,6 +25,18 @@ impl<'a> Definitions<'a> {
         let mut all = true;
         expr.for_each_column(&mut |id| all &= self.0.contains_key(&id));
         all
+    }
+
+    /// Whether `expr` stays of reasonable size with columns replaced by their definitions. Definitions used twice
+    /// multiply from one nested query to the next.
+    pub(super) fn may_expand(&self, expr: &Expr) -> bool {
+        let nodes = expr.node_count();
+        let mut expanded = nodes;
+        expr.for_each_column(&mut |id| {
+            // The definition takes the place of the column, which was a node itself.
+            expanded += self.0.get(&id).map_or(0, |definition| definition.node_count() - 1);
+        });
+        expanded <= nodes.max(MAX_EXPANDED_NODES)
     }
 
     /// `expr` with columns replaced by their definitions.

@@ -19,7 +19,8 @@ pub(super) const MAX_DEPTH: usize = 200;
 /// How high a bound expression may be, chains of operators and expanded aliases included: what walks it recurses.
 pub(super) const MAX_HEIGHT: usize = 1200;
 
-/// How many nodes the expressions of one SELECT may have in all; aliases that build on each other multiply.
+/// How many nodes the expressions of one SELECT may have in all. Aliases that build on each other multiply, and so do
+/// nested constructs that repeat an operand, such as coalesce.
 const MAX_NODES: usize = 1 << 18;
 
 /// A select-list alias and what it stands for.
@@ -135,11 +136,8 @@ impl<'s, 'b, 'q> ExprBinder<'s, 'b, 'q> {
         let bound = if self.depth > MAX_DEPTH {
             let message = format!("expressions nest more than {MAX_DEPTH} levels deep; simplify the query");
             Err(Error::plan(message, place(source)))
-        } else if self.nodes > MAX_NODES {
-            let message = "the expressions are too large once their aliases are expanded; simplify the query";
-            Err(Error::plan(message, place(source)))
         } else {
-            self.bind_node(source)
+            self.check_size(source).and_then(|()| self.bind_node(source))
         };
         self.depth -= 1;
         let height = self.height + 1;
@@ -150,6 +148,21 @@ impl<'s, 'b, 'q> ExprBinder<'s, 'b, 'q> {
             return Err(Error::plan(message, place(source)));
         }
         bound
+    }
+
+    fn check_size(&self, source: &ast::Expr) -> Result<()> {
+        if self.nodes <= MAX_NODES {
+            return Ok(());
+        }
+        let message = "the expressions are too large with aliases and repeated operands written out; simplify the query";
+        Err(Error::plan(message, place(source)))
+    }
+
+    /// A second copy of an operand of `source`, which evaluates it once but reads it twice.
+    pub(super) fn copy(&mut self, operand: &Expr, source: &ast::Expr) -> Result<Expr> {
+        self.nodes += operand.node_count();
+        self.check_size(source)?;
+        Ok(operand.clone())
     }
 
     /// One arm per construct; what an arm needs is a method, which keeps this recursive frame small.
@@ -391,7 +404,8 @@ impl<'s, 'b, 'q> ExprBinder<'s, 'b, 'q> {
         source: &ast::Expr,
     ) -> Result<Expr> {
         let (operand, low, high) = (self.bind(operand)?, self.bind(low)?, self.bind(high)?);
-        compare(CompareOp::GtEq, operand.clone(), low)
+        let copy = self.copy(&operand, source)?;
+        compare(CompareOp::GtEq, copy, low)
             .and_then(|above| Ok(Expr::And(vec![above, compare(CompareOp::LtEq, operand, high)?])))
             .map_err(|e| located(e, place(source)))
     }
@@ -423,10 +437,12 @@ impl<'s, 'b, 'q> ExprBinder<'s, 'b, 'q> {
         }
         let mut any = vec![];
         if !scalars.is_empty() {
-            any.push(Expr::InList { operand: Box::new(operand.clone()), list: Arc::from(scalars) });
+            let operand = Box::new(self.copy(&operand, source)?);
+            any.push(Expr::InList { operand, list: Arc::from(scalars) });
         }
         for value in computed {
-            any.push(compare(CompareOp::Eq, operand.clone(), value).map_err(|e| located(e, place(source)))?);
+            let operand = self.copy(&operand, source)?;
+            any.push(compare(CompareOp::Eq, operand, value).map_err(|e| located(e, place(source)))?);
         }
         Ok(if any.len() == 1 { any.remove(0) } else { Expr::Or(any) })
     }
@@ -487,8 +503,11 @@ impl<'s, 'b, 'q> ExprBinder<'s, 'b, 'q> {
         for when in conditions {
             let condition = self.bind(&when.condition)?;
             let condition = match &operand {
-                Some(operand) => compare(CompareOp::Eq, operand.clone(), condition)
-                    .map_err(|e| located(e, place(&when.condition)))?,
+                Some(operand) => {
+                    let operand = self.copy(operand, &when.condition)?;
+                    compare(CompareOp::Eq, operand, condition)
+                        .map_err(|e| located(e, place(&when.condition)))?
+                }
                 None => to_boolean(condition, &when.condition)?,
             };
             branches.push((condition, (self.bind(&when.result)?, place(&when.result))));

@@ -45,10 +45,48 @@ impl ExprBinder<'_, '_, '_> {
             bound.push(self.bind(source)?);
         }
         match (called.as_str(), sources.len()) {
+<<<<<<< HEAD
             ("nullif", 2) => nullif(bound, sources, location),
+=======
+            ("coalesce", 1..) | ("ifnull", 2) => self.coalesce(bound, sources),
+            ("nullif", 2) => self.nullif(bound, sources, location),
+>>>>>>> sql
             ("if", 3) => choose(bound, sources),
             _ => self.call(&called, bound, location),
         }
+    }
+
+    /// The first argument that is not null.
+    fn coalesce(&mut self, mut arguments: Vec<Expr>, sources: &[&ast::Expr]) -> Result<Expr> {
+        let last = arguments.pop().zip(sources.last()).map(|(e, source)| (e, place(*source)));
+        if arguments.is_empty()
+            && let Some((only, _)) = last
+        {
+            return Ok(only);
+        }
+        let mut branches = Vec::with_capacity(arguments.len());
+        for (e, source) in arguments.into_iter().zip(sources) {
+            let is_null = Expr::IsNull(Box::new(self.copy(&e, source)?));
+            branches.push((Expr::Not(Box::new(is_null)), (e, place(*source))));
+        }
+        case_of(branches, last)
+    }
+
+    /// The first argument, or null where it equals the second.
+    fn nullif(
+        &mut self,
+        arguments: Vec<Expr>,
+        sources: &[&ast::Expr],
+        location: Option<Location>,
+    ) -> Result<Expr> {
+        let (Ok([value, unwanted]), [source, _]) = (<[Expr; 2]>::try_from(arguments), sources) else {
+            return Err(Error::plan("nullif takes two arguments", location));
+        };
+        let null = Expr::Literal(Scalar::null(value.data_type()));
+        let copy = self.copy(&value, source)?;
+        let equal = compare(CompareOp::Eq, copy, unwanted).map_err(|e| located(e, location))?;
+        let at = place(*source);
+        case_of(vec![(equal, (null, at))], Some((value, at)))
     }
 
     /// A call of the scalar function `called`, arguments coerced to its signature.
@@ -163,6 +201,7 @@ fn plain_arguments(function: &ast::Function, location: Option<Location>) -> Resu
     Ok(arguments)
 }
 
+<<<<<<< HEAD
 /// The first argument, or null where it equals the second.
 fn nullif(arguments: Vec<Expr>, sources: &[&ast::Expr], location: Option<Location>) -> Result<Expr> {
     let [value, unwanted]: [Expr; 2] =
@@ -173,6 +212,8 @@ fn nullif(arguments: Vec<Expr>, sources: &[&ast::Expr], location: Option<Locatio
     case_of(vec![(equal, (null, at))], Some((value, at)))
 }
 
+=======
+>>>>>>> sql
 /// `if(condition, then, otherwise)`.
 fn choose(arguments: Vec<Expr>, sources: &[&ast::Expr]) -> Result<Expr> {
     let (Ok([condition, then, otherwise]), [at, then_at, otherwise_at]) =
