@@ -45,12 +45,8 @@ impl ExprBinder<'_, '_, '_> {
             bound.push(self.bind(source)?);
         }
         match (called.as_str(), sources.len()) {
-<<<<<<< HEAD
-            ("nullif", 2) => nullif(bound, sources, location),
-=======
             ("coalesce", 1..) | ("ifnull", 2) => self.coalesce(bound, sources),
             ("nullif", 2) => self.nullif(bound, sources, location),
->>>>>>> sql
             ("if", 3) => choose(bound, sources),
             _ => self.call(&called, bound, location),
         }
@@ -201,19 +197,6 @@ fn plain_arguments(function: &ast::Function, location: Option<Location>) -> Resu
     Ok(arguments)
 }
 
-<<<<<<< HEAD
-/// The first argument, or null where it equals the second.
-fn nullif(arguments: Vec<Expr>, sources: &[&ast::Expr], location: Option<Location>) -> Result<Expr> {
-    let [value, unwanted]: [Expr; 2] =
-        arguments.try_into().map_err(|_| Error::plan("nullif takes two arguments", location))?;
-    let null = Expr::Literal(Scalar::null(value.data_type()));
-    let equal = compare(CompareOp::Eq, value.clone(), unwanted).map_err(|e| located(e, location))?;
-    let at = sources.first().and_then(|source| place(*source));
-    case_of(vec![(equal, (null, at))], Some((value, at)))
-}
-
-=======
->>>>>>> sql
 /// `if(condition, then, otherwise)`.
 fn choose(arguments: Vec<Expr>, sources: &[&ast::Expr]) -> Result<Expr> {
     let (Ok([condition, then, otherwise]), [at, then_at, otherwise_at]) =
