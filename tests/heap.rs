@@ -50,13 +50,15 @@ const QUERIES: [&str; 5] = [
 
 #[test]
 fn live_heap_stays_within_what_floors_account_for() {
-    let tables = support::tables::Tables::get();
+    let tables = support::tables::all();
     for threads in [1, 2, 4] {
         for limit in [10_000_000, 256 << 20] {
             let engine =
                 gristmill::Engine::builder().threads(threads).memory_limit(limit).build().expect("starts");
             let session = engine.session();
-            tables.register(&session);
+            for (name, path) in &tables {
+                session.register_parquet(name, path).expect("registers");
+            }
             let run = |sql: &str| {
                 let mut rows = 0;
                 for batch in session.query(sql).and_then(gristmill::Query::stream).expect("plans") {

@@ -56,7 +56,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 const OVER_EXEC: &[&str] = &["exec", "expr", "functions", "scan", "catalog", "spill", "io", "data", "mem"];
 
 /// The façade: joins front and back, and is used by no room.
-const FACADE: &[&str] = &["lib", "session"];
+const FACADE: &[&str] = &["lib", "session", "fuzzing"];
 
 /// Files that are compiled for tests only.
 const TEST_FILES: &[&str] = &["tests", "testing"];
