@@ -1,6 +1,5 @@
 //! Gristmill: a SQL execution engine that runs any query inside the memory you give it.
 
-#![allow(dead_code, unused_imports, reason = "rooms land one after the other")]
 mod batches;
 mod catalog;
 mod data;

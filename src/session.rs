@@ -26,6 +26,7 @@ use crate::{optimizer, physical, sql};
 use arrow::array::{RecordBatch, StringViewArray};
 use arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,6 +44,7 @@ pub struct EngineBuilder {
     threads: Option<usize>,
     temp_directory: Option<PathBuf>,
     max_temp_directory_size: Option<u64>,
+    disabled_optimizers: HashSet<String>,
     testing: TestKnobs,
 }
 
@@ -94,6 +96,13 @@ impl EngineBuilder {
         self
     }
 
+    /// Optimizer rules left out, by the names EXPLAIN ANALYZE shows: to find the one behind a bad plan.
+    #[must_use]
+    pub fn disabled_optimizers(mut self, rules: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.disabled_optimizers = rules.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// Sizes and faults for tests.
     #[doc(hidden)]
     #[must_use]
@@ -117,6 +126,7 @@ impl EngineBuilder {
                 pool: Pool::new("engine", limit),
                 spill: SpillDirectory::new(self.temp_directory, quota),
                 threads,
+                disabled_optimizers: self.disabled_optimizers,
                 testing: self.testing,
             }),
         })
@@ -163,6 +173,7 @@ struct EngineInner {
     pool: Pool,
     spill: SpillDirectory,
     threads: usize,
+    disabled_optimizers: HashSet<String>,
     testing: TestKnobs,
 }
 
@@ -281,12 +292,16 @@ impl Session {
                 (if analyze { Kind::ExplainAnalyze } else { Kind::Explain }, query)
             }
         };
-        let plan = optimizer::optimize(bound.plan).map_err(|e| e.with_excerpt(sql))?;
+        let optimizer::Optimized { plan, timings } =
+            optimizer::optimize(bound.plan, &self.engine.disabled_optimizers)
+                .map_err(|e| e.with_excerpt(sql))?;
         let resolve = |name: &str| catalog.get(name).map(|(_, table)| Arc::clone(table));
-        let plan = physical::lower(&plan, &bound.outputs, &resolve).map_err(|e| e.with_excerpt(sql))?;
+        let sources = physical::Sources { resolve: &resolve, estimate: &optimizer::estimate_rows };
+        let plan = physical::lower(&plan, &bound.outputs, sources).map_err(|e| e.with_excerpt(sql))?;
         Ok(Query {
             engine: Arc::clone(&self.engine),
             plan,
+            rules: timings.iter().map(|t| (t.rule, t.elapsed)).collect(),
             kind,
             fields: bound.outputs.iter().map(|c: &Column| c.field.clone()).collect(),
             planning: started.elapsed(),
@@ -307,6 +322,7 @@ enum Kind {
 pub struct Query {
     engine: Arc<EngineInner>,
     plan: Arc<physical::PhysicalPlan>,
+    rules: Vec<(&'static str, Duration)>,
     kind: Kind,
     fields: Vec<Field>,
     planning: Duration,
@@ -360,12 +376,18 @@ impl Query {
             Kind::Explain => Ok(ResultStream::text(&self.explain())),
             Kind::ExplainAnalyze => {
                 let plan = Arc::clone(&self.plan);
+                let rules = self.rules.clone();
                 let mut stream = self.start()?;
                 for batch in stream.by_ref() {
                     batch?;
                 }
                 let operators = stream.run.as_ref().map(|r| r.operators()).unwrap_or_default();
-                Ok(ResultStream::text(&physical::explain_analyze(&plan, &operators, &stream.metrics())))
+                Ok(ResultStream::text(&physical::explain_analyze(
+                    &plan,
+                    &operators,
+                    &stream.metrics(),
+                    &rules,
+                )))
             }
         }
     }
@@ -497,7 +519,15 @@ impl Iterator for ResultStream {
 
     fn next(&mut self) -> Option<Result<RecordBatch>> {
         let next = match &mut self.source {
-            Rows::Queue(queue) => queue.next_blocking(),
+            Rows::Queue(queue) => {
+                let run = self.run.as_deref();
+                let expire = || {
+                    if let Some(run) = run {
+                        run.expire();
+                    }
+                };
+                queue.next_blocking(run.and_then(QueryRun::deadline), expire)
+            }
             Rows::Ready(batch) => batch.take().map(Ok),
             Rows::Over => None,
         };

@@ -175,7 +175,7 @@ fn page_header(uncompressed_bytes: i32, compressed_bytes: i32, values: i32) -> V
         push_zigzag(&mut bytes, size);
     }
     // Field 5: DataPageHeader { num_values, encoding, definition levels, repetition levels }.
-    bytes.push(2 * NEXT_FIELD | STRUCT);
+    bytes.push((2 * NEXT_FIELD) | STRUCT);
     for value in [values, PLAIN, RLE, RLE] {
         bytes.push(NEXT_FIELD | I32);
         push_zigzag(&mut bytes, value);

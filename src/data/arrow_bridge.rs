@@ -120,7 +120,7 @@ fn decimal_array(
 
 fn time_array(values: &Buf<i64>, nulls: Option<NullBuffer>, unit: super::TimeUnit) -> ArrayRef {
     use super::TimeUnit as U;
-    let narrow = || arrow::buffer::ScalarBuffer::from_iter(values.iter().map(|&v| v as i32));
+    let narrow = || ScalarBuffer::from_iter(values.iter().map(|&v| v as i32));
     match unit {
         U::Second => Arc::new(arrays::Time32SecondArray::new(narrow(), nulls)),
         U::Millisecond => Arc::new(arrays::Time32MillisecondArray::new(narrow(), nulls)),
@@ -172,7 +172,7 @@ pub(crate) fn from_arrow_array(array: &ArrayRef, ids: &DictionaryIds, account: &
     let validity = validity_of(array.as_ref(), account)?;
     if let Some(dictionary) = array.as_any_dictionary_opt() {
         if dictionary.values().is_empty() || dictionary.values().null_count() > 0 {
-            let plain = arrow::array::make_array(flatten_dictionary(dictionary));
+            let plain = arrow::array::make_array(flatten_dictionary(dictionary)?);
             return from_arrow_array(&plain, ids, account);
         }
         let Vector::Flat(values) = from_arrow_array(dictionary.values(), ids, account)? else {
@@ -256,17 +256,18 @@ pub(crate) fn from_arrow_array(array: &ArrayRef, ids: &DictionaryIds, account: &
     Ok(Vector::Flat(FlatVector { values, validity, bounds: None }))
 }
 
-fn flatten_dictionary(dictionary: &dyn arrays::AnyDictionaryArray) -> arrow::array::ArrayData {
+fn flatten_dictionary(dictionary: &dyn arrays::AnyDictionaryArray) -> Result<arrow::array::ArrayData> {
     let values = dictionary.values().to_data();
     let mut out = arrays::MutableArrayData::new(vec![&values], true, dictionary.len());
     for (row, key) in dictionary.normalized_keys().into_iter().enumerate() {
-        if dictionary.is_null(row) || values.is_empty() {
-            out.extend_nulls(1);
+        let extended = if dictionary.is_null(row) || values.is_empty() {
+            out.try_extend_nulls(1)
         } else {
-            out.extend(0, key, key + 1);
-        }
+            out.try_extend(0, key, key + 1)
+        };
+        extended.map_err(|e| Error::unsupported(format!("an array whose offsets do not fit: {e}"), None))?;
     }
-    out.freeze()
+    Ok(out.freeze())
 }
 
 fn validity_of(array: &dyn Array, account: &Account) -> Result<Option<Bitmap>> {

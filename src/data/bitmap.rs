@@ -13,7 +13,7 @@ pub(crate) struct Bitmap {
 impl Bitmap {
     /// Shares the first `len` bits of `words`. Bits past them in the last word must be zero; panics if there are too
     /// few words.
-    pub(crate) fn from_words(words: Buf<u64>, len: usize) -> Self {
+    pub(crate) fn from_words(words: &Buf<u64>, len: usize) -> Self {
         let words = words.slice(0, len.div_ceil(64));
         let is_clear = len.is_multiple_of(64) || words.last().is_none_or(|last| last >> (len % 64) == 0);
         debug_assert!(is_clear, "bits past the length are zero");

@@ -1,7 +1,6 @@
 //! Dictionaries shared by the batches of a column chunk.
 
 use super::vector::FlatVector;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Distinct-ish values that codes point into. Values may repeat; none is null.
@@ -10,7 +9,6 @@ pub(crate) struct Dictionary {
     /// Equal for two dictionaries only if they are the same object; caches key on it.
     id: u64,
     values: FlatVector,
-    hashes: OnceLock<super::Buf<u64>>,
 }
 
 /// Gives out dictionary ids; one per query, so that nothing is process-wide.
@@ -28,7 +26,7 @@ impl Dictionary {
     /// A dictionary of `values`, which hold no nulls.
     pub(crate) fn new(ids: &DictionaryIds, values: FlatVector) -> Self {
         debug_assert!(values.validity.is_none(), "nulls are in the vector, not in the dictionary");
-        Self { id: ids.next(), values, hashes: OnceLock::new() }
+        Self { id: ids.next(), values }
     }
 
     /// Its identity within the query.
@@ -44,10 +42,5 @@ impl Dictionary {
     /// Number of values.
     pub(crate) fn len(&self) -> usize {
         self.values.len()
-    }
-
-    /// Hashes of the values, once somebody has stored them.
-    pub(crate) fn hashes(&self) -> &OnceLock<super::Buf<u64>> {
-        &self.hashes
     }
 }

@@ -198,7 +198,8 @@ fn gather_nested(array: &ArrayRef, indices: &[u32]) -> ArrayRef {
     let data = array.to_data();
     let mut out = arrow::array::MutableArrayData::new(vec![&data], true, indices.len());
     for &i in indices {
-        out.extend(0, i as usize, i as usize + 1);
+        out.try_extend(0, i as usize, i as usize + 1)
+            .expect("a batch's rows, taken once each, fit its offsets");
     }
     arrow::array::make_array(out.freeze())
 }

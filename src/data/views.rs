@@ -113,11 +113,6 @@ impl ViewBuilder {
         Ok(())
     }
 
-    /// Number of values appended.
-    pub(crate) fn len(&self) -> usize {
-        self.views.len()
-    }
-
     /// Bytes of memory behind it.
     pub(crate) fn allocated_bytes(&self) -> usize {
         let full: usize = self.full.iter().map(|b| b.len()).sum();

@@ -38,6 +38,7 @@ pub(crate) enum Output {
     NeedInput,
     /// Rows, and everything taken was dealt with.
     Emit(Batch),
+    #[cfg_attr(not(test), allow(dead_code, reason = "the contract is whole before every answer has a user"))]
     /// Rows, and more to come: call `resume` (or `flush` again, if that was the call).
     EmitMore(Batch),
     /// Nothing now; call `resume` (or `flush`) after the waker was called.
@@ -63,6 +64,7 @@ pub(crate) enum Combine {
     /// The lane's state is merged.
     Ready,
     /// Call again after the waker was called, or at once if it was called already.
+    #[cfg_attr(not(test), allow(dead_code, reason = "the contract is whole before every answer has a user"))]
     Wait(Wait),
 }
 
@@ -75,6 +77,7 @@ pub(crate) enum Finish {
     Ready,
     /// Run these in parallel, then call `finish` again.
     Tasks(Vec<OperatorTask>),
+    #[cfg_attr(not(test), allow(dead_code, reason = "the contract is whole before every answer has a user"))]
     /// Call again after the waker was called.
     Wait(Wait),
 }

@@ -75,7 +75,7 @@ pub(super) struct LaneMemory {
     pub(super) victim: Victim,
     pub(super) account: Account,
     /// Stands for the lane's own small structures on the heap.
-    pub(super) heap: Reservation,
+    pub(super) _heap: Reservation,
 }
 
 /// The parts of a lane and where it stands.

@@ -13,7 +13,7 @@
 
 use super::checked::{CheckedSink, CheckedSource, CheckedTransform};
 use super::contract::{Finish, Need, OperatorTask};
-use super::cx::{OpenCx, QueryCx};
+use super::cx::OpenCx;
 use super::erased::{SinkBox, SinkRun, SourceBox, TransformBox};
 use super::lane::{Lane, LaneMemory, LaneMetrics, LaneOperators, Origin, Outcome, complete};
 use super::query::{Alive, QueryRun};
@@ -26,7 +26,7 @@ use crate::sched::{Step, Task, TaskHandle};
 use parking_lot::Mutex;
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::AtomicUsize;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -210,7 +210,7 @@ impl PipelineRun {
             let sink = CheckedSink::wrap(sink, &lane_cx(&metrics.sink));
             let operators = LaneOperators { sources, transforms, sink };
             let victim = Victim::register(&metrics.sink.name, &cx.pool, &account);
-            let memory = LaneMemory { victim, account, heap };
+            let memory = LaneMemory { victim, account, _heap: heap };
             let lane = Lane::new(operators, lane, Arc::clone(cx), metrics.clone(), memory);
             states.push(LaneState { lane, phase: Phase::Stage(0), wait: None });
         }

@@ -65,7 +65,7 @@ impl MemoryConsumer for LaneConsumer {
 /// Keeps a lane registered as a possible victim while it lives.
 pub(super) struct Victim {
     consumer: Arc<LaneConsumer>,
-    registration: Registration,
+    _registration: Registration,
 }
 
 /// What wakes a victim once its task exists.
@@ -82,7 +82,7 @@ impl Victim {
         });
         let registration = pool.register(Arc::clone(&consumer) as _);
         account.ask_as(registration.id());
-        Self { consumer, registration }
+        Self { consumer, _registration: registration }
     }
 
     /// For linking the lane's task once it is spawned.

@@ -18,5 +18,5 @@ pub(crate) mod kernels;
 mod tree;
 
 pub(crate) use coerce::{arithmetic, call, cast_to, common_type, compare};
-pub(crate) use eval::{EvalCx, Evaluator, Predicate, evaluate_constant, fold};
+pub(crate) use eval::{EvalCx, Evaluator, Predicate, evaluate_constant};
 pub(crate) use tree::{ArithmeticOp, CallTypes, ColumnId, CompareOp, Expr, ScalarFunction};

@@ -286,15 +286,6 @@ impl Expr {
             other => out.push(other),
         }
     }
-
-    /// The conjunction of `list`; `None` if it is empty.
-    pub(crate) fn conjunction(mut list: Vec<Self>) -> Option<Self> {
-        match list.len() {
-            0 => None,
-            1 => list.pop(),
-            _ => Some(Self::And(list)),
-        }
-    }
 }
 
 impl fmt::Display for Expr {

@@ -16,8 +16,9 @@ pub(crate) trait ReadAt: Send + Sync + 'static {
     /// # Errors
     /// [`Error::Io`] with the path, also when the file ends before `out` is full.
     fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> Result<()>;
-    /// Says that `range` will be read soon. Local files rely on the page cache and do nothing.
-    fn prefetch(&self, _range: Range<u64>) {}
+    /// Says that `range` will be read soon, so that reading and computing overlap. A hint: it returns at once and
+    /// cannot fail.
+    fn prefetch(&self, range: Range<u64>);
 }
 
 /// A local file. Warm pages are copied out of the page cache on the calling thread.
@@ -51,6 +52,18 @@ impl ReadAt for ReadFile {
 
     fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Asks the system to read the range into its page cache.
+    fn prefetch(&self, range: Range<u64>) {
+        #[cfg(target_os = "linux")]
+        {
+            let len = std::num::NonZeroU64::new(range.end.saturating_sub(range.start));
+            // Whatever is not read ahead is read when it is needed; a real fault shows there.
+            let _ = rustix::fs::fadvise(&self.file, range.start, len, rustix::fs::Advice::WillNeed);
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = range;
     }
 
     #[cfg(unix)]

@@ -9,8 +9,10 @@
 //!
 //! Must not know: SQL text, physical operators, execution.
 
+#[cfg(test)]
 mod print;
 
+#[cfg(test)]
 pub(crate) use print::explain;
 
 use crate::catalog::TableProvider;
@@ -71,6 +73,9 @@ pub(crate) struct SortKey {
     /// Nulls before values.
     pub(crate) nulls_first: bool,
 }
+
+/// What maps the inputs of a node.
+type MapInput<'a, E> = &'a mut dyn FnMut(&Arc<Plan>) -> Result<Arc<Plan>, E>;
 
 /// A node of a logical plan.
 #[derive(Clone)]
@@ -139,10 +144,7 @@ impl Plan {
     ///
     /// # Errors
     /// The first error of `f`.
-    pub(crate) fn try_map_inputs<E>(
-        &self,
-        f: &mut dyn FnMut(&Arc<Self>) -> Result<Arc<Self>, E>,
-    ) -> Result<Self, E> {
+    pub(crate) fn try_map_inputs<E>(&self, f: MapInput<'_, E>) -> Result<Self, E> {
         Ok(match self.clone() {
             leaf @ (Self::Scan { .. } | Self::Values { .. }) => leaf,
             Self::Filter { input, conjuncts } => Self::Filter { input: f(&input)?, conjuncts },
@@ -202,7 +204,7 @@ impl Plan {
     pub(crate) fn for_each_expr<'a>(&'a self, f: &mut dyn FnMut(&'a Expr)) {
         match self {
             Self::Scan { filters: list, .. } | Self::Filter { conjuncts: list, .. } => {
-                list.iter().for_each(f)
+                list.iter().for_each(f);
             }
             Self::Values { .. } | Self::Limit { .. } => {}
             Self::Project { columns, .. } => columns.iter().for_each(|(_, e)| f(e)),

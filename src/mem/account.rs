@@ -109,6 +109,7 @@ impl Account {
     }
 
     /// Returns bytes charged with [`charge`](Self::charge).
+    #[cfg(test)]
     pub(crate) fn release(&self, bytes: usize) {
         self.shared.release(bytes);
     }
@@ -121,6 +122,7 @@ impl Account {
     }
 
     /// Bytes it may use without asking anybody: what is left of floor and slack, and its cached slabs.
+    #[cfg(test)]
     pub(crate) fn spare_bytes(&self) -> usize {
         self.shared.slack_bytes.load(SeqCst) + self.shared.cache.bytes()
     }

@@ -26,11 +26,11 @@ mod loom_tests;
 mod random_tests;
 
 pub(crate) use account::{Account, AccountView};
-pub(crate) use plan::{Knobs, LaneNeed, fit_knobs};
+pub(crate) use plan::{Knobs, fit_knobs};
 pub(crate) use pool::Denied;
 pub use pool::Pool;
 pub use reclaim::MemoryConsumer;
-pub(crate) use reclaim::{ConsumerId, Registration};
+pub(crate) use reclaim::Registration;
 pub use reservation::Reservation;
 pub(crate) use slab::{Slab, size_class_bytes};
 pub(crate) use ticket::MemoryTicket;

@@ -14,10 +14,11 @@ use crate::mem::Knobs;
 use arrow::array::{Array, ArrayData, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, make_array};
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer};
 use arrow::datatypes::{DataType as ArrowType, SchemaRef};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Instant;
 
 /// Batches a queue holds at most.
 const CAPACITY_BATCHES: usize = 16;
@@ -72,8 +73,13 @@ impl ResultQueue {
         drop(dropped);
     }
 
-    /// The next rows, waiting for them; `None` at the end. After an error comes the end. Not to be called by a worker.
-    pub(crate) fn next_blocking(&self) -> Option<Result<RecordBatch>> {
+    /// The next rows, waiting for them; `None` at the end. After an error comes the end. Once it has waited until
+    /// `deadline` it calls `expire`, which should make the query end, and waits on. Not to be called by a worker.
+    pub(crate) fn next_blocking(
+        &self,
+        mut deadline: Option<Instant>,
+        expire: impl Fn(),
+    ) -> Option<Result<RecordBatch>> {
         let mut state = self.state.lock();
         loop {
             if let Some((batch, bytes)) = state.batches.pop_front() {
@@ -86,7 +92,15 @@ impl ResultQueue {
             if state.is_closed {
                 return state.outcome.take()?.err().map(Err);
             }
-            self.arrived.wait(&mut state);
+            match deadline {
+                None => self.arrived.wait(&mut state),
+                Some(at) => {
+                    if self.arrived.wait_until(&mut state, at).timed_out() {
+                        deadline = None;
+                        MutexGuard::unlocked(&mut state, &expire);
+                    }
+                }
+            }
         }
     }
 
@@ -264,13 +278,13 @@ mod tests {
         let again = sink.resume(&(), &mut local, &cx).expect("no error");
         assert!(matches!(again, Flow::Wait(_)), "a resume without reason is harmless");
         assert_eq!(counter.0.load(SeqCst), 0);
-        let first = queue.next_blocking().expect("rows").expect("no error");
+        let first = queue.next_blocking(None, || ()).expect("rows").expect("no error");
         assert_eq!(first.column(0).as_primitive::<Int64Type>().values(), &[0]);
         assert_eq!(counter.0.load(SeqCst), 1);
         assert!(matches!(sink.resume(&(), &mut local, &cx).expect("no error"), Flow::NeedInput));
         queue.close(Ok(()));
         queue.close(Err(Error::Cancelled));
-        let rest = std::iter::from_fn(|| queue.next_blocking()).map(|b| b.expect("no error"));
+        let rest = std::iter::from_fn(|| queue.next_blocking(None, || ())).map(|b| b.expect("no error"));
         let rest: Vec<i64> = rest.map(|b| b.column(0).as_primitive::<Int64Type>().value(0)).collect();
         assert_eq!(rest, (1..next).collect::<Vec<_>>());
     }
@@ -283,18 +297,19 @@ mod tests {
         let mut local = None;
         sink.push(&(), &mut local, ints(&harness, [Some(1)]), &cx).expect("no error");
         queue.close(Err(Error::Cancelled));
-        assert!(matches!(queue.next_blocking(), Some(Err(Error::Cancelled))));
-        assert!(queue.next_blocking().is_none());
+        assert!(matches!(queue.next_blocking(None, || ()), Some(Err(Error::Cancelled))));
+        assert!(queue.next_blocking(None, || ()).is_none());
         let late = sink.push(&(), &mut local, ints(&harness, [Some(2)]), &cx).expect("no error");
         assert!(matches!(late, Flow::NeedInput));
-        assert!(queue.next_blocking().is_none());
+        assert!(queue.next_blocking(None, || ()).is_none());
     }
 
     #[test]
     fn a_client_waits_for_rows_and_for_the_end() {
         let harness = Harness::new(16 << 20);
         let (sink, queue) = sink(DataType::Int64);
-        let client = std::thread::spawn(move || std::iter::from_fn(|| queue.next_blocking()).count());
+        let client =
+            std::thread::spawn(move || std::iter::from_fn(|| queue.next_blocking(None, || ())).count());
         let mut local = None;
         for i in 0..100 {
             let mut answer = sink.push(&(), &mut local, ints(&harness, [Some(i)]), &harness.lane());
@@ -319,7 +334,7 @@ mod tests {
         let batch = harness.select(Batch::new(vec![Vector::Flat(strings)], 3), &[1, 2]);
         sink.push(&(), &mut None, batch, &harness.lane()).expect("no error");
         assert!(harness.account.used_bytes() > 0, "queued rows are charged");
-        let rows = queue.next_blocking().expect("rows").expect("no error");
+        let rows = queue.next_blocking(None, || ()).expect("rows").expect("no error");
         assert_eq!(harness.account.used_bytes(), 0);
         assert_eq!(rows.column(0).as_string_view().value(0), "a value that does not fit into a view");
         assert_eq!(rows.num_rows(), 2);

@@ -44,6 +44,7 @@ impl RowsBuilder {
     }
 
     /// Number of rows.
+    #[cfg(test)]
     pub(super) fn rows(&self) -> usize {
         self.rows
     }
@@ -86,7 +87,7 @@ impl BitsBuilder {
     }
 
     fn freeze(self) -> Bitmap {
-        Bitmap::from_words(self.words.map_or(Buf::empty(), BufMut::freeze), self.len)
+        Bitmap::from_words(&self.words.map_or(Buf::empty(), BufMut::freeze), self.len)
     }
 
     fn allocated_bytes(&self) -> usize {
@@ -257,7 +258,7 @@ impl ColumnBuilder {
                 B::F32(v) => v.allocated_bytes(),
                 B::F64(v) => v.allocated_bytes(),
                 B::View(v) => v.allocated_bytes(),
-                B::Nested(pieces) => pieces.iter().map(|p| p.get_array_memory_size()).sum(),
+                B::Nested(pieces) => pieces.iter().map(Array::get_array_memory_size).sum(),
             }
     }
 

@@ -170,7 +170,8 @@ mod tests {
 
     #[test]
     fn estimates_follow_statistics() {
-        let rows = |sql: &str| estimate_rows(&super::super::optimize(bind(sql)).expect("optimizes"));
+        let rows =
+            |sql: &str| estimate_rows(&super::super::testing::optimized(bind(sql)).expect("optimizes"));
         // The table has 1000 rows, b runs from 0 to 100 over 50 values.
         assert_eq!(rows("select a from t"), Some(1000));
         assert_eq!(rows("select a from t where b < 25"), Some(250));

@@ -136,7 +136,7 @@ mod tests {
             sql = format!("select x + x as x from ({sql})");
         }
         let plan = super::super::testing::bind(&format!("select x from ({sql}) where x > 1"));
-        let plan = super::super::optimize(plan).expect("optimizes");
+        let plan = super::super::testing::optimized(plan).expect("optimizes");
         let mut largest = 0;
         plan.for_each_node(&mut |node| node.for_each_expr(&mut |e| largest = largest.max(e.node_count())));
         assert!(largest <= 256, "{largest} nodes");

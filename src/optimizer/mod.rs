@@ -24,7 +24,7 @@ pub(crate) mod testing;
 mod top_n;
 
 pub(crate) use cardinality::estimate_rows;
-pub(crate) use runner::{Optimized, RuleTiming, optimize, optimize_with};
+pub(crate) use runner::{Optimized, optimize};
 
 use crate::error::Result;
 use crate::logical::{ColumnIds, Plan};

@@ -25,19 +25,11 @@ pub(crate) struct Optimized {
     pub(crate) timings: Vec<RuleTiming>,
 }
 
-/// Applies all rules.
-///
-/// # Errors
-/// What a rule fails with; an internal error if a rule broke the plan (debug builds only).
-pub(crate) fn optimize(plan: Arc<Plan>) -> Result<Arc<Plan>> {
-    optimize_with(plan, &HashSet::new()).map(|optimized| optimized.plan)
-}
-
 /// Applies all rules but those whose names are in `disabled`.
 ///
 /// # Errors
-/// As [`optimize`].
-pub(crate) fn optimize_with(mut plan: Arc<Plan>, disabled: &HashSet<String>) -> Result<Optimized> {
+/// What a rule fails with; an internal error if a rule broke the plan (debug builds only).
+pub(crate) fn optimize(mut plan: Arc<Plan>, disabled: &HashSet<String>) -> Result<Optimized> {
     let mut ids = ColumnIds::after(&plan);
     let mut timings = Vec::with_capacity(RULES.len());
     if cfg!(debug_assertions) {
@@ -121,9 +113,9 @@ mod tests {
         let names: HashSet<String> = RULES.iter().map(|rule| rule.name().to_owned()).collect();
         assert_eq!(names.len(), RULES.len());
         let plan = bind("select a from t where b > 1 order by a limit 3");
-        let all = optimize_with(Arc::clone(&plan), &HashSet::new()).expect("optimizes");
+        let all = optimize(Arc::clone(&plan), &HashSet::new()).expect("optimizes");
         assert_eq!(all.timings.len(), RULES.len());
-        let none = optimize_with(Arc::clone(&plan), &names).expect("optimizes");
+        let none = optimize(Arc::clone(&plan), &names).expect("optimizes");
         assert!(none.timings.is_empty());
         assert!(Arc::ptr_eq(&none.plan, &plan));
     }

@@ -15,11 +15,6 @@ impl<'a> Definitions<'a> {
         Self(columns.into_iter().map(|(column, expr)| (column.id, expr)).collect())
     }
 
-    /// The definition of a column.
-    pub(super) fn get(&self, id: ColumnId) -> Option<&'a Expr> {
-        self.0.get(&id).copied()
-    }
-
     /// Whether all columns of `expr` are defined here.
     pub(super) fn cover(&self, expr: &Expr) -> bool {
         let mut all = true;

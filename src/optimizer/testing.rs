@@ -95,3 +95,8 @@ pub(super) fn assert_rewrites_after(before: &[&dyn Rule], rule: &dyn Rule, sql: 
     let twice = rule.apply(&once, &mut ids).expect("applies");
     assert_eq!(text(&twice), expected, "{sql}, the second time");
 }
+
+/// The plan with all rules applied.
+pub(crate) fn optimized(plan: Arc<Plan>) -> crate::error::Result<Arc<Plan>> {
+    super::optimize(plan, &std::collections::HashSet::new()).map(|optimized| optimized.plan)
+}

@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn every_codec_fills_the_output_exactly_or_fails() {
-        let input: Vec<u8> = (0..20_000u32).map(|i| (i * i >> 7) as u8).collect();
+        let input: Vec<u8> = (0..20_000u32).map(|i| ((i * i) >> 7) as u8).collect();
         let mut decompressor = Decompressor::new();
         for codec in ALL {
             let compressed = compress(codec, &input);

@@ -76,6 +76,7 @@ pub(crate) struct ColumnReader {
     recycled: Option<BufMut<u8>>,
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "the shape `map_err` calls")]
 fn failed(failure: Failure, chunk: &Chunk<'_>, account: &Account) -> Error {
     match failure {
         Failure::Data(Short(what)) => chunk.damaged(what),
@@ -119,11 +120,6 @@ impl ColumnReader {
     /// Its column among the leaves of the file.
     pub(crate) fn leaf(&self) -> usize {
         self.leaf
-    }
-
-    /// The next row to deliver.
-    pub(crate) fn row(&self) -> u64 {
-        self.row
     }
 
     /// Goes on at `row`, which must not lie before the next one.
@@ -364,7 +360,7 @@ impl ColumnReader {
         let segment = Segment { rows, dense, validity, positions };
         match (&mut page.values, &self.dictionary) {
             (PageValues::Codes(stream), DictionaryState::Ready(dictionary)) => {
-                output.append_codes(&segment, &page.bytes, stream, dictionary, lane.kernels, lane.account)?
+                output.append_codes(&segment, &page.bytes, stream, dictionary, lane.kernels, lane.account)?;
             }
             (PageValues::Codes(_), DictionaryState::None | DictionaryState::Unread(_)) => {
                 return Err(Short("its dictionary is missing").into());

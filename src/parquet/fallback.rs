@@ -97,11 +97,6 @@ impl FallbackColumn {
         })
     }
 
-    /// The next row to deliver.
-    pub(crate) fn row(&self) -> u64 {
-        self.row
-    }
-
     /// Goes on at `row`.
     pub(crate) fn seek(&mut self, row: u64) {
         self.row = row;

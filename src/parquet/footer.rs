@@ -353,7 +353,8 @@ impl ChunkContext<'_> {
             )
         });
         let statistics = chunk.statistics();
-        let null_count = statistics.and_then(|s| s.null_count_opt()).unwrap_or(u64::MAX);
+        let null_count =
+            statistics.and_then(parquet::file::statistics::Statistics::null_count_opt).unwrap_or(u64::MAX);
         let (mut min, mut max) = (Bound::Unknown, Bound::Unknown);
         if let (Some(statistics), Some((decode, data_type))) = (statistics, column)
             && (!statistics.is_min_max_deprecated() || orders_as_signed(decode, data_type))
@@ -471,8 +472,8 @@ fn is_converted_time(leaf: &ColumnDescriptor, data_type: &DataType) -> bool {
     use crate::data::TimeUnit as U;
     use parquet::basic::TimeUnit as F;
     let file = match leaf.logical_type_ref() {
-        Some(LogicalType::Timestamp(t)) => Some(t.unit.clone()),
-        Some(LogicalType::Time(t)) => Some(t.unit.clone()),
+        Some(LogicalType::Timestamp(t)) => Some(t.unit),
+        Some(LogicalType::Time(t)) => Some(t.unit),
         _ => match leaf.converted_type() {
             ConvertedType::TIMESTAMP_MILLIS | ConvertedType::TIME_MILLIS => Some(F::MILLIS),
             ConvertedType::TIMESTAMP_MICROS | ConvertedType::TIME_MICROS => Some(F::MICROS),
@@ -576,5 +577,5 @@ pub(crate) fn field_levels(
     let key_values = metadata.file_metadata().key_value_metadata();
     let hint = parquet::arrow::parquet_to_arrow_schema(descriptor, key_values).ok();
     let mask = ProjectionMask::leaves(descriptor, leaves);
-    parquet_to_arrow_field_levels(descriptor, mask, hint.as_ref().map(|h| h.fields()))
+    parquet_to_arrow_field_levels(descriptor, mask, hint.as_ref().map(arrow::datatypes::Schema::fields))
 }

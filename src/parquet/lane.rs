@@ -83,7 +83,10 @@ impl LaneScan {
     }
 
     fn claim(&mut self, scan: &ParquetScan, run: &ScanRun, cx: &LaneCx<'_>) -> bool {
-        let Some(morsel) = run.claim() else { return false };
+        let Some((morsel, ahead)) = run.claim() else { return false };
+        if let Some(ahead) = ahead {
+            scan.prefetch(ahead);
+        }
         run.counters.scanned_rows.fetch_add(morsel.end - morsel.start, Relaxed);
         run.counters.read_bytes.fetch_add(std::mem::take(&mut self.io.read_bytes), Relaxed);
         cx.account.relieve();

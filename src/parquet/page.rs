@@ -356,11 +356,11 @@ impl LaneIo {
         };
         let body = self.fetch(chunk, header.body_offset, compressed_bytes, account)?;
         let at = header.body_offset;
-        let done = (|| {
+        let done = {
             page[..plain_bytes].copy_from_slice(&body.bytes[..plain_bytes]);
             let (from, to) = (&body.bytes[plain_bytes..compressed_bytes], &mut page[plain_bytes..]);
             if to.is_empty() { Ok(()) } else { body.decompressor.decompress(codec, from, to) }
-        })();
+        };
         done.map_err(|what: String| chunk.damaged(format!("the page at byte {at} cannot be read: {what}")))?;
         Ok(page)
     }

@@ -12,6 +12,7 @@ use crate::data::{DataType, DictionaryIds, PhysicalType};
 use crate::error::{Error, Result};
 use crate::io::ReadAt;
 use crate::mem::{Account, Pool};
+use std::ops::Range;
 use std::path::Path;
 
 /// The pool a probe reads with.
@@ -40,6 +41,8 @@ impl ReadAt for Memory {
         out.copy_from_slice(part.ok_or_else(eof)?);
         Ok(())
     }
+
+    fn prefetch(&self, _range: Range<u64>) {}
 }
 
 /// Reads every column of a file that our decoders read, half of them with a selection, and looks at every value.

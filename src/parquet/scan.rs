@@ -78,6 +78,7 @@ pub(crate) struct ParquetScan {
 
 /// A run of a scan.
 pub(crate) struct ScanRun {
+    lanes: usize,
     morsels: Vec<Morsel>,
     next: AtomicUsize,
     metadata: Mutex<Vec<Option<Arc<CrateMetadata>>>>,
@@ -93,9 +94,12 @@ pub(crate) struct Counters {
 }
 
 impl ScanRun {
-    /// The next morsel nobody has claimed.
-    pub(crate) fn claim(&self) -> Option<Morsel> {
-        self.morsels.get(self.next.fetch_add(1, Relaxed)).copied()
+    /// The next morsel nobody has claimed, and the one that is likely to be claimed when it is done, if that begins a
+    /// row group.
+    pub(crate) fn claim(&self) -> Option<(Morsel, Option<Morsel>)> {
+        let at = self.next.fetch_add(1, Relaxed);
+        let ahead = self.morsels.get(at + self.lanes).filter(|ahead| ahead.start == 0).copied();
+        Some((*self.morsels.get(at)?, ahead))
     }
 
     /// The crate's metadata of a file, decoded on first use.
@@ -169,6 +173,17 @@ impl ParquetScan {
             }
         }
         morsels
+    }
+
+    /// Says that the columns of a row group will be read soon.
+    pub(crate) fn prefetch(&self, morsel: Morsel) {
+        let file = &self.files[morsel.file];
+        for column in &self.columns {
+            for leaf in file.footer.columns[column.column].leaves.clone() {
+                let chunk = file.footer.chunk(morsel.row_group, leaf);
+                file.read.prefetch(chunk.start..chunk.start.saturating_add(chunk.compressed_bytes));
+            }
+        }
     }
 
     /// The filter groups statistics leave open, as bits; `None` if no row can pass.
@@ -265,6 +280,7 @@ impl Source for ParquetScan {
         let kept = morsels.iter().filter(|m| m.start == 0).count();
         cx.metrics.counter("row_groups_pruned").fetch_add((all - kept) as u64, Relaxed);
         Ok(ScanRun {
+            lanes: cx.lanes.max(1),
             morsels,
             next: AtomicUsize::new(0),
             metadata: Mutex::new(vec![None; self.files.len()]),

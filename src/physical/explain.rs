@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 /// The plan as an indented tree, a node a line, columns by their names.
 pub(crate) fn explain(plan: &PhysicalPlan) -> String {
@@ -22,6 +23,7 @@ pub(crate) fn explain_analyze(
     plan: &PhysicalPlan,
     pipelines: &[Vec<Arc<OperatorMetrics>>],
     query: &QueryMetrics,
+    rules: &[(&'static str, Duration)],
 ) -> String {
     let mut out = explain(plan);
     for (index, operators) in pipelines.iter().enumerate() {
@@ -53,6 +55,12 @@ pub(crate) fn explain_analyze(
         query.peak_granted_bytes,
         query.spilled_bytes,
     );
+    let _ = write!(out, "rules");
+    for (at, (rule, elapsed)) in rules.iter().enumerate() {
+        let separator = if at == 0 { "" } else { "," };
+        let _ = write!(out, "{separator} {rule} {:.3} ms", elapsed.as_secs_f64() * 1e3);
+    }
+    out.push('\n');
     out
 }
 

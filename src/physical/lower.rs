@@ -10,9 +10,21 @@ use std::sync::Arc;
 /// Finds what a scan of a table name reads. The same snapshot the query was bound to.
 pub(crate) type Resolve<'a> = &'a dyn Fn(&str) -> Option<Arc<dyn ScanProvider>>;
 
+/// About how many rows a plan produces, if anything is known of it.
+pub(crate) type Estimate<'a> = &'a dyn Fn(&Plan) -> Option<u64>;
+
+/// What lowering asks others for.
+#[derive(Clone, Copy)]
+pub(crate) struct Sources<'a> {
+    /// Finds tables.
+    pub(crate) resolve: Resolve<'a>,
+    /// Knows their statistics.
+    pub(crate) estimate: Estimate<'a>,
+}
+
 /// Chooses operators for `plan`; its batches carry exactly `outputs`, in order.
-pub(crate) fn lower(plan: &Plan, outputs: &[Column], resolve: Resolve<'_>) -> Result<Arc<PhysicalPlan>> {
-    let physical = lower_node(plan, resolve)?;
+pub(crate) fn lower(plan: &Plan, outputs: &[Column], sources: Sources<'_>) -> Result<Arc<PhysicalPlan>> {
+    let physical = lower_node(plan, sources)?;
     let wanted: Vec<ColumnId> = outputs.iter().map(|c| c.id).collect();
     if physical.layout == wanted {
         // Names are the query's, not those of the columns below.
@@ -27,11 +39,11 @@ pub(crate) fn lower(plan: &Plan, outputs: &[Column], resolve: Resolve<'_>) -> Re
     }))
 }
 
-fn lower_node(plan: &Plan, resolve: Resolve<'_>) -> Result<Arc<PhysicalPlan>> {
+fn lower_node(plan: &Plan, sources: Sources<'_>) -> Result<Arc<PhysicalPlan>> {
     let columns = plan.columns();
     let node = match plan {
         Plan::Scan { table, columns, filter_columns, filters, .. } => {
-            let provider = resolve(table)
+            let provider = (sources.resolve)(table)
                 .ok_or_else(|| Error::internal(format!("table '{table}' was bound but cannot be scanned")))?;
             let all = columns.iter().chain(filter_columns).map(|(c, at)| (c.id, *at)).collect();
             let outputs = columns.iter().map(|(c, _)| c.id).collect();
@@ -41,10 +53,10 @@ fn lower_node(plan: &Plan, resolve: Resolve<'_>) -> Result<Arc<PhysicalPlan>> {
         }
         Plan::Values { rows, .. } => Node::Values { rows: rows.clone() },
         Plan::Filter { input, conjuncts } => {
-            Node::Filter { input: lower_node(input, resolve)?, conjuncts: conjuncts.clone() }
+            Node::Filter { input: lower_node(input, sources)?, conjuncts: conjuncts.clone() }
         }
         Plan::Project { input, columns } => Node::Project {
-            input: lower_node(input, resolve)?,
+            input: lower_node(input, sources)?,
             expressions: columns.iter().map(|(_, e)| e.clone()).collect(),
         },
         Plan::Aggregate { input, groups, aggregates } => {
@@ -54,22 +66,22 @@ fn lower_node(plan: &Plan, resolve: Resolve<'_>) -> Result<Arc<PhysicalPlan>> {
                 }
             }
             Node::HashAggregate {
-                input: lower_node(input, resolve)?,
+                input: lower_node(input, sources)?,
                 groups: groups.iter().map(|(_, e)| e.clone()).collect(),
                 aggregates: aggregates.iter().map(|(_, a)| a.clone()).collect(),
             }
         }
         Plan::Sort { input, keys, fetch } => {
-            Node::Sort { input: lower_node(input, resolve)?, keys: keys.clone(), fetch: *fetch }
+            Node::Sort { input: lower_node(input, sources)?, keys: keys.clone(), fetch: *fetch }
         }
         Plan::Limit { input, skip, fetch } => {
-            Node::Limit { input: lower_node(input, resolve)?, skip: *skip, fetch: *fetch }
+            Node::Limit { input: lower_node(input, sources)?, skip: *skip, fetch: *fetch }
         }
     };
     Ok(Arc::new(PhysicalPlan {
         node,
         layout: columns.iter().map(|c| c.id).collect(),
         fields: columns.iter().map(|c| c.field.clone()).collect(),
-        estimated_rows: None,
+        estimated_rows: (sources.estimate)(plan),
     }))
 }

@@ -15,6 +15,6 @@ mod pipelines;
 mod plan;
 
 pub(crate) use explain::{explain, explain_analyze};
-pub(crate) use lower::lower;
+pub(crate) use lower::{Sources, lower};
 pub(crate) use pipelines::pipelines;
 pub(crate) use plan::PhysicalPlan;

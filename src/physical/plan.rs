@@ -17,7 +17,7 @@ pub(crate) struct PhysicalPlan {
     /// Their names, types and nullability.
     pub(crate) fields: Vec<Field>,
     /// Rows the planner expects, if it has an idea.
-    pub(crate) estimated_rows: Option<f64>,
+    pub(crate) estimated_rows: Option<u64>,
 }
 
 /// The operators.

@@ -1,5 +1,7 @@
 //! Fairness, counted in slices of a pretended length: the real choice and the real arithmetic, no clock and no thread.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;

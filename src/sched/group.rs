@@ -69,6 +69,7 @@ impl Group {
     }
 
     /// Gives the group another share from its next slice on.
+    #[cfg(test)]
     pub fn set_priority(&self, priority: Priority) {
         self.0.weight.store(u64::from(priority.weight()), Ordering::Relaxed);
     }

@@ -105,8 +105,6 @@ impl Core {
 pub struct Scheduler {
     core: Arc<Core>,
     workers: Vec<thread::JoinHandle<()>>,
-    threads: usize,
-    slice: Duration,
 }
 
 impl Scheduler {
@@ -127,7 +125,7 @@ impl Scheduler {
             ));
         }
         let core = Core::new(threads, slice);
-        let mut scheduler = Self { core, workers: Vec::with_capacity(threads), threads, slice };
+        let mut scheduler = Self { core, workers: Vec::with_capacity(threads) };
         for index in 0..threads {
             let name = format!("{name}-{index}");
             let core = Arc::clone(&scheduler.core);
@@ -138,16 +136,6 @@ impl Scheduler {
             scheduler.workers.push(worker);
         }
         Ok(scheduler)
-    }
-
-    /// Number of workers; the `worker` of [`Task::run`] is below it.
-    pub fn threads(&self) -> usize {
-        self.threads
-    }
-
-    /// How long a task should run before it answers [`Step::Again`].
-    pub fn slice(&self) -> Duration {
-        self.slice
     }
 
     /// A new group, one per query; it is gone once all its handles are dropped and its tasks are over.
@@ -172,6 +160,6 @@ impl Drop for Scheduler {
 
 impl std::fmt::Debug for Scheduler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Scheduler").field("threads", &self.threads).finish_non_exhaustive()
+        f.debug_struct("Scheduler").field("threads", &self.workers.len()).finish_non_exhaustive()
     }
 }

@@ -37,9 +37,7 @@ pub trait Task: Send + Sync + 'static {
     /// Runs one slice, a few milliseconds at most, without blocking.
     ///
     /// Who answers [`Step::Parked`] has put a clone of `waker` where somebody will call it; a wake that raced with
-    /// the slice runs the task again. `worker` is the index of the worker, below [`Scheduler::threads`].
-    ///
-    /// [`Scheduler::threads`]: super::Scheduler::threads
+    /// the slice runs the task again. `worker` is the index of the worker, below the number of workers.
     fn run(&self, worker: usize, waker: &Waker) -> Step;
 
     /// A panic with `message` escaped `run`; the task is dropped after this call and never run again.
@@ -108,6 +106,7 @@ impl TaskCore {
         Arc::new(Self { state: AtomicState::new(State::Queued), group, member, body: Mutex::new(Some(body)) })
     }
 
+    #[cfg(test)]
     fn is_done(&self) -> bool {
         self.state.get() == State::Done
     }
@@ -292,6 +291,7 @@ impl TaskHandle {
     }
 
     /// Whether the task is over: done, panicked, or dropped together with its scheduler.
+    #[cfg(test)]
     pub fn is_done(&self) -> bool {
         self.0.is_done()
     }

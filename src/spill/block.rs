@@ -10,7 +10,7 @@ use super::checksum::{Checksum, STRIPE_BYTES};
 use super::index::BlockEntry;
 use crate::data::{
     Batch, Bitmap, Buf, BufMut, DataType, FlatVector, MAX_INLINE_BYTES, PhysicalType, Plain, StringViews,
-    Values, Vector, for_each_values, view_inline, view_len, view_of,
+    Values, Vector, view_inline, view_len, view_of,
 };
 use crate::error::{Error, Origin, Result};
 use crate::mem::{Account, Denied};
@@ -19,7 +19,7 @@ use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, ScalarBuffer};
 use arrow::datatypes::{self as arrow_types, ArrowNativeType, SchemaRef};
 use arrow::ipc::reader::RecordBatchDecoder;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Bytes of a block's trailer.
@@ -60,7 +60,7 @@ pub(super) fn trailer(entry: &BlockEntry, mut checksum: Checksum) -> [u8; TRAILE
 /// About how many bytes the rows alive take as a block, metadata aside; never much less than they do.
 pub(super) fn estimated_bytes(batch: &Batch) -> usize {
     let rows = batch.rows();
-    let alive = batch.selection().map(|s| s.indices());
+    let alive = batch.selection().map(crate::data::Selection::indices);
     let of_values = |values: &Values, codes: Option<&[u32]>| match values {
         Values::View(strings) => rows * 16 + long_bytes(&strings.views, codes, alive),
         Values::Nested(array) => {
@@ -196,14 +196,14 @@ pub(super) fn decode(
     block: &Buf<u8>,
     entry: &BlockEntry,
     schema: &BlockSchema,
-    path: &PathBuf,
+    path: &Path,
 ) -> Result<Batch> {
     let damaged = |what: &str| {
         let message = format!(
             "damaged spill block at offset {}: {what}; the disk returned other bytes than were written",
             entry.offset
         );
-        Error::data(message, Origin { file: path.clone(), row_group: None, column: None })
+        Error::data(message, Origin { file: path.to_owned(), row_group: None, column: None })
     };
     let message_len = block.len().checked_sub(TRAILER_BYTES).ok_or_else(|| damaged("it is too short"))?;
     let mut checksum = Checksum::new();
@@ -284,7 +284,7 @@ fn bits_in(bits: &BooleanBuffer, block: &Buf<u8>) -> Option<Bitmap> {
     let at = (bits.inner().as_ptr() as usize).checked_sub(block.as_ptr() as usize)?;
     let fits = bits.offset() == 0 && at + words * 8 <= block.len();
     let words = fits.then(|| block.slice(at, words * 8).to_arrow()).and_then(Buf::from_arrow)?;
-    Some(Bitmap::from_words(words, bits.len()))
+    Some(Bitmap::from_words(&words, bits.len()))
 }
 
 /// Whether values of the type could carry dictionaries that a block cannot.

@@ -89,6 +89,7 @@ impl SpillDirectory {
     }
 
     /// Bytes of the quota in use, by all queries.
+    #[cfg(test)]
     pub(crate) fn used_bytes(&self) -> u64 {
         self.root.used_bytes.load(Relaxed)
     }
@@ -96,11 +97,6 @@ impl SpillDirectory {
     /// What this query has written and read.
     pub(crate) fn metrics(&self) -> &SpillMetrics {
         &self.metrics
-    }
-
-    /// The directory.
-    pub(crate) fn path(&self) -> &Path {
-        &self.root.path
     }
 
     /// Takes `bytes` of the quota, or fails and takes nothing.

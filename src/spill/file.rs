@@ -23,6 +23,7 @@ impl SpillFile {
     }
 
     /// Number of blocks of `partition`; none if it was never written to.
+    #[cfg(test)]
     pub(crate) fn blocks(&self, partition: u32) -> usize {
         self.index.blocks(partition)
     }
@@ -33,6 +34,7 @@ impl SpillFile {
     }
 
     /// Bytes of `partition` on disk.
+    #[cfg(test)]
     pub(crate) fn bytes(&self, partition: u32) -> u64 {
         self.index.bytes(partition)
     }
@@ -63,6 +65,7 @@ pub(crate) struct SpillReader {
 
 impl SpillReader {
     /// Bytes of the next block, which [`next`](Self::next) will take from its account; `None` at the end.
+    #[cfg(test)]
     pub(crate) fn next_bytes(&self) -> Option<usize> {
         self.next.map(|at| self.file.index.entry(at).0.len as usize)
     }

@@ -109,6 +109,7 @@ impl BlockIndex {
     }
 
     /// Number of blocks of `partition`.
+    #[cfg(test)]
     pub(super) fn blocks(&self, partition: u32) -> usize {
         self.chain(partition).blocks as usize
     }
@@ -119,6 +120,7 @@ impl BlockIndex {
     }
 
     /// Bytes of `partition` in the files.
+    #[cfg(test)]
     pub(super) fn bytes(&self, partition: u32) -> u64 {
         self.chain(partition).bytes
     }

@@ -1,7 +1,7 @@
 //! Where breakers put what does not fit: blocks of rows in unlinked files, within a quota.
 //!
 //! Owns: [`SpillDirectory`] (where, how much), segments (the files), blocks (the format), [`SpillWriter`],
-//! [`SpillFile`] and [`SpillReader`].
+//! [`SpillFile`] and its reader.
 //!
 //! Invariants:
 //! 1. A file is unlinked as soon as it is open: whatever ends the process, the directory holds no data afterwards.
@@ -27,8 +27,8 @@ mod index;
 mod segment;
 mod writer;
 
-pub(crate) use directory::{SpillDirectory, SpillMetrics};
-pub(crate) use file::{SpillFile, SpillReader};
+pub(crate) use directory::SpillDirectory;
+pub(crate) use file::SpillFile;
 pub(crate) use writer::SpillWriter;
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::index::{BlockEntry, BlockIndex};
 use super::segment::{ROTATE_BYTES, Segment};
 use crate::data::{Batch, BufMut, DataType, PhysicalType};
 use crate::error::{Error, Result};
-use crate::mem::{Account, Denied};
+use crate::mem::Account;
 use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;
 use arrow::datatypes::SchemaRef;
@@ -87,6 +87,7 @@ impl SpillWriter {
     }
 
     /// Bytes written so far.
+    #[cfg(test)]
     pub(crate) fn written_bytes(&self) -> u64 {
         self.written_bytes
     }
@@ -178,6 +179,7 @@ fn append(
     segment.append(staging)
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "the shape `map_err` calls")]
 fn encoding_failed(error: arrow::error::ArrowError) -> Error {
     Error::internal(format!("a batch cannot be encoded for spilling: {error}"))
 }

@@ -1,7 +1,7 @@
 //! Literals: numbers typed as DuckDB types them, strings, intervals.
 
 use super::place;
-use crate::data::{DataType, Scalar, Value};
+use crate::data::{DataType, Scalar};
 use crate::error::{Error, Location, Result};
 use sqlparser::ast;
 
@@ -242,6 +242,7 @@ fn add_clock(word: &str, span: &mut Span) -> Option<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Value;
 
     #[test]
     fn numbers_are_typed_as_duckdb_types_them() {

@@ -236,7 +236,7 @@ fn large_expressions_end_in_an_error_not_an_overflow() {
     assert!(error(&coalesce(120)).to_string().contains("too large with aliases"));
     plan(&format!("select {}a{} from t", "case when b > 1 then ".repeat(120), " end".repeat(120)));
     let nested = |n| format!("{}select a from t{}", "select a from (".repeat(n), ")".repeat(n));
-    crate::optimizer::optimize(crate::optimizer::testing::bind(&nested(60))).expect("optimizes");
+    crate::optimizer::testing::optimized(crate::optimizer::testing::bind(&nested(60))).expect("optimizes");
     assert!(error(&nested(120)).to_string().contains("queries nest"));
     let ctes: Vec<String> = (1..1000).map(|i| format!("c{i} as (select * from c{})", i - 1)).collect();
     let sql = format!("with c0 as (select a from t), {} select * from c999", ctes.join(", "));
@@ -274,7 +274,7 @@ fn tpch() -> FakeCatalog {
 fn optimized(sql: &str) -> String {
     let mut statements = bind(sql, &tpch()).unwrap_or_else(|e| panic!("{e}"));
     let Some(Statement::Query(query)) = statements.pop() else { panic!("no query") };
-    let plan = crate::optimizer::optimize(query.plan).unwrap_or_else(|e| panic!("{e}"));
+    let plan = crate::optimizer::testing::optimized(query.plan).unwrap_or_else(|e| panic!("{e}"));
     explain(&plan, &|_| None)
 }
 

@@ -124,9 +124,9 @@ impl Patience {
             Waits::Each => {
                 let waker = waker.clone();
                 std::thread::spawn(move || waker.wake());
-                Some(Wait::registered(WaitReason::Io, ()))
+                Some(Wait::registered(WaitReason::Queue, ()))
             }
-            Waits::Always => Some(Wait::registered(WaitReason::Io, ())),
+            Waits::Always => Some(Wait::registered(WaitReason::Queue, ())),
         }
     }
 }
@@ -208,7 +208,7 @@ impl Source for FakeSource {
     fn pull(&self, shared: &SourceShared, local: &mut Self::Local, cx: &LaneCx<'_>) -> Result<Pull> {
         self.world.0.wakers.lock().push(cx.waker.clone());
         if self.only_first_lane && cx.lane != 0 {
-            return Ok(Pull::Wait(Wait::registered(WaitReason::Io, ())));
+            return Ok(Pull::Wait(Wait::registered(WaitReason::Queue, ())));
         }
         if let Some(wait) = local.0.ask(self.waits, cx.waker) {
             return Ok(Pull::Wait(wait));

@@ -30,7 +30,7 @@ enum Entry {
     Seen(u32),
     /// Some entry of the dictionary, used or not, raises an error: rows decide.
     Failed,
-    Known(Known),
+    Known(Box<Known>),
 }
 
 #[derive(Clone, Debug)]
@@ -81,7 +81,7 @@ impl Run<'_, '_> {
         }
         let entry = self.caches.entry(id, dictionary.id());
         let known = match entry {
-            Entry::Known(known) => known.clone(),
+            Entry::Known(known) => Known::clone(known),
             Entry::Failed => return Ok(None),
             Entry::Seen(times) => {
                 *times += 1;
@@ -93,7 +93,7 @@ impl Run<'_, '_> {
                 let evaluated = self.evaluate_dictionary(id, position, frame.columns.len(), dictionary);
                 match evaluated {
                     Ok(known) => {
-                        *self.caches.entry(id, dictionary.id()) = Entry::Known(known.clone());
+                        *self.caches.entry(id, dictionary.id()) = Entry::Known(Box::new(known.clone()));
                         known
                     }
                     Err(error) if is_about_values(&error) => {
@@ -208,7 +208,7 @@ fn bits_of(table: &Bitmap, codes: &[u32], account: &Account) -> Result<Bitmap> {
     match table.words() {
         // The whole table in a register.
         [word] => {
-            dispatch(FillBits { out: out.words_mut(), len, f: |i: usize| word >> (codes[i] & 63) & 1 == 1 })
+            dispatch(FillBits { out: out.words_mut(), len, f: |i: usize| word >> (codes[i] & 63) & 1 == 1 });
         }
         words => {
             let f = |i: usize| words[codes[i] as usize / 64] >> (codes[i] % 64) & 1 == 1;

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::expr::ArithmeticOp;
 use crate::mem::{Account, Denied};
 use std::fmt::Display;
+use std::ops::{Add, Div, Mul, Rem, Sub};
 
 /// The types of an operation.
 #[derive(Clone, Copy, Debug)]
@@ -192,18 +193,16 @@ pub(super) fn combined(op: ArithmeticOp, left: Bounds, right: Bounds) -> Option<
     Some(Bounds { min: i64::try_from(min).ok()?, max: i64::try_from(max).ok()? })
 }
 
+/// The operation, whether bounds prove that it cannot overflow, and its checked form.
+type Operation<T> = (ArithmeticOp, bool, fn(T, T) -> (T, bool));
+
 /// How a loop over integers is run: which operation, on what, and whether bounds prove that it cannot overflow.
-type Loop<T> = fn(
-    (ArithmeticOp, bool, fn(T, T) -> (T, bool)),
-    Operand<'_, T>,
-    Operand<'_, T>,
-    usize,
-    &Account,
-) -> Result<(Buf<T>, bool), Denied>;
+type Loop<T> =
+    fn(Operation<T>, Operand<'_, T>, Operand<'_, T>, usize, &Account) -> Result<(Buf<T>, bool), Denied>;
 
 /// Calls the operation through its pointer: small code, for types that large columns seldom have.
 fn by_pointer<T: Integer>(
-    (_, _, checked): (ArithmeticOp, bool, fn(T, T) -> (T, bool)),
+    (_, _, checked): Operation<T>,
     left: Operand<'_, T>,
     right: Operand<'_, T>,
     rows: usize,
@@ -214,7 +213,7 @@ fn by_pointer<T: Integer>(
 
 /// A loop for each operation, checked and unchecked.
 fn inlined<T: Integer>(
-    (op, fits, checked): (ArithmeticOp, bool, fn(T, T) -> (T, bool)),
+    (op, fits, checked): Operation<T>,
     left: Operand<'_, T>,
     right: Operand<'_, T>,
     rows: usize,
@@ -288,14 +287,9 @@ pub(super) fn without_zero_divisors<T: Native>(
     both_valid(valid.as_ref(), Some(&bits), account)
 }
 
-fn floats<T: Native + std::ops::Add<Output = T>>(
-    shared: Shared<'_>,
-    left: Operand<'_, T>,
-    right: Operand<'_, T>,
-) -> Result<Vector>
+fn floats<T>(shared: Shared<'_>, left: Operand<'_, T>, right: Operand<'_, T>) -> Result<Vector>
 where
-    T: std::ops::Sub<Output = T> + std::ops::Mul<Output = T> + std::ops::Div<Output = T>,
-    T: std::ops::Rem<Output = T>,
+    T: Native + Add<Output = T> + Sub<Output = T> + Mul<Output = T> + Div<Output = T> + Rem<Output = T>,
 {
     let Shared { op, valid, rows, account, .. } = shared;
     let (out, _) = match op {

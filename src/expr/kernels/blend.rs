@@ -161,7 +161,9 @@ fn blend_nested(mask: &Bitmap, when: &Vector, otherwise: &Vector, account: &Acco
     let (a, b) = (array(when)?, array(otherwise)?);
     let mut out = MutableArrayData::new(vec![&a, &b], true, mask.len());
     for row in 0..mask.len() {
-        out.extend(usize::from(!mask.get(row)), row, row + 1);
+        out.try_extend(usize::from(!mask.get(row)), row, row + 1).map_err(|e| {
+            Error::unsupported(format!("a nested result whose offsets do not fit: {e}"), None)
+        })?;
     }
     Ok(Vector::Flat(FlatVector::new(Values::Nested(make_array(out.freeze())))))
 }

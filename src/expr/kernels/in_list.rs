@@ -93,13 +93,13 @@ impl InSet {
     }
 }
 
-fn look_up<T: Native>(
+fn look_up<T>(
     set: &HashSet<i128, foldhash::fast::RandomState>,
     values: Operand<'_, T>,
     rows: usize,
     out: &mut [u64],
 ) where
-    T: AsExact,
+    T: Native + AsExact,
 {
     FillBits { out, len: rows, f: |row| values.get(row).exact().is_some_and(|v| set.contains(&v)) }.run();
 }

@@ -182,15 +182,15 @@ struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    fn each<A: Copy, B: Copy, R: Plain + super::operand::Native>(
+    fn each<A, B, R: Plain + super::operand::Native>(
         self,
         left: Operand<'_, A>,
         right: Operand<'_, B>,
         f: impl Fn(A, B) -> Option<R>,
     ) -> Result<Vector>
     where
-        A: Into<i128>,
-        B: Into<i128>,
+        A: Copy + Into<i128>,
+        B: Copy + Into<i128>,
     {
         let mut out: BufMut<R> = BufMut::with_len(self.account, self.rows)?;
         let mut failed = false;

@@ -3,7 +3,7 @@
 
 use super::groups::{Groups, Kind};
 use super::keys::Halt;
-use super::spec::Plan;
+use super::spec::{Plan, fan_out_bits};
 use super::spill::Spill;
 use crate::data::{BufMut, Vector};
 use crate::error::{Error, MemoryError, Result};
@@ -23,12 +23,21 @@ pub(super) struct Intake {
     plan: Arc<Plan>,
     groups: Groups,
     spill: Spill,
-    /// Injected refusals are heeded; deep partitions ignore them, so that merging ends.
-    heeds_faults: bool,
+    /// How many groups the table must hold before an injected refusal is heeded.
+    forced: Forced,
     consumer: Arc<TableConsumer>,
     registration: Registration,
     /// After the groups, so that their slabs return to it.
     account: Account,
+}
+
+/// When injected refusals are heeded. A small table spills at once and each time it has doubled, a large one by whole
+/// blocks: what they test is that spilling works at any moment, not that blocks of single rows are slow.
+enum Forced {
+    /// From so many groups on.
+    From { groups: usize },
+    /// Not in partitions of partitions, so that merging ends.
+    Never,
 }
 
 /// A table as reclaim sees it.
@@ -78,7 +87,7 @@ impl Intake {
             plan: Arc::clone(plan),
             groups,
             spill,
-            heeds_faults: true,
+            forced: Forced::From { groups: 1 },
             consumer,
             registration,
             account,
@@ -108,7 +117,8 @@ impl Intake {
             self.groups = Groups::new(&self.plan, &self.account)?;
         }
         self.spill = Spill::new(used_bits, fan_out);
-        self.heeds_faults = used_bits < 16;
+        let is_shallow = used_bits <= fan_out_bits(fan_out);
+        self.forced = if is_shallow { Forced::From { groups: 1 } } else { Forced::Never };
         self.publish();
         Ok(())
     }
@@ -191,7 +201,8 @@ impl Intake {
         cx: &LaneCx<'_>,
     ) -> Result<Result<(), Denied>> {
         let mut eval_cx = EvalCx { account: cx.account, ids: &cx.query.ids };
-        let heeds_faults = self.heeds_faults && self.can_spill();
+        let is_forced = matches!(self.forced, Forced::From { groups } if self.groups.len() >= groups);
+        let heeds_faults = is_forced && self.can_spill();
         let refuses = || heeds_faults && cx.must_refuse();
         match self.groups.add(kind, columns, rows, &self.account, &refuses, &mut eval_cx) {
             Ok(()) => Ok(Ok(())),
@@ -256,6 +267,9 @@ impl Intake {
     }
 
     fn spill_all(&mut self, cx: &LaneCx<'_>) -> Result<()> {
+        if let Forced::From { groups } = &mut self.forced {
+            *groups = (*groups * 2).min(self.plan.spill_chunk_rows(&cx.query.knobs));
+        }
         self.spill.put(&mut self.groups, &self.plan, cx)?;
         self.account.trim();
         cx.metrics.counter("spills").fetch_add(1, Relaxed);

@@ -324,7 +324,7 @@ impl BatchRows {
         rows: Rows<'_>,
     ) -> Result<(), Error> {
         let width = column.width;
-        let mut put = |this: &mut Self, k: usize, bits: u128| {
+        let put = |this: &mut Self, k: usize, bits: u128| {
             let to = this.offsets[k] as usize + column.offset;
             this.bytes[to..to + width].copy_from_slice(&bits.to_le_bytes()[..width]);
         };
@@ -339,7 +339,7 @@ impl BatchRows {
                 }
             }
             KeyColumn::Values { values, codes, validity } => {
-                let mut put_all = |this: &mut Self, bits: &dyn Fn(usize) -> u128| {
+                let put_all = |this: &mut Self, bits: &dyn Fn(usize) -> u128| {
                     for k in 0..rows.len() {
                         let row = rows.position(k);
                         if validity.is_none_or(|v| v.get(row)) {

@@ -26,7 +26,7 @@ struct Noise(u64);
 impl Noise {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        super::hash::hash_word(self.0)
+        hash::hash_word(self.0)
     }
 
     fn below(&mut self, limit: u64) -> u64 {

@@ -278,7 +278,7 @@ mod tests {
             let mut out = vec![0; codes.len() + 8];
             let count = kernels.filter_codes(&codes, &keep, 5, &mut out);
             let expected: Vec<u32> =
-                (0..1003).filter(|i| codes[*i as usize] % 3 == 0).map(|i| i + 5).collect();
+                (0..1003).filter(|i| codes[*i as usize].is_multiple_of(3)).map(|i| i + 5).collect();
             assert_eq!(&out[..count], expected);
         }
     }

@@ -9,7 +9,6 @@ mod parse;
 
 pub(crate) use format::{to_text, write_text};
 pub(crate) use numeric::divided;
-pub(crate) use parse::number;
 
 use super::boolean;
 use super::operand::{both_valid, map};
@@ -40,7 +39,7 @@ pub(crate) fn is_possible(from: &DataType, to: &DataType) -> bool {
         (D::Utf8, _) => !matches!(to, D::Interval),
         (_, D::Utf8) => true,
         (D::Date | D::Timestamp(..), D::Date | D::Timestamp(..)) => true,
-        (D::Timestamp(..), D::Time(_)) | (D::Time(_), D::Time(_)) => true,
+        (D::Timestamp(..) | D::Time(_), D::Time(_)) => true,
         (from, to) => is_number(from) && is_number(to),
     }
 }

@@ -289,7 +289,7 @@ fn from_doubles(
             let limit = power_of_ten(*precision).unwrap_or(i128::MAX) as f64;
             let f = |v: f64| {
                 let scaled = (v * factor).round();
-                (scaled as i128, !(scaled.abs() < limit))
+                (scaled as i128, scaled.is_nan() || scaled.abs() >= limit)
             };
             let (values, failed) = map(doubles, account, f)?;
             if failed {
@@ -303,7 +303,7 @@ fn from_doubles(
         }
         integer => {
             // Saturating conversion marks what 128 bits cannot hold; narrower targets check their own range.
-            let f = |v: f64| (v.round_ties_even() as i128, !(v.abs() < 1.7e38));
+            let f = |v: f64| (v.round_ties_even() as i128, v.is_nan() || v.abs() >= 1.7e38);
             let (values, failed) = map(doubles, account, f)?;
             if failed {
                 mark_all(doubles, |v| f(v).1, failures, account)?;

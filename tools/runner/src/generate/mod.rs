@@ -102,7 +102,7 @@ fn parse_row_group(text: &str) -> Result<ByteSize, String> {
     match text.parse::<ByteSize>() {
         Ok(size) if (1 << 10..=1 << 32).contains(&size.as_u64()) => Ok(size),
         Ok(_) => Err(String::from("a row group has between 1KiB and 4GiB")),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(error.clone()),
     }
 }
 

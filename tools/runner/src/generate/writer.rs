@@ -99,7 +99,10 @@ where
             }
         }
     }
-    Ok(writers.into_iter().map(|writer| writer.close()).collect::<Result<_, _>>()?)
+    Ok(writers
+        .into_iter()
+        .map(parquet::arrow::arrow_writer::ArrowColumnWriter::close)
+        .collect::<Result<_, _>>()?)
 }
 
 /// The schema with field ids 1, 2, …, as tpchgen-cli writes them.
