@@ -9,9 +9,11 @@
 //!
 //! Must not know: SQL text, physical operators, execution.
 
+mod join;
 #[cfg(test)]
 mod print;
 
+pub(crate) use join::{JoinKey, JoinKind};
 #[cfg(test)]
 pub(crate) use print::explain;
 
@@ -108,6 +110,9 @@ pub(crate) enum Plan {
     Aggregate { input: Arc<Plan>, groups: Vec<(Column, Expr)>, aggregates: Vec<(Column, AggregateCall)> },
     /// The input in order; with a fetch, only its first rows.
     Sort { input: Arc<Plan>, keys: Vec<SortKey>, fetch: Option<u64> },
+    /// Rows of two inputs that meet. Until subqueries are unnested, expressions within `right` may read columns of
+    /// `left` (a dependent join): for each left row the right input is what it is with that row's values.
+    Join { kind: JoinKind, left: Arc<Plan>, right: Arc<Plan>, keys: Vec<JoinKey>, filters: Vec<Expr> },
     /// Rows after the first `skip`, at most `fetch` of them.
     Limit { input: Arc<Plan>, skip: u64, fetch: Option<u64> },
 }
@@ -125,6 +130,16 @@ impl Plan {
             Self::Aggregate { groups, aggregates, .. } => {
                 groups.iter().map(|(c, _)| c).chain(aggregates.iter().map(|(c, _)| c)).collect()
             }
+            Self::Join { kind, left, right, .. } => {
+                let mut columns = left.columns();
+                if kind.emits_right() {
+                    columns.extend(right.columns());
+                }
+                if let JoinKind::Mark { column, .. } = kind {
+                    columns.push(column);
+                }
+                columns
+            }
         }
     }
 
@@ -137,6 +152,7 @@ impl Plan {
             | Self::Aggregate { input, .. }
             | Self::Sort { input, .. }
             | Self::Limit { input, .. } => vec![input],
+            Self::Join { left, right, .. } => vec![left, right],
         }
     }
 
@@ -154,6 +170,9 @@ impl Plan {
             }
             Self::Sort { input, keys, fetch } => Self::Sort { input: f(&input)?, keys, fetch },
             Self::Limit { input, skip, fetch } => Self::Limit { input: f(&input)?, skip, fetch },
+            Self::Join { kind, left, right, keys, filters } => {
+                Self::Join { kind, left: f(&left)?, right: f(&right)?, keys, filters }
+            }
         })
     }
 
@@ -176,6 +195,13 @@ impl Plan {
                 Self::Scan { table, provider, columns, filter_columns, filters: all(filters, f)? }
             }
             Self::Values { .. } | Self::Limit { .. } => self,
+            Self::Join { kind, left, right, keys, filters } => {
+                let keys = keys.into_iter().map(|key| {
+                    Ok(JoinKey { left: f(key.left)?, right: f(key.right)?, null_safe: key.null_safe })
+                });
+                let keys = keys.collect::<Result<_, E>>()?;
+                Self::Join { kind, left, right, keys, filters: all(filters, f)? }
+            }
             Self::Filter { input, conjuncts } => Self::Filter { input, conjuncts: all(conjuncts, f)? },
             Self::Project { input, columns } => Self::Project { input, columns: named(columns, f)? },
             Self::Aggregate { input, groups, aggregates } => {
@@ -207,6 +233,13 @@ impl Plan {
                 list.iter().for_each(f);
             }
             Self::Values { .. } | Self::Limit { .. } => {}
+            Self::Join { keys, filters, .. } => {
+                for key in keys {
+                    f(&key.left);
+                    f(&key.right);
+                }
+                filters.iter().for_each(f);
+            }
             Self::Project { columns, .. } => columns.iter().for_each(|(_, e)| f(e)),
             Self::Aggregate { groups, aggregates, .. } => {
                 groups.iter().for_each(|(_, e)| f(e));
@@ -233,7 +266,8 @@ impl Plan {
                 columns.iter().chain(filter_columns).map(|(c, _)| c).collect()
             }
             Self::Values { .. } | Self::Project { .. } | Self::Aggregate { .. } => self.columns(),
-            Self::Filter { .. } | Self::Sort { .. } | Self::Limit { .. } => vec![],
+            Self::Join { kind: JoinKind::Mark { column, .. }, .. } => vec![column],
+            Self::Filter { .. } | Self::Sort { .. } | Self::Limit { .. } | Self::Join { .. } => vec![],
         }
     }
 

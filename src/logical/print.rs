@@ -3,7 +3,7 @@
 //! One node a line, inputs indented below it, columns by name. A name that two columns of the plan share is followed
 //! by the column's id.
 
-use super::{Column, Plan, SortKey};
+use super::{Column, JoinKind, Plan, SortKey};
 use crate::expr::{ColumnId, Expr};
 use crate::functions::AggregateCall;
 use std::collections::HashMap;
@@ -200,6 +200,26 @@ fn write_node(
                 Some(fetch) => format!("Top {fetch}: {keys}"),
                 None => format!("Sort: {keys}"),
             }
+        }
+        Plan::Join { kind, keys, filters, .. } => {
+            let mut line = format!("{}Join", kind.name());
+            for (at, key) in keys.iter().enumerate() {
+                let operator = if key.null_safe { "<=>" } else { "=" };
+                let separator = if at == 0 { ": " } else { ", " };
+                let _ = write!(
+                    line,
+                    "{separator}{} {operator} {}",
+                    names.expr(&key.left),
+                    names.expr(&key.right)
+                );
+            }
+            if !filters.is_empty() {
+                let _ = write!(line, " filters=[{}]", names.exprs(filters));
+            }
+            if let JoinKind::Mark { column, .. } = kind {
+                let _ = write!(line, " AS {}", names.column(column.id));
+            }
+            line
         }
         Plan::Limit { skip, fetch, .. } => match (skip, fetch) {
             (0, Some(fetch)) => format!("Limit: {fetch}"),

@@ -11,6 +11,7 @@
 
 mod aggregate;
 mod filter;
+mod hash_join;
 mod limit;
 mod project;
 mod result;
@@ -23,6 +24,7 @@ mod testing;
 
 pub(crate) use aggregate::{AggregateSpec, hash_aggregate};
 pub(crate) use filter::filter;
+pub(crate) use hash_join::{HashJoinKey, HashJoinKind, HashJoinSpec, hash_join};
 pub(crate) use limit::limit;
 pub(crate) use project::project;
 pub(crate) use result::{ResultQueue, result_sink};

@@ -3,7 +3,7 @@
 use crate::catalog::{ColumnStatistics, TableStatistics};
 use crate::data::{Scalar, Value};
 use crate::expr::{ColumnId, CompareOp, Expr};
-use crate::logical::{Column, Plan};
+use crate::logical::{Column, JoinKind, Plan};
 
 /// What a predicate nothing is known of lets through.
 const UNKNOWN_SELECTIVITY: f64 = 0.25;
@@ -41,6 +41,25 @@ fn rows(plan: &Plan) -> Option<f64> {
             Some(product.unwrap_or(input_rows * UNKNOWN_GROUPS).clamp(input_rows.min(1.0), input_rows))
         }
         Plan::Sort { input, fetch, .. } => Some(limited(rows(input)?, *fetch)),
+        Plan::Join { kind, left, right, keys, filters } => {
+            let (left_rows, right_rows) = (rows(left)?, rows(right)?);
+            let known = Known { plan, statistics: None };
+            let matching = keys.iter().map(|key| {
+                // Of two key columns the one with fewer values is taken to be contained in the other.
+                let values = |key, input, rows: f64| distinct(key, input).unwrap_or(rows).min(rows);
+                1.0 / values(&key.left, left, left_rows).max(values(&key.right, right, right_rows)).max(1.0)
+            });
+            let matching = matching.product::<f64>() * known.conjunction(filters);
+            let pairs = left_rows * right_rows * matching;
+            Some(match kind {
+                JoinKind::Inner => pairs,
+                JoinKind::Left => pairs.max(left_rows),
+                JoinKind::Full => pairs.max(left_rows).max(right_rows),
+                JoinKind::Single | JoinKind::Mark { .. } => left_rows,
+                JoinKind::Semi => left_rows * (right_rows * matching).min(1.0),
+                JoinKind::Anti { .. } => left_rows * (1.0 - (right_rows * matching).min(0.9)),
+            })
+        }
         Plan::Limit { input, skip, fetch } => Some(limited((rows(input)? - *skip as f64).max(0.0), *fetch)),
     }
 }

@@ -7,8 +7,9 @@ use super::Rule;
 use super::fold_constants::{fold, simplify_conjuncts};
 use super::substitute::{Definitions, is_deterministic};
 use crate::error::Result;
-use crate::expr::Expr;
-use crate::logical::{ColumnIds, Plan};
+use crate::expr::{ColumnId, CompareOp, Expr};
+use crate::logical::{ColumnIds, JoinKey, JoinKind, Plan};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// See the module.
@@ -94,7 +95,107 @@ fn push(plan: &Arc<Plan>, mut conjuncts: Vec<Expr>) -> Arc<Plan> {
                 None => Arc::new(plan.emptied()),
             }
         }
+        Plan::Join { kind, left, right, keys, filters } => {
+            push_join(kind.clone(), [left, right], keys.clone(), filters.clone(), conjuncts)
+        }
         Plan::Values { .. } => filter(plan.as_ref().clone(), conjuncts),
+    }
+}
+
+/// A join under `conjuncts`: what reads one side goes into that side where the kind allows it; what an inner join's
+/// sides must have in common becomes a key or filter of it.
+fn push_join(
+    kind: JoinKind,
+    [left, right]: [&Arc<Plan>; 2],
+    mut keys: Vec<JoinKey>,
+    filters: Vec<Expr>,
+    mut conjuncts: Vec<Expr>,
+) -> Arc<Plan> {
+    let mut filters = if kind == JoinKind::Inner {
+        conjuncts.extend(filters);
+        vec![]
+    } else {
+        filters
+    };
+    let (from_left, from_right) = (Columns::of(left), Columns::of(right));
+    let keeps_left_rows_apart = match kind {
+        JoinKind::Inner | JoinKind::Left | JoinKind::Single | JoinKind::Semi => true,
+        JoinKind::Anti { .. } | JoinKind::Mark { .. } => true,
+        JoinKind::Full => false,
+    };
+    let (to_left, above) =
+        partition(conjuncts, |e| keeps_left_rows_apart && from_left.cover(e) && is_deterministic(e));
+    let (mut to_right, mut above) =
+        partition(above, |e| kind == JoinKind::Inner && from_right.cover(e) && is_deterministic(e));
+    let mut left_filters = to_left;
+    match kind {
+        JoinKind::Inner => {
+            for conjunct in std::mem::take(&mut above) {
+                match as_key(conjunct, &from_left, &from_right) {
+                    Ok(key) => keys.push(key),
+                    Err(conjunct) => filters.push(conjunct),
+                }
+            }
+        }
+        // A right row that fails a condition of its own meets nobody.
+        JoinKind::Left | JoinKind::Single | JoinKind::Semi | JoinKind::Anti { null_aware: false } => {
+            let (own, mut rest) = partition(filters, |e| from_right.cover(e) && is_deterministic(e));
+            to_right.extend(own);
+            if kind == JoinKind::Semi {
+                let (own, others) = partition(rest, |e| from_left.cover(e) && is_deterministic(e));
+                left_filters.extend(own);
+                rest = others;
+            }
+            filters = vec![];
+            for conjunct in rest {
+                match as_key(conjunct, &from_left, &from_right) {
+                    Ok(key) => keys.push(key),
+                    Err(conjunct) => filters.push(conjunct),
+                }
+            }
+        }
+        JoinKind::Full | JoinKind::Anti { null_aware: true } | JoinKind::Mark { .. } => {}
+    }
+    let side = |input: &Arc<Plan>, conjuncts| match simplify_conjuncts(conjuncts) {
+        Some(conjuncts) => push(input, conjuncts),
+        None => Arc::new(input.emptied()),
+    };
+    let (left, right) = (side(left, left_filters), side(right, to_right));
+    filter(Plan::Join { kind, left, right, keys, filters }, above)
+}
+
+/// The columns a plan produces.
+struct Columns(HashSet<ColumnId>);
+
+impl Columns {
+    fn of(plan: &Plan) -> Self {
+        Self(plan.columns().into_iter().map(|column| column.id).collect())
+    }
+
+    /// Whether `expr` reads these columns only, and at least one.
+    fn cover(&self, expr: &Expr) -> bool {
+        let (mut all, mut any) = (true, false);
+        expr.for_each_column(&mut |id| {
+            all &= self.0.contains(&id);
+            any = true;
+        });
+        all && any
+    }
+}
+
+/// The conjunct as a key between two sides, if it is an equality between them; else the conjunct.
+fn as_key(conjunct: Expr, from_left: &Columns, from_right: &Columns) -> Result<JoinKey, Expr> {
+    let Expr::Compare { op: op @ (CompareOp::Eq | CompareOp::IsNotDistinct), left, right } = conjunct else {
+        return Err(conjunct);
+    };
+    let null_safe = op == CompareOp::IsNotDistinct;
+    let is_deterministic = is_deterministic(&left) && is_deterministic(&right);
+    if is_deterministic && from_left.cover(&left) && from_right.cover(&right) {
+        Ok(JoinKey { left: *left, right: *right, null_safe })
+    } else if is_deterministic && from_left.cover(&right) && from_right.cover(&left) {
+        Ok(JoinKey { left: *right, right: *left, null_safe })
+    } else {
+        Err(Expr::Compare { op, left, right })
     }
 }
 

@@ -38,6 +38,7 @@ impl Rule for LimitPushdown {
                 | Plan::Values { .. }
                 | Plan::Filter { .. }
                 | Plan::Aggregate { .. }
+                | Plan::Join { .. }
                 | Plan::Sort { .. },
                 _,
             ) => Arc::new(Plan::Limit { input: self.apply(input, ids)?, skip: *skip, fetch: *fetch }),

@@ -82,7 +82,26 @@ fn prune(plan: &Arc<Plan>, required: &Required) -> Arc<Plan> {
         Plan::Limit { input, skip, fetch } => {
             Arc::new(Plan::Limit { input: prune(input, required), skip: *skip, fetch: *fetch })
         }
+        Plan::Join { kind, left, right, keys, filters } => {
+            let read = read_by(keys.iter().flat_map(|key| [&key.left, &key.right]).chain(filters));
+            let needed: Required = required.union(&read).copied().collect();
+            Arc::new(Plan::Join {
+                kind: kind.clone(),
+                left: prune_exactly(left, &needed),
+                right: prune_exactly(right, &needed),
+                keys: keys.clone(),
+                filters: filters.clone(),
+            })
+        }
     }
+}
+
+/// `plan` producing those of its columns that are in `required` and no others: joins carry what they are given.
+fn prune_exactly(plan: &Arc<Plan>, required: &Required) -> Arc<Plan> {
+    let columns: Vec<Column> =
+        plan.columns().into_iter().filter(|column| required.contains(&column.id)).cloned().collect();
+    let ids = columns.iter().map(|column| column.id).collect();
+    exactly(prune(plan, &ids), &columns)
 }
 
 fn read_by<'a>(exprs: impl IntoIterator<Item = &'a Expr>) -> Required {
@@ -150,6 +169,7 @@ fn project(input: Arc<Plan>, columns: Vec<(Column, Expr)>) -> Arc<Plan> {
         | Plan::Filter { .. }
         | Plan::Aggregate { .. }
         | Plan::Sort { .. }
+        | Plan::Join { .. }
         | Plan::Limit { .. } => Arc::new(Plan::Project { input, columns }),
     }
 }

@@ -33,7 +33,7 @@ pub(crate) fn optimize(mut plan: Arc<Plan>, disabled: &HashSet<String>) -> Resul
     let mut ids = ColumnIds::after(&plan);
     let mut timings = Vec::with_capacity(RULES.len());
     if cfg!(debug_assertions) {
-        verify(&plan)
+        verify(&plan, &HashSet::new())
             .map_err(|broken| Error::internal(format!("the binder made a broken plan: {broken}")))?;
     }
     for rule in RULES {
@@ -44,18 +44,19 @@ pub(crate) fn optimize(mut plan: Arc<Plan>, disabled: &HashSet<String>) -> Resul
         let rewritten = rule.apply(&plan, &mut ids)?;
         timings.push(RuleTiming { rule: rule.name(), elapsed: started.elapsed() });
         if cfg!(debug_assertions) {
-            verify(&rewritten).and_then(|()| same_outputs(&plan, &rewritten)).map_err(|broken| {
-                Error::internal(format!("rule {} broke the plan: {broken}", rule.name()))
-            })?;
+            verify(&rewritten, &HashSet::new()).and_then(|()| same_outputs(&plan, &rewritten)).map_err(
+                |broken| Error::internal(format!("rule {} broke the plan: {broken}", rule.name())),
+            )?;
         }
         plan = rewritten;
     }
     Ok(Optimized { plan, timings })
 }
 
-/// Every expression reads only columns its node's inputs produce, and no node produces a column twice.
-fn verify(plan: &Plan) -> Result<(), String> {
-    let mut available: HashSet<ColumnId> = HashSet::new();
+/// Every expression reads only columns its node's inputs produce, or, on the right of a join, those of its left; and
+/// no node produces a column twice. `outer` are the columns to the left of the joins around.
+fn verify(plan: &Plan, outer: &HashSet<ColumnId>) -> Result<(), String> {
+    let mut available: HashSet<ColumnId> = outer.clone();
     match plan {
         Plan::Scan { columns, filter_columns, .. } => {
             available.extend(columns.iter().chain(filter_columns).map(|(column, _)| column.id));
@@ -71,9 +72,15 @@ fn verify(plan: &Plan) -> Result<(), String> {
         | Plan::Sort { .. }
         | Plan::Limit { .. } => {
             for input in plan.inputs() {
-                verify(input)?;
+                verify(input, outer)?;
                 available.extend(input.columns().iter().map(|column| column.id));
             }
+        }
+        Plan::Join { left, right, .. } => {
+            verify(left, outer)?;
+            available.extend(left.columns().iter().map(|column| column.id));
+            verify(right, &available)?;
+            available.extend(right.columns().iter().map(|column| column.id));
         }
     }
     let mut missing = None;
@@ -126,12 +133,12 @@ mod tests {
         let stranger =
             Expr::Column { id: ColumnId(99), data_type: crate::data::DataType::Boolean, nullable: false };
         let broken = Plan::Filter { input: Arc::clone(&scan), conjuncts: vec![stranger] };
-        assert!(verify(&broken).is_err());
-        assert!(verify(&scan).is_ok());
+        assert!(verify(&broken, &HashSet::new()).is_err());
+        assert!(verify(&scan, &HashSet::new()).is_ok());
         let column = scan.columns()[0].clone();
         let twice = vec![(column.clone(), column.to_expr()), (column.clone(), column.to_expr())];
         let twice = Plan::Project { input: Arc::clone(&scan), columns: twice };
-        assert!(verify(&twice).is_err());
+        assert!(verify(&twice, &HashSet::new()).is_err());
         assert!(same_outputs(&scan, &twice).is_err());
     }
 }

@@ -123,6 +123,17 @@ fn write_node(plan: &PhysicalPlan, depth: usize, names: &BTreeMap<ColumnId, Stri
             let name = if groups.is_empty() { "Aggregate" } else { "HashAggregate" };
             write!(out, "{name} by [{}] compute [{}]", list(groups, names), calls.join(", "))
         }
+        Node::HashJoin { kind, keys, residual, .. } => {
+            let keys: Vec<_> = keys
+                .iter()
+                .map(|key| {
+                    let operator = if key.null_safe { "<=>" } else { "=" };
+                    format!("{} {operator} {}", text(&key.probe, names), text(&key.build, names))
+                })
+                .collect();
+            let _ = write!(out, "HashJoin {kind:?} on [{}]", keys.join(", "));
+            if residual.is_empty() { Ok(()) } else { write!(out, " where {}", list(residual, names)) }
+        }
         Node::Sort { keys, fetch, .. } => {
             let keys: Vec<_> = keys
                 .iter()

@@ -2,8 +2,9 @@
 
 use super::plan::{Node, PhysicalPlan};
 use crate::error::{Error, Result};
-use crate::expr::ColumnId;
-use crate::logical::{Column, Plan};
+use crate::expr::{ColumnId, Expr};
+use crate::logical::{Column, JoinKey, JoinKind, Plan};
+use crate::operators::{HashJoinKey, HashJoinKind};
 use crate::scan::{ScanProvider, ScanRequest};
 use std::sync::Arc;
 
@@ -71,6 +72,9 @@ fn lower_node(plan: &Plan, sources: Sources<'_>) -> Result<Arc<PhysicalPlan>> {
                 aggregates: aggregates.iter().map(|(_, a)| a.clone()).collect(),
             }
         }
+        Plan::Join { kind, left, right, keys, filters } => {
+            lower_join(kind, [left, right], keys, filters, sources)?
+        }
         Plan::Sort { input, keys, fetch } => {
             Node::Sort { input: lower_node(input, sources)?, keys: keys.clone(), fetch: *fetch }
         }
@@ -84,4 +88,50 @@ fn lower_node(plan: &Plan, sources: Sources<'_>) -> Result<Arc<PhysicalPlan>> {
         fields: columns.iter().map(|c| c.field.clone()).collect(),
         estimated_rows: (sources.estimate)(plan),
     }))
+}
+
+/// Chooses the build side: the smaller one, where the kind leaves a choice.
+fn lower_join(
+    kind: &JoinKind,
+    [left, right]: [&Arc<Plan>; 2],
+    keys: &[JoinKey],
+    filters: &[Expr],
+    sources: Sources<'_>,
+) -> Result<Node> {
+    let rows = |plan: &Plan| (sources.estimate)(plan);
+    let left_is_smaller = matches!((rows(left), rows(right)), (Some(l), Some(r)) if l < r);
+    let kind = match (kind, left_is_smaller) {
+        (JoinKind::Inner, _) => HashJoinKind::Inner,
+        (JoinKind::Full, _) => HashJoinKind::FullOuter,
+        (JoinKind::Left, false) => HashJoinKind::ProbeOuter,
+        (JoinKind::Left, true) => HashJoinKind::BuildOuter,
+        (JoinKind::Semi, false) => HashJoinKind::ProbeSemi,
+        (JoinKind::Semi, true) => HashJoinKind::BuildSemi,
+        (JoinKind::Anti { null_aware: false }, true) => HashJoinKind::BuildAnti,
+        (JoinKind::Anti { null_aware }, _) => HashJoinKind::ProbeAnti { null_aware: *null_aware },
+        (JoinKind::Mark { null_aware, .. }, _) => HashJoinKind::ProbeMark { null_aware: *null_aware },
+        (JoinKind::Single, _) => HashJoinKind::ProbeSingle,
+    };
+    let builds_left = match kind {
+        HashJoinKind::Inner | HashJoinKind::FullOuter => left_is_smaller,
+        HashJoinKind::BuildOuter | HashJoinKind::BuildSemi | HashJoinKind::BuildAnti => true,
+        HashJoinKind::ProbeOuter
+        | HashJoinKind::ProbeSemi
+        | HashJoinKind::ProbeAnti { .. }
+        | HashJoinKind::ProbeMark { .. }
+        | HashJoinKind::ProbeSingle => false,
+    };
+    let (build, probe) = if builds_left { (left, right) } else { (right, left) };
+    let key = |key: &JoinKey| {
+        let (left, right) = (key.left.clone(), key.right.clone());
+        let (build, probe) = if builds_left { (left, right) } else { (right, left) };
+        HashJoinKey { build, probe, null_safe: key.null_safe }
+    };
+    Ok(Node::HashJoin {
+        kind,
+        build: lower_node(build, sources)?,
+        probe: lower_node(probe, sources)?,
+        keys: keys.iter().map(key).collect(),
+        residual: filters.to_vec(),
+    })
 }

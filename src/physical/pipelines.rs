@@ -64,6 +64,25 @@ fn build(plan: &PhysicalPlan, done: &mut Vec<PipelineSpec>) -> Result<Open> {
             let (sink, source) = operators::hash_aggregate(spec);
             build(input, done)?.broken(sink, source, done)
         }
+        Node::HashJoin { kind, build: build_side, probe, keys, residual } => {
+            let spec = operators::HashJoinSpec {
+                kind: *kind,
+                build_layout: build_side.layout.clone(),
+                build_types: build_side.types(),
+                probe_layout: probe.layout.clone(),
+                probe_types: probe.types(),
+                keys: keys.clone(),
+                residual: residual.clone(),
+                output: plan.layout.clone(),
+            };
+            let (sink, transform) = operators::hash_join(spec);
+            let build_side = build(build_side, done)?;
+            done.push(build_side.close(sink));
+            let built = done.len() - 1;
+            let mut open = build(probe, done)?.through(transform);
+            open.depends_on.push(built);
+            open
+        }
         Node::Sort { input, keys, fetch } => {
             let key = |k: &crate::logical::SortKey| operators::SortKey {
                 expr: k.expr.clone(),

@@ -4,6 +4,7 @@ use crate::data::{DataType, Field, Scalar};
 use crate::expr::{ColumnId, Expr};
 use crate::functions::AggregateCall;
 use crate::logical::SortKey;
+use crate::operators::{HashJoinKey, HashJoinKind};
 use crate::scan::{ScanProvider, ScanRequest};
 use std::sync::Arc;
 
@@ -33,6 +34,14 @@ pub(crate) enum Node {
     Project { input: Arc<PhysicalPlan>, expressions: Vec<Expr> },
     /// Groups in a hash table, or into one row if there are no keys.
     HashAggregate { input: Arc<PhysicalPlan>, groups: Vec<Expr>, aggregates: Vec<AggregateCall> },
+    /// Puts rows of two inputs together: the build side is held in a hash table, the probe side streams past it.
+    HashJoin {
+        kind: HashJoinKind,
+        build: Arc<PhysicalPlan>,
+        probe: Arc<PhysicalPlan>,
+        keys: Vec<HashJoinKey>,
+        residual: Vec<Expr>,
+    },
     /// Orders; with a fetch keeps only the first rows.
     Sort { input: Arc<PhysicalPlan>, keys: Vec<SortKey>, fetch: Option<u64> },
     /// Skips and stops.
@@ -54,6 +63,7 @@ impl PhysicalPlan {
             | Node::HashAggregate { input, .. }
             | Node::Sort { input, .. }
             | Node::Limit { input, .. } => vec![input],
+            Node::HashJoin { build, probe, .. } => vec![build, probe],
         }
     }
 }
