@@ -64,8 +64,8 @@ impl Setting {
             plain,
             Self { many_workers: false, ..plain },
             Self { tiny_budget: true, ..plain },
-            // Refusing every grant with whole batches is in the full matrix only: in the tiny budget it does not pass
-            // yet (the lanes' tables and the merge can use up the budget), in the ample one it takes minutes.
+            Self { faults: Faults::ForcedSpill, ..plain },
+            Self { tiny_budget: true, faults: Faults::ForcedSpill, ..plain },
             Self { tiny_budget: true, faults: Faults::Injected, ..plain },
             Self { one_row_batches: true, ..plain },
             Self {
@@ -103,10 +103,6 @@ impl Setting {
     pub fn engine(self, spill: &Path, attempt: u64) -> Result<Engine, Error> {
         let knobs = match self.faults {
             Faults::None => TestKnobs::default(),
-            // Always, for single rows, would be a spilled block for every row: minutes that show nothing more.
-            Faults::ForcedSpill if self.one_row_batches => {
-                TestKnobs { refuse_grant: ONE_IN_A_HUNDRED, ..TestKnobs::default() }
-            }
             Faults::ForcedSpill => TestKnobs { refuse_grant: ALWAYS, ..TestKnobs::default() },
             Faults::Injected => TestKnobs {
                 refuse_grant: ONE_IN_TEN,
