@@ -15,6 +15,7 @@
 mod codec;
 mod column;
 mod decode;
+mod distinct;
 mod fallback;
 mod file;
 mod filter;

@@ -68,6 +68,20 @@ pub(crate) enum PageKind {
     Other,
 }
 
+/// How many values the dictionary page has whose header `bytes` begin with, and its bytes; `None` if it is no such
+/// header.
+pub(crate) fn dictionary_size(bytes: &[u8]) -> Option<(u32, u32)> {
+    match parse_header(bytes).ok()? {
+        RawHeader {
+            page_type: 2,
+            kind: Some(PageKind::Dictionary { values, .. }),
+            uncompressed_bytes,
+            ..
+        } => Some((values, u32::try_from(uncompressed_bytes).ok()?)),
+        _ => None,
+    }
+}
+
 /// A page header, its sizes checked against the chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PageHeader {

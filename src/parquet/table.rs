@@ -5,6 +5,7 @@
 //! Invariants:
 //! 1. All files have the first one's columns: names, order and types.
 
+use super::distinct;
 use super::file::ParquetFile;
 use super::footer::Bound;
 use super::scan::ParquetScan;
@@ -124,6 +125,9 @@ fn column_statistics(files: &[Arc<ParquetFile>], column: usize, field: &Field) -
     }
     statistics.min = statistics.min.filter(|_| has_min);
     statistics.max = statistics.max.filter(|_| has_max);
+    let int = |bound: &Option<Scalar>| bound.as_ref().and_then(Scalar::as_int);
+    let range = int(&statistics.min).zip(int(&statistics.max)).map(|(min, max)| (max - min) as f64 + 1.0);
+    statistics.distinct_count = distinct::estimate(files, column, range);
     statistics
 }
 

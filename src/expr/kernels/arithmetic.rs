@@ -4,7 +4,7 @@ use super::operand::{
     Native, Operand, both_valid, bounds, first_bad, for_physical, map, operand, validity, zip,
 };
 use super::{decimal, temporal};
-use crate::data::{Bitmap, BitmapMut, Bounds, Buf, DataType, FlatVector, PhysicalType, Values, Vector};
+use crate::data::{Bitmap, Bounds, Buf, DataType, FlatVector, PhysicalType, Values, Vector};
 use crate::error::{Error, Result};
 use crate::expr::ArithmeticOp;
 use crate::mem::{Account, Denied};
@@ -251,12 +251,9 @@ fn integers<T: Integer>(
         ArithmeticOp::Divide => return Err(Error::internal("division of integers is coerced to DOUBLE")),
     };
     let (out, overflowed) = run((op, fits, checked), left, right, rows, account)?;
-    let valid = match op {
-        ArithmeticOp::IntegerDivide | ArithmeticOp::Modulo => {
-            without_zero_divisors(valid, right, rows, account)?
-        }
-        ArithmeticOp::Add | ArithmeticOp::Subtract | ArithmeticOp::Multiply | ArithmeticOp::Divide => valid,
-    };
+    if matches!(op, ArithmeticOp::IntegerDivide | ArithmeticOp::Modulo) {
+        refuse_zero_divisors(op, valid.as_ref(), right, rows)?;
+    }
     if overflowed
         && let Some(row) = first_bad(valid.as_ref(), rows, |row| checked(left.get(row), right.get(row)).1)
     {
@@ -266,25 +263,25 @@ fn integers<T: Integer>(
     Ok(Vector::Flat(FlatVector { values: T::wrap(out), validity: valid, bounds }))
 }
 
-/// `valid` less the rows whose divisor is zero: SQL's answer there is null.
-pub(super) fn without_zero_divisors<T: Native>(
-    valid: Option<Bitmap>,
+/// Fails at the first row, if any, whose divisor is zero; null operands excuse theirs.
+pub(super) fn refuse_zero_divisors<T: Native>(
+    op: ArithmeticOp,
+    valid: Option<&Bitmap>,
     divisor: Operand<'_, T>,
     rows: usize,
-    account: &Account,
-) -> Result<Option<Bitmap>, Denied> {
+) -> Result<()> {
     let zero = T::default();
     let has_zero = match divisor {
         Operand::Value(value) => value == zero,
         Operand::Slice(slice) => slice.contains(&zero),
     };
-    if !has_zero {
-        return Ok(valid);
+    if has_zero && first_bad(valid, rows, |row| divisor.get(row) == zero).is_some() {
+        return Err(Error::value(format!(
+            "division by zero in {}; write NULLIF(divisor, 0) for null instead",
+            op.symbol()
+        )));
     }
-    let mut bits = BitmapMut::with_len(account, rows)?;
-    bits.fill_from(|row| divisor.get(row) != zero);
-    let bits = bits.freeze();
-    both_valid(valid.as_ref(), Some(&bits), account)
+    Ok(())
 }
 
 fn floats<T>(shared: Shared<'_>, left: Operand<'_, T>, right: Operand<'_, T>) -> Result<Vector>
@@ -301,12 +298,10 @@ where
         }
         ArithmeticOp::Modulo => zip(left, right, rows, account, |l: T, r: T| (l % r, false))?,
     };
-    let valid = match op {
-        ArithmeticOp::Divide | ArithmeticOp::IntegerDivide | ArithmeticOp::Modulo => {
-            without_zero_divisors(valid, right, rows, account)?
-        }
-        ArithmeticOp::Add | ArithmeticOp::Subtract | ArithmeticOp::Multiply => valid,
-    };
+    // `/` and `%` of floats are IEEE 754's, with infinities and NaN; `//` is not, though it has no integers here.
+    if op == ArithmeticOp::IntegerDivide {
+        refuse_zero_divisors(op, valid.as_ref(), right, rows)?;
+    }
     Ok(Vector::Flat(FlatVector { values: T::wrap(out), validity: valid, bounds: None }))
 }
 
@@ -387,7 +382,9 @@ mod tests {
             ArithmeticOp::Modulo,
         ];
         for t in [DataType::Int8, DataType::Int16, DataType::Int32, DataType::Int64, DataType::Int128] {
-            let (l, r) = (random.scalars(&t, 150), random.scalars(&t, 150));
+            let l = random.scalars(&t, 150);
+            let nonzero = |v: Scalar| if v.as_int() == Some(0) { Scalar::int(t.clone(), 3) } else { v };
+            let r: Vec<_> = random.scalars(&t, 150).into_iter().map(nonzero).collect();
             for op in ops {
                 let result = run(&lab, op, &t, &l, &r).expect("small values");
                 for row in 0..150 {
@@ -435,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_propagate_and_divisors_of_zero_are_null() {
+    fn bounds_propagate_and_zero_divisors_are_errors_but_for_floats() {
         let lab = Lab::new();
         let t = DataType::Int32;
         let bounded = |v: &[i128], bounds| match lab
@@ -452,10 +449,12 @@ mod tests {
             product,
             Vector::Flat(FlatVector { bounds: Some(Bounds { min: -20, max: 30 }), .. })
         ));
-        let quotient = arithmetic(ArithmeticOp::IntegerDivide, &l, &r, types, 2, &lab.account).expect("fits");
-        assert!(quotient.is_null(1));
+        for op in [ArithmeticOp::IntegerDivide, ArithmeticOp::Modulo] {
+            let error = arithmetic(op, &l, &r, types, 2, &lab.account).expect_err("a zero divisor");
+            assert!(error.to_string().contains("division by zero"), "{error}");
+        }
         let f = DataType::Float64;
         let result = run(&lab, ArithmeticOp::Divide, &f, &[Scalar::float(1.0)], &[Scalar::float(0.0)]);
-        assert_eq!(result.expect("null").scalar(0, &f).value, Value::Null);
+        assert_eq!(result.expect("infinity").scalar(0, &f).value, Value::Float(f64::INFINITY));
     }
 }

@@ -4,7 +4,7 @@
 //! looking at the batch) prove that the result fits 64 bits, the loop is unchecked; otherwise it is checked, and a
 //! batch that overflows is computed again in 128 bits.
 
-use super::arithmetic::{ArithmeticTypes, combined, overflow, without_zero_divisors};
+use super::arithmetic::{ArithmeticTypes, combined, overflow, refuse_zero_divisors};
 use super::compare::is_narrow;
 use super::operand::{Operand, bounds, first_bad, operand, scan_bounds, zip};
 use crate::data::{Bitmap, Bounds, Buf, BufMut, DataType, FlatVector, Values, Vector, format_decimal};
@@ -210,10 +210,10 @@ fn modulo(
     account: &Account,
 ) -> Result<Vector> {
     let (l, r) = (Wide::new(left.vector)?, Wide::new(right.vector)?);
-    let valid = match &r {
-        Wide::Narrow(divisor) => without_zero_divisors(valid, *divisor, rows, account)?,
-        Wide::Wide(divisor) => without_zero_divisors(valid, *divisor, rows, account)?,
-    };
+    match &r {
+        Wide::Narrow(divisor) => refuse_zero_divisors(ArithmeticOp::Modulo, valid.as_ref(), *divisor, rows)?,
+        Wide::Wide(divisor) => refuse_zero_divisors(ArithmeticOp::Modulo, valid.as_ref(), *divisor, rows)?,
+    }
     let compute = |row: usize| {
         let (l, r) = (l.get(row).checked_mul(left.factor)?, r.get(row).checked_mul(right.factor)?);
         Some(if r == 0 { 0 } else { l.wrapping_rem(r) })
@@ -266,7 +266,8 @@ mod tests {
             for spread in [8, 30, 40, 62] {
                 let mut draw = || (random.next() >> (64 - spread)) as i128 - (1i128 << (spread - 1));
                 let l: Vec<i128> = (0..100).map(|_| draw()).collect();
-                let r: Vec<i128> = (0..100).map(|_| draw()).collect();
+                // Zero divisors are errors of their own.
+                let r: Vec<i128> = (0..100).map(|_| draw()).map(|v| if v == 0 { 1 } else { v }).collect();
                 for op in
                     [ArithmeticOp::Add, ArithmeticOp::Subtract, ArithmeticOp::Multiply, ArithmeticOp::Modulo]
                 {
