@@ -7,6 +7,8 @@ use crate::logical::{Column, JoinKind, Plan};
 
 /// What a predicate nothing is known of lets through.
 const UNKNOWN_SELECTIVITY: f64 = 0.25;
+/// What a pattern lets through.
+const LIKE_SELECTIVITY: f64 = 0.1;
 /// What an equality with unknown distinct count lets through.
 const EQUALITY_SELECTIVITY: f64 = 0.05;
 /// Groups per input row where nothing is known of the keys.
@@ -17,7 +19,8 @@ pub(crate) fn estimate_rows(plan: &Plan) -> Option<u64> {
     rows(plan).map(|rows| rows.max(0.0).round() as u64)
 }
 
-fn rows(plan: &Plan) -> Option<f64> {
+/// As [`estimate_rows`], fractions kept.
+pub(super) fn rows(plan: &Plan) -> Option<f64> {
     let limited = |rows: f64, fetch: Option<u64>| fetch.map_or(rows, |fetch| rows.min(fetch as f64));
     match plan {
         Plan::Scan { provider, filters, .. } => {
@@ -43,13 +46,14 @@ fn rows(plan: &Plan) -> Option<f64> {
         Plan::Sort { input, fetch, .. } => Some(limited(rows(input)?, *fetch)),
         Plan::Join { kind, left, right, keys, filters } => {
             let (left_rows, right_rows) = (rows(left)?, rows(right)?);
+            let base = [base_rows(left)?.max(left_rows), base_rows(right)?.max(right_rows)];
+            let values = |key: &Expr, input: &Plan, base: f64| distinct(key, input).unwrap_or(base).max(1.0);
+            let keys: Vec<_> = keys
+                .iter()
+                .map(|key| (values(&key.left, left, base[0]), values(&key.right, right, base[1])))
+                .collect();
             let known = Known { plan, statistics: None };
-            let matching = keys.iter().map(|key| {
-                // Of two key columns the one with fewer values is taken to be contained in the other.
-                let values = |key, input, rows: f64| distinct(key, input).unwrap_or(rows).min(rows);
-                1.0 / values(&key.left, left, left_rows).max(values(&key.right, right, right_rows)).max(1.0)
-            });
-            let matching = matching.product::<f64>() * known.conjunction(filters);
+            let matching = matching(&keys, base[0], base[1]) * known.conjunction(filters);
             let pairs = left_rows * right_rows * matching;
             Some(match kind {
                 JoinKind::Inner => pairs,
@@ -64,18 +68,74 @@ fn rows(plan: &Plan) -> Option<f64> {
     }
 }
 
-/// About how many values an expression takes, if it is a column some scan below knows.
-fn distinct(key: &Expr, input: &Plan) -> Option<f64> {
-    let Expr::Column { id, .. } = key else { return None };
-    let mut found = None;
-    input.for_each_node(&mut |node| {
-        if let Plan::Scan { columns, provider, .. } = node
-            && let Some((_, at)) = columns.iter().find(|(column, _)| column.id == *id)
-        {
-            found = provider.statistics().columns.get(*at).and_then(|c| c.distinct_count);
+/// The part of all pairs of two inputs' rows that agree in some keys, given how many values each key has on either
+/// side, and how many rows the sides have before filters.
+pub(super) fn matching(keys: &[(f64, f64)], left_base_rows: f64, right_base_rows: f64) -> f64 {
+    match keys {
+        [] => 1.0,
+        // The values of one side are taken to be contained in the other's.
+        [(left, right)] => 1.0 / left.max(*right).max(1.0),
+        // The columns of a composite key go together: there are no more combinations than the smaller table has rows.
+        several => {
+            let (left, right) = several.iter().fold((1.0, 1.0), |(l, r), key| (l * key.0, r * key.1));
+            1.0 / left.min(left_base_rows).min(right.min(right_base_rows)).max(1.0)
         }
-    });
-    found.map(|n| n as f64)
+    }
+}
+
+/// Rows of `plan` if it had no filters and semi joins.
+pub(super) fn base_rows(plan: &Plan) -> Option<f64> {
+    match plan {
+        Plan::Scan { provider, .. } => provider.statistics().rows.map(|rows| rows as f64),
+        Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Sort { input, fetch: None, .. } => {
+            base_rows(input)
+        }
+        Plan::Join { kind: JoinKind::Semi | JoinKind::Anti { .. } | JoinKind::Mark { .. }, left, .. } => {
+            base_rows(left)
+        }
+        Plan::Values { .. }
+        | Plan::Aggregate { .. }
+        | Plan::Join { .. }
+        | Plan::Sort { .. }
+        | Plan::Limit { .. } => rows(plan),
+    }
+}
+
+/// What a predicate lets through, its columns not looked up.
+pub(super) fn selectivity(predicate: &Expr) -> f64 {
+    Known { plan: &Plan::Values { columns: vec![], rows: vec![] }, statistics: None }.selectivity(predicate)
+}
+
+/// About how many values `key` takes in the rows of `input`, filters aside.
+pub(super) fn distinct(key: &Expr, input: &Plan) -> Option<f64> {
+    let id = match key {
+        Expr::Column { id, .. } => *id,
+        Expr::Cast { operand, .. } => return distinct(operand, input),
+        _ => return None,
+    };
+    match input {
+        Plan::Scan { columns, filter_columns, provider, .. } => {
+            let (_, at) = columns.iter().chain(filter_columns).find(|(column, _)| column.id == id)?;
+            provider.statistics().columns.get(*at)?.distinct_count.map(|n| n as f64)
+        }
+        Plan::Project { input, columns } => {
+            let (_, expr) = columns.iter().find(|(column, _)| column.id == id)?;
+            distinct(expr, input)
+        }
+        Plan::Aggregate { input: below, groups, .. } => {
+            let (_, expr) = groups.iter().find(|(column, _)| column.id == id)?;
+            if groups.len() == 1 {
+                return rows(input);
+            }
+            distinct(expr, below)
+        }
+        Plan::Values { rows, .. } => Some(rows.len() as f64),
+        Plan::Filter { .. } | Plan::Join { .. } | Plan::Sort { .. } | Plan::Limit { .. } => {
+            let mut inputs = input.inputs().into_iter();
+            let owner = inputs.find(|input| input.columns().iter().any(|column| column.id == id))?;
+            distinct(key, owner)
+        }
+    }
 }
 
 /// What is known of the columns predicates read.
@@ -146,12 +206,12 @@ impl Known<'_> {
             }
             Expr::InList { operand, list } => (self.equality(operand) * list.len() as f64).min(1.0),
             Expr::IsNull(_) => EQUALITY_SELECTIVITY,
+            Expr::Like { .. } => LIKE_SELECTIVITY,
             Expr::Column { .. }
             | Expr::Literal(_)
             | Expr::Compare { .. }
             | Expr::Arithmetic { .. }
             | Expr::Negate(_)
-            | Expr::Like { .. }
             | Expr::Case { .. }
             | Expr::Cast { .. }
             | Expr::Call { .. } => UNKNOWN_SELECTIVITY,

@@ -13,6 +13,7 @@ mod cardinality;
 mod constant_groups;
 mod filter_pushdown;
 mod fold_constants;
+mod join_order;
 mod limit_pushdown;
 mod projection_pushdown;
 mod runner;
@@ -50,5 +51,6 @@ static RULES: &[&dyn Rule] = &[
     &filter_pushdown::FilterPushdown,
     &limit_pushdown::LimitPushdown,
     &top_n::TopN,
+    &join_order::JoinOrder,
     &projection_pushdown::ProjectionPushdown,
 ];

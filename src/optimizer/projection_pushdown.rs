@@ -119,7 +119,7 @@ fn kept<T: Clone>(items: &[T], keep: &[bool]) -> Vec<T> {
 }
 
 /// `plan` producing `columns` and nothing else, in that order.
-fn exactly(plan: Arc<Plan>, columns: &[Column]) -> Arc<Plan> {
+pub(super) fn exactly(plan: Arc<Plan>, columns: &[Column]) -> Arc<Plan> {
     let same = plan.columns().iter().map(|column| column.id).eq(columns.iter().map(|column| column.id));
     if same {
         return plan;
