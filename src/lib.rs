@@ -31,3 +31,8 @@ pub use metrics::{OperatorMetrics, QueryMetrics};
 #[doc(hidden)]
 pub use session::TestKnobs;
 pub use session::{Engine, EngineBuilder, Query, QueryHandle, ResultStream, Session};
+
+/// The examples of the README, compiled and run with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
