@@ -11,6 +11,8 @@ pub(crate) enum WaitReason {
     Memory,
     /// Room in, or rows from, a bounded queue.
     Queue,
+    /// Nothing: others get their turn in a long piece of work without rows.
+    Turn,
     /// The fault injector made it up.
     Fault,
 }

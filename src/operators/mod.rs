@@ -11,7 +11,9 @@
 
 mod aggregate;
 mod filter;
+mod hash;
 mod hash_join;
+mod key_bits;
 mod limit;
 mod project;
 mod result;

@@ -27,6 +27,12 @@ impl RowsBuilder {
         Self { columns: (0..columns).map(|_| ColumnBuilder::default()).collect(), rows: 0 }
     }
 
+    /// The same with room for `rows` rows, taken when the first come.
+    pub(super) fn with_room(columns: usize, rows: usize) -> Self {
+        let column = || ColumnBuilder { room: rows, ..ColumnBuilder::default() };
+        Self { columns: (0..columns).map(|_| column()).collect(), rows: 0 }
+    }
+
     /// Appends `rows` (positions, alive or not) of `batch`.
     pub(super) fn append(&mut self, batch: &Batch, rows: &[u32], account: &Account) -> Result<()> {
         for (builder, column) in self.columns.iter_mut().zip(batch.columns()) {
@@ -103,6 +109,8 @@ struct ColumnBuilder {
     validity: Option<BitsBuilder>,
     bounds: Option<Bounds>,
     len: usize,
+    /// Rows to make room for at first.
+    room: usize,
 }
 
 #[derive(Default)]
@@ -202,7 +210,8 @@ impl ColumnBuilder {
     fn extend_values(&mut self, from: &Values, rows: Option<&[u32]>, account: &Account) -> Result<()> {
         use ValuesBuilder as B;
         if let B::Empty = self.values {
-            self.values = B::like(from, rows.map_or(from.len(), <[u32]>::len), account)?;
+            let added = rows.map_or(from.len(), <[u32]>::len);
+            self.values = B::like(from, added.max(self.room), account)?;
         }
         if let (B::I64(narrow), Values::I128(_)) = (&self.values, from) {
             let mut wide = BufMut::with_capacity(account, narrow.capacity())?;

@@ -1,8 +1,9 @@
 //! Group keys in the representation that suits their types.
 
+pub(super) use super::super::key_bits::{KeyBits, low_bits, resize, value_bits};
 use super::packed::PackedKeys;
 use super::rows::RowKeys;
-use crate::data::{Bitmap, BufMut, DataType, PhysicalType, Plain, Scalar, Values, Vector};
+use crate::data::{Bitmap, BufMut, DataType, PhysicalType, Scalar, Values, Vector};
 use crate::error::Error;
 use crate::functions::aggregate::{GroupSet, Rows};
 use crate::mem::{Account, Denied};
@@ -122,25 +123,6 @@ impl KeyTable {
     }
 }
 
-/// Makes a scratch buffer `len` long, content unspecified.
-pub(super) fn resize<T: Plain>(buf: &mut BufMut<T>, len: usize, account: &Account) -> Result<(), Denied> {
-    if len > buf.capacity() {
-        // Nothing in it is worth copying.
-        *buf = BufMut::empty();
-        *buf = BufMut::with_capacity(account, len)?;
-    }
-    buf.set_len(len);
-    Ok(())
-}
-
-/// Bits of a value of fixed width; strings need rows.
-pub(super) fn value_bits(data_type: &DataType) -> u32 {
-    match data_type.physical() {
-        PhysicalType::Bool => 1,
-        _ => 8 * data_type.value_bytes() as u32,
-    }
-}
-
 /// A key column as it came: a constant, or values, perhaps behind codes.
 pub(super) enum KeyColumn<'a> {
     Constant(&'a Scalar),
@@ -164,38 +146,6 @@ impl<'a> KeyColumn<'a> {
     }
 }
 
-/// A value of fixed width as the bits of a key: equal values have equal bits, and only they.
-pub(super) trait KeyBits: Copy {
-    /// Sign-extended, so that it may be cut to the width of its type; floats at their own width.
-    fn key_bits(self) -> u128;
-}
-
-macro_rules! signed { ($($t:ty)*) => { $(impl KeyBits for $t {
-    #[inline(always)]
-    fn key_bits(self) -> u128 {
-        i128::from(self) as u128
-    }
-})* } }
-signed!(i8 i16 i32 i64 i128);
-
-macro_rules! unsigned { ($($t:ty)*) => { $(impl KeyBits for $t {
-    #[inline(always)]
-    fn key_bits(self) -> u128 {
-        self.into()
-    }
-})* } }
-unsigned!(bool u8 u16 u32 u64);
-
-macro_rules! float { ($($t:ty)*) => { $(impl KeyBits for $t {
-    #[inline(always)]
-    fn key_bits(self) -> u128 {
-        // Adding zero turns -0.0 into 0.0; all NaNs are one value.
-        let value = if self.is_nan() { Self::NAN } else { self + 0.0 };
-        value.to_bits().into()
-    }
-})* } }
-float!(f32 f64);
-
 /// The key bits of a constant of fixed width; `None` if it is null.
 pub(super) fn constant_bits(value: &Scalar) -> Option<u128> {
     use crate::data::Value;
@@ -206,12 +156,6 @@ pub(super) fn constant_bits(value: &Scalar) -> Option<u128> {
         Value::Float(f) if value.data_type == DataType::Float32 => Some((*f as f32).key_bits()),
         Value::Float(f) => Some(f.key_bits()),
     }
-}
-
-/// The bits of a value `bits` wide.
-#[inline(always)]
-pub(super) fn low_bits(bits: u32) -> u128 {
-    u128::MAX >> (u128::BITS - bits)
 }
 
 /// Values of `data_type` from key bits: `bits(i)` for value `i` of `len`.

@@ -4,6 +4,7 @@
 //! 1. A slot is 0 (empty) or holds the upper half of the hash above the group number plus one.
 //! 2. At most half the slots are taken, so that probing ends.
 
+use super::hash::prefetch;
 use crate::data::BufMut;
 use crate::mem::{Account, Denied};
 
@@ -135,17 +136,4 @@ impl Slots {
     pub(super) fn allocated_bytes(&self) -> usize {
         self.slots.allocated_bytes()
     }
-}
-
-/// Asks for a slot's cache line ahead of its use.
-#[inline(always)]
-fn prefetch(slot: &u64) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch has no effect on memory, and the address is a live reference.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(slot).cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = slot;
 }

@@ -1,0 +1,271 @@
+//! The directory from words to rows: after Birler, Schmidt, Fent and Neumann, "Simple, Efficient, and Robust Hash
+//! Tables for Join Processing" (DaMoN 2024).
+//!
+//! Entries lie slot by slot in one array of exactly their number. A slot holds where its entries end, above a Bloom
+//! filter of 16 bits of them, so that most words that are not there cost one load.
+//!
+//! Invariants:
+//! 1. Slot `i` is at `slots[i + 1]`; its entries are those from the end of the slot before on, and `slots[0]` ends
+//!    at 0. Slots use the top bits of the hash, tags the low ones.
+//! 2. Partitions are ranges of slots, and so ranges of entries. While the directory is made, a task writes only to
+//!    entries that the counts of all tasks have set apart for it: first the places of its chunks in each partition,
+//!    then a partition as a whole.
+
+use super::keys::KeyPlan;
+use super::store::{Chunk, row_id};
+use super::words::AtomicWords;
+use crate::data::BufMut;
+use crate::error::Result;
+use crate::exec::LaneCx;
+use crate::mem::{Account, Denied};
+use crate::operators::hash::prefetch;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Entries of a partition, about: they and their slots stay in cache while they are ordered.
+const PARTITION_ROWS: usize = 32 << 10;
+const MOST_PARTITION_BITS: u32 = 12;
+const LEAST_SLOT_BITS: u32 = 6;
+const TAG_BITS: u32 = 16;
+/// Rows looked up ahead of the one at hand.
+const PREFETCH_ROWS: usize = 16;
+/// Entries between two checks whether the query should go on.
+const CHECK_ROWS: usize = 64 << 10;
+
+/// See the module.
+pub(super) struct Directory {
+    /// A word and a row each.
+    entries: AtomicWords,
+    slots: AtomicWords,
+    /// How far a hash is shifted down to be the number of a slot.
+    shift: u32,
+}
+
+/// Four bits, perhaps the same, out of sixteen.
+#[inline(always)]
+fn tag_of(hash: u64) -> u64 {
+    1 << (hash & 15) | 1 << (hash >> 4 & 15) | 1 << (hash >> 8 & 15) | 1 << (hash >> 12 & 15)
+}
+
+/// Where the entries of words that may be there lie: for each such position, the first and the end.
+pub(super) struct Found<'a> {
+    pub(super) positions: &'a mut [u32],
+    pub(super) starts: &'a mut [u32],
+    pub(super) ends: &'a mut [u32],
+}
+
+impl Directory {
+    /// Entry `at`: its word and its row.
+    #[inline(always)]
+    pub(super) fn entry(&self, at: usize) -> (u64, u32) {
+        let entry = &self.entries.as_slice()[2 * at..2 * at + 2];
+        (entry[0].load(Relaxed), entry[1].load(Relaxed) as u32)
+    }
+
+    /// Bytes of memory behind it.
+    pub(super) fn allocated_bytes(&self) -> usize {
+        self.entries.allocated_bytes() + self.slots.allocated_bytes()
+    }
+
+    /// Looks up the words at `positions`; returns how many of them may be there. `found` has room for all.
+    pub(super) fn look_up(
+        &self,
+        words: &[u64],
+        positions: &[u32],
+        hasher: impl Fn(u64) -> u64,
+        found: &mut Found<'_>,
+    ) -> usize {
+        let (slots, entries) = (self.slots.as_slice(), self.entries.as_slice());
+        let mut count = 0;
+        for (k, &position) in positions.iter().enumerate() {
+            if let Some(&ahead) = positions.get(k + PREFETCH_ROWS) {
+                prefetch(&slots[(hasher(words[ahead as usize]) >> self.shift) as usize]);
+            }
+            let hash = hasher(words[position as usize]);
+            let slot = (hash >> self.shift) as usize;
+            let word = slots[slot + 1].load(Relaxed);
+            let tag = tag_of(hash);
+            if word & tag == tag {
+                let start = slots[slot].load(Relaxed) >> TAG_BITS;
+                if let Some(entry) = entries.get(2 * start as usize) {
+                    prefetch(entry);
+                }
+                found.positions[count] = position;
+                found.starts[count] = start as u32;
+                found.ends[count] = (word >> TAG_BITS) as u32;
+                count += 1;
+            }
+        }
+        count
+    }
+}
+
+/// A directory in the making.
+pub(super) struct DirectoryBuilder {
+    directory: Directory,
+    slot_bits: u32,
+    partition_bits: u32,
+    /// Where each partition's entries begin, and the end.
+    starts: Vec<usize>,
+}
+
+/// How `rows` rows are split: bits of slots, of partitions.
+pub(super) fn split_bits(rows: usize) -> (u32, u32) {
+    let slot_bits = rows.next_power_of_two().ilog2().max(LEAST_SLOT_BITS);
+    let partitions = (rows / PARTITION_ROWS).next_power_of_two().ilog2();
+    (slot_bits, partitions.min(MOST_PARTITION_BITS).min(slot_bits))
+}
+
+#[inline(always)]
+fn partition_of(hash: u64, bits: u32) -> usize {
+    // Shifted twice, for bits may be 0.
+    (hash >> 1 >> (u64::BITS - 1 - bits)) as usize
+}
+
+/// Counts the rows of `chunks` in each of `2^bits` partitions.
+pub(super) fn count<'a>(
+    chunks: impl Iterator<Item = &'a Chunk>,
+    keys: &KeyPlan,
+    bits: u32,
+    cx: &LaneCx<'_>,
+) -> Result<BufMut<u32>> {
+    let hasher = keys.hasher();
+    let mut counts = BufMut::zeroed(cx.account, 1 << bits)?;
+    for chunk in chunks {
+        cx.check()?;
+        let counts: &mut [u32] = &mut counts;
+        for &word in chunk.words.as_deref().unwrap_or_default() {
+            counts[partition_of(hasher(word), bits)] += 1;
+        }
+    }
+    Ok(counts)
+}
+
+impl DirectoryBuilder {
+    /// Room for all rows counted, in `account`. Turns each count into the place of the first of its rows.
+    pub(super) fn new(counts: &mut [BufMut<u32>], rows: usize, account: &Account) -> Result<Self, Denied> {
+        let (slot_bits, partition_bits) = split_bits(rows);
+        let mut starts = Vec::with_capacity((1 << partition_bits) + 1);
+        let mut next = 0;
+        for partition in 0..1 << partition_bits {
+            starts.push(next as usize);
+            for counts in &mut *counts {
+                let count = counts[partition];
+                counts[partition] = next;
+                next += count;
+            }
+        }
+        starts.push(next as usize);
+        let directory = Directory {
+            entries: AtomicWords::with_len(account, 2 * rows)?,
+            slots: AtomicWords::with_len(account, (1 << slot_bits) + 1)?,
+            shift: u64::BITS - slot_bits,
+        };
+        directory.slots.as_slice()[0].store(0, Relaxed);
+        Ok(Self { directory, slot_bits, partition_bits, starts })
+    }
+
+    /// Ranges of partitions for tasks of about equal size.
+    pub(super) fn tasks(&self) -> Vec<Range<usize>> {
+        let mut tasks = Vec::new();
+        let mut start = 0;
+        for end in 1..self.starts.len() {
+            let is_last = end + 1 == self.starts.len();
+            if is_last || self.starts[end] - self.starts[start] >= 2 * PARTITION_ROWS {
+                tasks.push(start..end);
+                start = end;
+            }
+        }
+        tasks
+    }
+
+    /// Puts the rows of `chunks`, with their numbers, into their partitions. `places` are where they go.
+    pub(super) fn scatter<'a>(
+        &self,
+        chunks: impl Iterator<Item = (usize, &'a Chunk)>,
+        places: &mut [u32],
+        keys: &KeyPlan,
+        cx: &LaneCx<'_>,
+    ) -> Result<()> {
+        let hasher = keys.hasher();
+        let entries = self.directory.entries.as_slice();
+        for (number, chunk) in chunks {
+            cx.check()?;
+            for (place, &word) in chunk.words.as_deref().unwrap_or_default().iter().enumerate() {
+                let next = &mut places[partition_of(hasher(word), self.partition_bits)];
+                put(entries, *next as usize, (word, u64::from(row_id(number, place))));
+                *next += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Orders the entries of a partition by slot, and fills the slots.
+    pub(super) fn order(&self, partition: usize, keys: &KeyPlan, cx: &LaneCx<'_>) -> Result<()> {
+        let hasher = keys.hasher();
+        let slots_bits = self.slot_bits - self.partition_bits;
+        let first_slot = partition << slots_bits;
+        let slots = &self.directory.slots.as_slice()[first_slot + 1..first_slot + 1 + (1 << slots_bits)];
+        let (start, end) = (self.starts[partition], self.starts[partition + 1]);
+        let entries = &self.directory.entries.as_slice()[2 * start..2 * end];
+        let shift = self.directory.shift;
+        let slot_of = |hash: u64| (hash >> shift) as usize - first_slot;
+
+        let mut next = BufMut::<u32>::zeroed(cx.account, slots.len())?;
+        let next: &mut [u32] = &mut next;
+        slots.iter().for_each(|slot| slot.store(0, Relaxed));
+        for at in 0..end - start {
+            if at % CHECK_ROWS == 0 {
+                cx.check()?;
+            }
+            let hash = hasher(entries[2 * at].load(Relaxed));
+            let slot = slot_of(hash);
+            next[slot] += 1;
+            slots[slot].store(slots[slot].load(Relaxed) | tag_of(hash), Relaxed);
+        }
+        let mut before = 0;
+        for (next, slot) in next.iter_mut().zip(slots) {
+            let count = std::mem::replace(next, before);
+            before += count;
+            let tags = slot.load(Relaxed);
+            slot.store((start as u64 + u64::from(before)) << TAG_BITS | tags, Relaxed);
+        }
+        // Each entry is swapped to the next free place of its slot, until the slots are full one after the other.
+        let mut steps = 0;
+        for slot in 0..slots.len() {
+            let slot_end = (slots[slot].load(Relaxed) >> TAG_BITS) as usize - start;
+            while (next[slot] as usize) < slot_end {
+                steps += 1;
+                if steps % CHECK_ROWS == 0 {
+                    cx.check()?;
+                }
+                let at = next[slot] as usize;
+                let entry = get(entries, at);
+                let target = slot_of(hasher(entry.0));
+                if target != slot {
+                    let to = next[target] as usize;
+                    put(entries, at, get(entries, to));
+                    put(entries, to, entry);
+                }
+                next[target] += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// The directory, once all partitions are ordered.
+    pub(super) fn finish(self) -> Directory {
+        self.directory
+    }
+}
+
+#[inline(always)]
+fn get(entries: &[AtomicU64], at: usize) -> (u64, u64) {
+    (entries[2 * at].load(Relaxed), entries[2 * at + 1].load(Relaxed))
+}
+
+#[inline(always)]
+fn put(entries: &[AtomicU64], at: usize, (word, row): (u64, u64)) {
+    entries[2 * at].store(word, Relaxed);
+    entries[2 * at + 1].store(row, Relaxed);
+}

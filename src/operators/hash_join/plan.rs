@@ -1,0 +1,303 @@
+//! What follows from a [`HashJoinSpec`]: what is kept of build rows, where output columns come from, what it takes.
+
+use super::keys::{KeyPlan, KeyShape};
+use super::spec::{HashJoinKind, HashJoinSpec};
+use super::store::FIRST_CHUNK_ROWS;
+use crate::data::{DataType, PhysicalType};
+use crate::error::{Error, Result};
+use crate::exec::Need;
+use crate::expr::{ColumnId, Evaluator, Expr};
+use crate::mem::{Knobs, size_class_bytes};
+
+/// A guess at the length of strings, where a size is needed before there are any.
+const STRING_BYTES: usize = 32;
+const PAGE_BYTES: usize = 4096;
+
+/// Where a stored column comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stored {
+    /// A column of the build side, by position.
+    Input(usize),
+    /// The values of a key.
+    Key(usize),
+}
+
+/// Where a column that is put together from both sides comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A column of the probe side, by position.
+    Probe(usize),
+    /// A stored column.
+    Build(usize),
+    /// The mark.
+    Mark,
+}
+
+/// A column with its type.
+pub(super) struct JoinColumn {
+    pub(super) origin: Origin,
+    pub(super) data_type: DataType,
+}
+
+/// A compiled [`HashJoinSpec`].
+pub(super) struct Plan {
+    pub(super) kind: HashJoinKind,
+    pub(super) keys: KeyPlan,
+    pub(super) build_layout: Vec<ColumnId>,
+    pub(super) build_keys: Vec<Expr>,
+    pub(super) probe_layout: Vec<ColumnId>,
+    pub(super) probe_keys: Vec<Expr>,
+    /// What is kept of build rows.
+    pub(super) stored: Vec<Stored>,
+    pub(super) stored_types: Vec<DataType>,
+    /// The stored column of each key, where words alone do not tell whether keys are equal.
+    pub(super) key_columns: Vec<usize>,
+    pub(super) output: Vec<JoinColumn>,
+    pub(super) residual: Vec<Expr>,
+    /// What the residual is evaluated over.
+    pub(super) residual_layout: Vec<ColumnId>,
+    pub(super) residual_columns: Vec<JoinColumn>,
+    /// What is wrong with it, said when the run starts.
+    problem: Option<Error>,
+}
+
+impl Plan {
+    /// Compiles `spec`.
+    pub(super) fn new(spec: HashJoinSpec) -> Self {
+        let types: Vec<DataType> = spec.keys.iter().map(|key| key.build.data_type()).collect();
+        let null_safe = spec.keys.iter().map(|key| key.null_safe).collect();
+        let mut problem = check(&spec).err();
+        let (build_keys, probe_keys): (Vec<_>, Vec<_>) =
+            spec.keys.into_iter().map(|key| (key.build, key.probe)).unzip();
+        let mut plan = Self {
+            kind: spec.kind,
+            keys: KeyPlan::new(types, null_safe),
+            build_layout: spec.build_layout,
+            build_keys,
+            probe_layout: spec.probe_layout,
+            probe_keys,
+            stored: Vec::new(),
+            stored_types: Vec::new(),
+            key_columns: Vec::new(),
+            output: Vec::new(),
+            residual: spec.residual,
+            residual_layout: Vec::new(),
+            residual_columns: Vec::new(),
+            problem: None,
+        };
+        let has_mark = matches!(plan.kind, HashJoinKind::ProbeMark { .. });
+        for (at, &id) in spec.output.iter().enumerate() {
+            let column = if has_mark && at + 1 == spec.output.len() {
+                Some(JoinColumn { origin: Origin::Mark, data_type: DataType::Boolean })
+            } else {
+                plan.find(id, &spec.probe_types, &spec.build_types)
+            };
+            match column {
+                Some(column) => plan.output.push(column),
+                None => problem = Some(missing(id)),
+            }
+        }
+        let mut ids = Vec::new();
+        plan.residual.iter().for_each(|e| e.for_each_column(&mut |id| ids.push(id)));
+        ids.sort_unstable();
+        ids.dedup();
+        for id in ids {
+            match plan.find(id, &spec.probe_types, &spec.build_types) {
+                Some(column) => {
+                    plan.residual_layout.push(id);
+                    plan.residual_columns.push(column);
+                }
+                None => problem = Some(missing(id)),
+            }
+        }
+        if let KeyShape::Hashed = plan.keys.shape {
+            for key in 0..plan.build_keys.len() {
+                let plain = match &plan.build_keys[key] {
+                    Expr::Column { id, .. } => plan.build_layout.iter().position(|column| column == id),
+                    _ => None,
+                };
+                let stored =
+                    plan.store(plain.map_or(Stored::Key(key), Stored::Input), &plan.keys.types[key].clone());
+                plan.key_columns.push(stored);
+            }
+        }
+        plan.problem = problem;
+        plan
+    }
+
+    /// Fails if this cannot be run.
+    pub(super) fn check(&self) -> Result<()> {
+        self.problem.clone().map_or(Ok(()), Err)
+    }
+
+    /// Where column `id` comes from; of the build side it is stored from now on.
+    fn find(&mut self, id: ColumnId, probe: &[DataType], build: &[DataType]) -> Option<JoinColumn> {
+        if let Some(at) = self.probe_layout.iter().position(|&column| column == id) {
+            return Some(JoinColumn { origin: Origin::Probe(at), data_type: probe[at].clone() });
+        }
+        let at = self.build_layout.iter().position(|&column| column == id)?;
+        let data_type = build[at].clone();
+        Some(JoinColumn { origin: Origin::Build(self.store(Stored::Input(at), &data_type)), data_type })
+    }
+
+    fn store(&mut self, column: Stored, data_type: &DataType) -> usize {
+        self.stored.iter().position(|stored| *stored == column).unwrap_or_else(|| {
+            self.stored.push(column);
+            self.stored_types.push(data_type.clone());
+            self.stored.len() - 1
+        })
+    }
+
+    /// Whether rows are looked up by key; else every build row is a candidate.
+    pub(super) fn has_keys(&self) -> bool {
+        !self.build_keys.is_empty()
+    }
+
+    /// Whether the first match of a probe row tells all.
+    pub(super) fn is_settled_by_first_match(&self) -> bool {
+        self.residual.is_empty() && self.kind.asks_whether_probe_rows_match()
+    }
+
+    /// Whether a null key on the build side means that nothing passes.
+    pub(super) fn is_null_aware_anti(&self) -> bool {
+        matches!(self.kind, HashJoinKind::ProbeAnti { null_aware: true })
+    }
+
+    /// What the first chunk of a lane takes, with its part of the directory.
+    pub(super) fn store_floor_bytes(&self) -> usize {
+        let columns: usize = self.stored_types.iter().map(|t| column_bytes(t, FIRST_CHUNK_ROWS)).sum();
+        let kinds_of_chunks = if self.kind.keeps_null_keys() { 2 } else { 1 };
+        // Words, then entries twice as wide, slots, flags, and what ordering them takes.
+        let directory = size_class_bytes(FIRST_CHUNK_ROWS * 16) + 2 * size_class_bytes(FIRST_CHUNK_ROWS * 16);
+        kinds_of_chunks * (columns + size_class_bytes(FIRST_CHUNK_ROWS * 8)) + directory + 3 * PAGE_BYTES
+    }
+
+    /// What the sink needs.
+    pub(super) fn build_need(&self, knobs: &Knobs) -> Need {
+        let rows = knobs.batch_rows;
+        let flattened: usize = self.stored_types.iter().map(|t| column_bytes(t, rows)).max().unwrap_or(0);
+        let scratch = Evaluator::scratch_bytes(&self.build_keys, rows);
+        let lane_bytes = scratch + 2 * flattened + key_bytes(rows);
+        Need { lane_bytes, shared_bytes: knobs.lanes * self.store_floor_bytes() }
+    }
+
+    /// What the transform needs.
+    pub(super) fn probe_need(&self, knobs: &Knobs) -> Need {
+        let rows = knobs.batch_rows;
+        let width = |columns: &[JoinColumn]| -> usize {
+            // Strings of either side are passed on by their views.
+            columns.iter().map(|c| size_class_bytes(rows * c.data_type.value_bytes()) + PAGE_BYTES).sum()
+        };
+        let keys = Evaluator::scratch_bytes(&self.probe_keys, rows) + key_bytes(rows);
+        let residual = width(&self.residual_columns) + Evaluator::scratch_bytes(&self.residual, rows);
+        // Candidates and pairs.
+        let pairs = 7 * size_class_bytes(rows * 4) + 4 * PAGE_BYTES;
+        Need { lane_bytes: keys + pairs + residual + width(&self.output), shared_bytes: 0 }
+    }
+}
+
+/// Words and positions of a batch.
+fn key_bytes(rows: usize) -> usize {
+    size_class_bytes(rows * 8) + size_class_bytes(rows * 4) + PAGE_BYTES
+}
+
+fn column_bytes(data_type: &DataType, rows: usize) -> usize {
+    let strings = match data_type.physical() {
+        PhysicalType::View | PhysicalType::Nested => size_class_bytes(rows * STRING_BYTES),
+        _ => 0,
+    };
+    size_class_bytes(rows * data_type.value_bytes()) + strings + PAGE_BYTES
+}
+
+fn check(spec: &HashJoinSpec) -> Result<()> {
+    let null_aware = match spec.kind {
+        HashJoinKind::ProbeAnti { null_aware } | HashJoinKind::ProbeMark { null_aware } => null_aware,
+        HashJoinKind::Inner
+        | HashJoinKind::ProbeOuter
+        | HashJoinKind::BuildOuter
+        | HashJoinKind::FullOuter
+        | HashJoinKind::ProbeSingle
+        | HashJoinKind::ProbeSemi
+        | HashJoinKind::BuildSemi
+        | HashJoinKind::BuildAnti => false,
+    };
+    let has_one_key = matches!(&spec.keys[..], [key] if !key.null_safe);
+    if null_aware && !(has_one_key && spec.residual.is_empty()) {
+        return Err(Error::internal("a null-aware join has one key, not null-safe, and no residual"));
+    }
+    for key in &spec.keys {
+        let (build, probe) = (key.build.data_type(), key.probe.data_type());
+        if build != probe {
+            return Err(Error::internal(format!("a join compares {build} with {probe}")));
+        }
+        if build.physical() == PhysicalType::Nested {
+            return Err(Error::unsupported(format!("joining on {build}"), None));
+        }
+    }
+    Ok(())
+}
+
+fn missing(id: ColumnId) -> Error {
+    Error::internal(format!("a join reads column #{} that neither side has", id.0))
+}
+
+impl HashJoinKind {
+    /// Whether pairs that match come out.
+    pub(super) fn emits_pairs(self) -> bool {
+        match self {
+            Self::Inner | Self::ProbeOuter | Self::BuildOuter | Self::FullOuter | Self::ProbeSingle => true,
+            Self::ProbeSemi
+            | Self::ProbeAnti { .. }
+            | Self::ProbeMark { .. }
+            | Self::BuildSemi
+            | Self::BuildAnti => false,
+        }
+    }
+
+    /// Whether probe rows without a match come out, with nulls.
+    pub(super) fn keeps_probe_rows(self) -> bool {
+        match self {
+            Self::ProbeOuter | Self::FullOuter | Self::ProbeSingle => true,
+            Self::Inner
+            | Self::BuildOuter
+            | Self::ProbeSemi
+            | Self::ProbeAnti { .. }
+            | Self::ProbeMark { .. }
+            | Self::BuildSemi
+            | Self::BuildAnti => false,
+        }
+    }
+
+    /// Whether all that counts is which probe rows have a match.
+    pub(super) fn asks_whether_probe_rows_match(self) -> bool {
+        match self {
+            Self::ProbeSemi | Self::ProbeAnti { .. } | Self::ProbeMark { .. } => true,
+            Self::Inner
+            | Self::ProbeOuter
+            | Self::BuildOuter
+            | Self::FullOuter
+            | Self::ProbeSingle
+            | Self::BuildSemi
+            | Self::BuildAnti => false,
+        }
+    }
+
+    /// Whether build rows come out in the end because they have a match (`true`) or none (`false`).
+    pub(super) fn drains(self) -> Option<bool> {
+        match self {
+            Self::BuildSemi => Some(true),
+            Self::BuildOuter | Self::FullOuter | Self::BuildAnti => Some(false),
+            Self::Inner
+            | Self::ProbeOuter
+            | Self::ProbeSingle
+            | Self::ProbeSemi
+            | Self::ProbeAnti { .. }
+            | Self::ProbeMark { .. } => None,
+        }
+    }
+
+    /// Whether build rows count that cannot have a match.
+    pub(super) fn keeps_null_keys(self) -> bool {
+        self.drains() == Some(false)
+    }
+}

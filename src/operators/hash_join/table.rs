@@ -1,0 +1,59 @@
+//! What the build leaves to the probe.
+
+use super::directory::Directory;
+use super::store::{Store, chunk_of, place_of};
+use super::words::AtomicWords;
+use crate::mem::{Account, Denied, Registration};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// Build rows, the way to find them, and which of them found a match.
+pub(super) struct Table {
+    pub(super) store: Store,
+    /// None without keys: every row is a candidate.
+    pub(super) directory: Option<Directory>,
+    /// Rows that may have a match; others are stored only to come out without one.
+    pub(super) lookup_rows: usize,
+    /// Rows of the build side, stored or not.
+    pub(super) build_rows: usize,
+    /// Whether a row has a null key that equals nothing.
+    pub(super) has_null_key: bool,
+    pub(super) flags: Option<Flags>,
+    /// The next chunk to drain.
+    pub(super) next_chunk: AtomicUsize,
+    /// Names the table in memory errors.
+    pub(super) _registration: Option<Registration>,
+}
+
+/// A bit for each stored row.
+pub(super) struct Flags {
+    bits: AtomicWords,
+    /// The word each chunk begins at.
+    starts: Vec<usize>,
+}
+
+impl Flags {
+    /// No row of `store` has a match.
+    pub(super) fn new(store: &Store, account: &Account) -> Result<Self, Denied> {
+        let mut starts = Vec::with_capacity(store.chunk_rows.len());
+        let mut words = 0;
+        for rows in &store.chunk_rows {
+            starts.push(words);
+            words += rows.div_ceil(64);
+        }
+        Ok(Self { bits: AtomicWords::zeroed(account, words)?, starts })
+    }
+
+    /// Row `row` has a match.
+    #[inline]
+    pub(super) fn set(&self, row: u32) {
+        self.bits.set_bit(self.starts[chunk_of(row)] * 64 + place_of(row));
+    }
+
+    /// For the rows of `chunk` from `place` to the end of its word, from the lowest bit on, whether what is known of
+    /// them is `has_match`.
+    #[inline]
+    pub(super) fn word(&self, chunk: usize, place: usize, has_match: bool) -> u64 {
+        let word = self.bits.as_slice()[self.starts[chunk] + place / 64].load(Relaxed);
+        (if has_match { word } else { !word }) >> (place % 64)
+    }
+}
