@@ -1,7 +1,7 @@
 //! Joins: which rows of two inputs meet, and what becomes of those that meet none.
 
 use super::Column;
-use crate::expr::Expr;
+use crate::expr::{ColumnId, CompareOp, Expr};
 
 /// What a join makes of rows that meet and rows that do not. "Left" and "right" are its inputs.
 ///
@@ -44,6 +44,24 @@ impl JoinKind {
         }
     }
 
+    /// Whether left columns may be null where they are not in the left input.
+    pub(crate) fn nulls_left(&self) -> bool {
+        match self {
+            Self::Full => true,
+            Self::Inner | Self::Left | Self::Single | Self::Semi | Self::Anti { .. } | Self::Mark { .. } => {
+                false
+            }
+        }
+    }
+
+    /// Whether right columns may be null where they are not in the right input.
+    pub(crate) fn nulls_right(&self) -> bool {
+        match self {
+            Self::Left | Self::Full | Self::Single => true,
+            Self::Inner | Self::Semi | Self::Anti { .. } | Self::Mark { .. } => false,
+        }
+    }
+
     /// For people.
     pub(crate) fn name(&self) -> &'static str {
         match self {
@@ -69,4 +87,43 @@ pub(crate) struct JoinKey {
     pub(crate) right: Expr,
     /// Two nulls are equal, as IS NOT DISTINCT FROM has it; otherwise a null equals nothing.
     pub(crate) null_safe: bool,
+}
+
+impl JoinKey {
+    /// A conjunct as a key, if it is an equality of what only one side knows with what only the other knows; else
+    /// the conjunct.
+    pub(crate) fn from_conjunct(
+        conjunct: Expr,
+        is_left: &dyn Fn(ColumnId) -> bool,
+        is_right: &dyn Fn(ColumnId) -> bool,
+    ) -> Result<Self, Expr> {
+        let Expr::Compare { op: op @ (CompareOp::Eq | CompareOp::IsNotDistinct), left, right } = conjunct
+        else {
+            return Err(conjunct);
+        };
+        let null_safe = op == CompareOp::IsNotDistinct;
+        if reads_only(&left, is_left) && reads_only(&right, is_right) {
+            Ok(Self { left: *left, right: *right, null_safe })
+        } else if reads_only(&left, is_right) && reads_only(&right, is_left) {
+            Ok(Self { left: *right, right: *left, null_safe })
+        } else {
+            Err(Expr::Compare { op, left, right })
+        }
+    }
+
+    /// The equality it stands for.
+    pub(crate) fn into_conjunct(self) -> Expr {
+        let op = if self.null_safe { CompareOp::IsNotDistinct } else { CompareOp::Eq };
+        Expr::Compare { op, left: Box::new(self.left), right: Box::new(self.right) }
+    }
+}
+
+/// Whether `expr` reads some column, and none but those.
+fn reads_only(expr: &Expr, of: &dyn Fn(ColumnId) -> bool) -> bool {
+    let (mut all, mut any) = (true, false);
+    expr.for_each_column(&mut |id| {
+        all &= of(id);
+        any = true;
+    });
+    all && any
 }

@@ -21,6 +21,7 @@ use crate::catalog::TableProvider;
 use crate::data::{Field, Scalar};
 use crate::expr::{ColumnId, Expr};
 use crate::functions::AggregateCall;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 /// A column a node produces: its name in the query and its type.
@@ -36,6 +37,13 @@ impl Column {
     /// An expression that reads the column.
     pub(crate) fn to_expr(&self) -> Expr {
         Expr::Column { id: self.id, data_type: self.field.data_type.clone(), nullable: self.field.nullable }
+    }
+
+    /// The column where nulls have joined its values.
+    #[must_use]
+    pub(crate) fn into_nullable(mut self) -> Self {
+        self.field.nullable = true;
+        self
     }
 }
 
@@ -141,6 +149,47 @@ impl Plan {
                 columns
             }
         }
+    }
+
+    /// The columns it produces, nullable where an outer join below puts nulls.
+    pub(crate) fn output_columns(&self) -> Vec<Column> {
+        match self {
+            Self::Filter { input, .. } | Self::Sort { input, .. } | Self::Limit { input, .. } => {
+                input.output_columns()
+            }
+            Self::Join { kind, left, right, .. } => {
+                let side = |input: &Self, gets_nulls: bool| {
+                    let columns = input.output_columns().into_iter();
+                    columns.map(move |column| if gets_nulls { column.into_nullable() } else { column })
+                };
+                let mut columns: Vec<Column> = side(left, kind.nulls_left()).collect();
+                if kind.emits_right() {
+                    columns.extend(side(right, kind.nulls_right()));
+                }
+                if let JoinKind::Mark { column, .. } = kind {
+                    columns.push(column.clone());
+                }
+                columns
+            }
+            Self::Scan { .. } | Self::Values { .. } | Self::Project { .. } | Self::Aggregate { .. } => {
+                self.columns().into_iter().cloned().collect()
+            }
+        }
+    }
+
+    /// The columns it reads but nothing in it produces: those of the left sides of joins around it.
+    pub(crate) fn free_columns(&self) -> BTreeSet<ColumnId> {
+        let (mut read, mut defined) = (BTreeSet::new(), HashSet::new());
+        self.for_each_node(&mut |node| {
+            defined.extend(node.defined_columns().into_iter().map(|column| column.id));
+            node.for_each_expr(&mut |e| {
+                e.for_each_column(&mut |id| {
+                    read.insert(id);
+                });
+            });
+        });
+        read.retain(|id| !defined.contains(id));
+        read
     }
 
     /// Its inputs.

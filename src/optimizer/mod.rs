@@ -22,7 +22,10 @@ mod split_averages;
 mod substitute;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tpch_tests;
 mod top_n;
+mod unnest;
 
 pub(crate) use cardinality::estimate_rows;
 pub(crate) use runner::{Optimized, optimize};
@@ -45,6 +48,7 @@ trait Rule: Sync {
 /// The rules in the order they run.
 static RULES: &[&dyn Rule] = &[
     &fold_constants::FoldConstants,
+    &unnest::UnnestSubqueries,
     &split_averages::SplitAverages,
     &constant_groups::ConstantGroups,
     &sort_keys::SortKeys,

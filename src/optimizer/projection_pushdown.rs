@@ -20,7 +20,7 @@ impl Rule for ProjectionPushdown {
     }
 
     fn apply(&self, plan: &Arc<Plan>, _ids: &mut ColumnIds) -> Result<Arc<Plan>> {
-        let outputs: Vec<Column> = plan.columns().into_iter().cloned().collect();
+        let outputs = plan.output_columns();
         let required = outputs.iter().map(|column| column.id).collect();
         Ok(exactly(prune(plan, &required), &outputs))
     }
@@ -76,7 +76,7 @@ fn prune(plan: &Arc<Plan>, required: &Required) -> Arc<Plan> {
             let input = prune(input, &needed);
             // A sort holds all it is given: what only a filter below read is dropped first.
             let columns: Vec<Column> =
-                input.columns().into_iter().filter(|column| needed.contains(&column.id)).cloned().collect();
+                input.output_columns().into_iter().filter(|column| needed.contains(&column.id)).collect();
             Arc::new(Plan::Sort { input: exactly(input, &columns), keys: keys.clone(), fetch: *fetch })
         }
         Plan::Limit { input, skip, fetch } => {
@@ -99,7 +99,7 @@ fn prune(plan: &Arc<Plan>, required: &Required) -> Arc<Plan> {
 /// `plan` producing those of its columns that are in `required` and no others: joins carry what they are given.
 fn prune_exactly(plan: &Arc<Plan>, required: &Required) -> Arc<Plan> {
     let columns: Vec<Column> =
-        plan.columns().into_iter().filter(|column| required.contains(&column.id)).cloned().collect();
+        plan.output_columns().into_iter().filter(|column| required.contains(&column.id)).collect();
     let ids = columns.iter().map(|column| column.id).collect();
     exactly(prune(plan, &ids), &columns)
 }

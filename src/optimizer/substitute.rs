@@ -1,8 +1,10 @@
 //! Expressions in terms of a node's inputs instead of its outputs.
 
 use crate::expr::{ColumnId, Expr};
-use crate::logical::Column;
+use crate::logical::{Column, Plan};
 use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
 
 /// How large an expression may grow by substitution.
 const MAX_EXPANDED_NODES: usize = 256;
@@ -44,6 +46,27 @@ impl<'a> Definitions<'a> {
             _ => expr.map_children(&mut |child| self.apply(child)),
         }
     }
+}
+
+/// `expr` with columns replaced by what they stand for.
+pub(super) fn inline(expr: Expr, definitions: &HashMap<ColumnId, Expr>) -> Expr {
+    if definitions.is_empty() {
+        return expr;
+    }
+    match &expr {
+        Expr::Column { id, .. } => definitions.get(id).cloned().unwrap_or(expr),
+        _ => expr.map_children(&mut |child| inline(child, definitions)),
+    }
+}
+
+/// `plan` with columns replaced in every expression.
+pub(super) fn inline_plan(plan: &Arc<Plan>, definitions: &HashMap<ColumnId, Expr>) -> Arc<Plan> {
+    if definitions.is_empty() {
+        return Arc::clone(plan);
+    }
+    let inputs: Result<_, Infallible> = plan.try_map_inputs(&mut |input| Ok(inline_plan(input, definitions)));
+    let Ok(node) = inputs.and_then(|node| node.try_map_exprs(&mut |e| Ok(inline(e, definitions))));
+    Arc::new(node)
 }
 
 /// Whether equal inputs give equal values, so that the expression may be moved or evaluated again.

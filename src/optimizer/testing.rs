@@ -42,6 +42,7 @@ pub(crate) fn field(name: &str, data_type: DataType, nullable: bool) -> Field {
 }
 
 /// `t(a INTEGER, b INTEGER NOT NULL, c VARCHAR, d DATE)` of 1000 rows; b runs from 0 to 100 over 50 values.
+/// `u(k INTEGER, x INTEGER, y INTEGER NOT NULL)`.
 pub(crate) fn catalog() -> FakeCatalog {
     let integer = |v| Some(Scalar::int(DataType::Int32, v));
     let b =
@@ -56,7 +57,15 @@ pub(crate) fn catalog() -> FakeCatalog {
         ],
         statistics: TableStatistics { rows: Some(1000), columns: vec![none(), b, none(), none()] },
     };
-    FakeCatalog(vec![("t", Arc::new(table))])
+    let other = FakeTable {
+        fields: vec![
+            field("k", DataType::Int32, true),
+            field("x", DataType::Int32, true),
+            field("y", DataType::Int32, false),
+        ],
+        statistics: TableStatistics::default(),
+    };
+    FakeCatalog(vec![("t", Arc::new(table)), ("u", Arc::new(other))])
 }
 
 /// A scan of `t`.
@@ -65,9 +74,14 @@ pub(crate) fn table() -> Arc<Plan> {
     Arc::clone(plan.inputs()[0])
 }
 
-/// The plan of a query over `t`.
+/// The plan of a query over `t` and `u`.
 pub(crate) fn bind(sql: &str) -> Arc<Plan> {
-    let mut statements = sql::bind(sql, &catalog()).unwrap_or_else(|e| panic!("{sql}: {e}"));
+    bind_over(&catalog(), sql)
+}
+
+/// The plan of a query over other tables.
+pub(crate) fn bind_over(catalog: &FakeCatalog, sql: &str) -> Arc<Plan> {
+    let mut statements = sql::bind(sql, catalog).unwrap_or_else(|e| panic!("{sql}: {e}"));
     match statements.pop() {
         Some(Statement::Query(query)) => query.plan,
         Some(Statement::Explain { .. }) | None => panic!("{sql} is no query"),

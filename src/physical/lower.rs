@@ -41,7 +41,7 @@ pub(crate) fn lower(plan: &Plan, outputs: &[Column], sources: Sources<'_>) -> Re
 }
 
 fn lower_node(plan: &Plan, sources: Sources<'_>) -> Result<Arc<PhysicalPlan>> {
-    let columns = plan.columns();
+    let columns = plan.output_columns();
     let node = match plan {
         Plan::Scan { table, columns, filter_columns, filters, .. } => {
             let provider = (sources.resolve)(table)

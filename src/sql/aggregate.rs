@@ -6,7 +6,7 @@ use crate::error::{Error, Location, Result};
 use crate::expr::{ColumnId, Expr};
 use crate::functions::AggregateCall;
 use crate::logical::{Column, ColumnIds, Plan};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 /// Aggregates found so far, and where columns were read outside of them.
@@ -48,8 +48,13 @@ pub(super) struct Grouping {
 
 impl Grouping {
     /// Names the keys; a key given twice counts once.
-    pub(super) fn new(keys: Vec<(String, Expr)>, aggregates: Aggregates, ids: &mut ColumnIds) -> Self {
-        let mut taken = HashSet::new();
+    /// `taken` are the ids no key may have.
+    pub(super) fn new(
+        keys: Vec<(String, Expr)>,
+        aggregates: Aggregates,
+        mut taken: HashSet<ColumnId>,
+        ids: &mut ColumnIds,
+    ) -> Self {
         let mut groups: Vec<(Column, Expr)> = vec![];
         for (name, expr) in keys {
             if !groups.iter().any(|(_, known)| *known == expr) {
@@ -77,7 +82,8 @@ impl Grouping {
             return column.to_expr();
         }
         if let Expr::Column { id, .. } = &expr {
-            if !self.aggregates.calls.iter().any(|(column, _)| column.id == *id) {
+            // The rest are results: of aggregates, of subqueries over groups; and columns of the queries around.
+            if self.aggregates.reads.contains_key(id) {
                 error.get_or_insert_with(|| self.ungrouped(*id));
             }
             return expr;
@@ -94,6 +100,19 @@ impl Grouping {
             ),
             location,
         )
+    }
+
+    /// The columns the aggregation reads.
+    pub(super) fn reads(&self) -> BTreeSet<ColumnId> {
+        let mut reads = BTreeSet::new();
+        let calls = self.aggregates.calls.iter().map(|(_, call)| call);
+        let operands = calls.flat_map(|call| call.arguments.iter().chain(&call.filter));
+        for expr in self.groups.iter().map(|(_, key)| key).chain(operands) {
+            expr.for_each_column(&mut |id| {
+                reads.insert(id);
+            });
+        }
+        reads
     }
 
     /// The aggregation itself.

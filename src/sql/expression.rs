@@ -1,7 +1,9 @@
 //! Scalar expressions: from syntax to typed trees.
 
 use super::aggregate::Aggregates;
+use super::query::CteNode;
 use super::scope::{Resolved, Scope, same_name};
+use super::subquery::Subquery;
 use super::{Binder, literal, located, place, types};
 use crate::data::{DataType, Scalar};
 use crate::error::{Error, Location, Result};
@@ -11,6 +13,7 @@ use crate::expr::{
 use crate::functions;
 use crate::logical::Column;
 use sqlparser::ast;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// How deep the binder recurses.
@@ -29,6 +32,7 @@ pub(super) type Alias<'q> = (String, &'q ast::Expr);
 /// The clause an expression stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Clause {
+    On,
     Where,
     GroupBy,
     Select,
@@ -41,6 +45,7 @@ pub(super) enum Clause {
 impl Clause {
     fn name(self) -> &'static str {
         match self {
+            Self::On => "ON",
             Self::Where => "WHERE",
             Self::GroupBy => "GROUP BY",
             Self::Select => "SELECT",
@@ -55,7 +60,7 @@ impl Clause {
     pub(super) fn sees_groups(self) -> bool {
         match self {
             Self::Select | Self::Having | Self::OrderBy => true,
-            Self::Where | Self::GroupBy | Self::Values | Self::Limit => false,
+            Self::On | Self::Where | Self::GroupBy | Self::Values | Self::Limit => false,
         }
     }
 }
@@ -63,15 +68,17 @@ impl Clause {
 /// Binds the expressions of one SELECT.
 pub(super) struct ExprBinder<'s, 'b, 'q> {
     pub(super) binder: &'s mut Binder<'b>,
-    scope: &'s Scope<'s>,
+    pub(super) scope: &'s Scope<'s>,
     aliases: &'s [Alias<'q>],
     pub(super) aggregates: Aggregates,
+    /// The CTEs subqueries see; `None` where none may stand.
+    pub(super) ctes: Option<Option<Rc<CteNode<'q>>>>,
+    pub(super) subqueries: Vec<Subquery>,
     pub(super) clause: Clause,
     /// Inside the arguments of an aggregate.
     pub(super) in_aggregate: bool,
     /// Aliases being expanded, so that none stands for itself.
     expanding: Vec<usize>,
-    depth: usize,
     /// Height of the highest operand bound since the node being bound was entered.
     height: usize,
     nodes: usize,
@@ -84,10 +91,11 @@ impl<'s, 'b, 'q> ExprBinder<'s, 'b, 'q> {
             scope,
             aliases,
             aggregates: Aggregates::default(),
+            ctes: None,
+            subqueries: vec![],
             clause: Clause::Select,
             in_aggregate: false,
             expanding: vec![],
-            depth: 0,
             height: 0,
             nodes: 0,
         }
@@ -115,6 +123,11 @@ impl<'s, 'b, 'q> ExprBinder<'s, 'b, 'q> {
         self.aggregates.are_read_by(expr)
     }
 
+    /// Whether an unqualified name, being no column, can only be an alias of the select list.
+    pub(super) fn may_be_alias(&self, name: &ast::Ident) -> bool {
+        matches!(self.scope.find(std::slice::from_ref(name)), Ok(None))
+    }
+
     /// An expression that reads a column of the scope.
     pub(super) fn read_column(
         &mut self,
@@ -130,16 +143,16 @@ impl<'s, 'b, 'q> ExprBinder<'s, 'b, 'q> {
     }
 
     pub(super) fn bind(&mut self, source: &ast::Expr) -> Result<Expr> {
-        self.depth += 1;
+        self.binder.expression_depth += 1;
         self.nodes += 1;
         let siblings = std::mem::take(&mut self.height);
-        let bound = if self.depth > MAX_DEPTH {
+        let bound = if self.binder.expression_depth > MAX_DEPTH {
             let message = format!("expressions nest more than {MAX_DEPTH} levels deep; simplify the query");
             Err(Error::plan(message, place(source)))
         } else {
             self.check_size(source).and_then(|()| self.bind_node(source))
         };
-        self.depth -= 1;
+        self.binder.expression_depth -= 1;
         let height = self.height + 1;
         self.height = siblings.max(height);
         if height > MAX_HEIGHT {
@@ -246,17 +259,15 @@ impl<'s, 'b, 'q> ExprBinder<'s, 'b, 'q> {
                 self.call("position", arguments, place(source))
             }
             ast::Expr::Function(function) => self.function(function),
-            // The place where subqueries in expressions will be added: each becomes a plan node joined to this
-            // SELECT's input, and the expression reads its output column.
-            ast::Expr::Subquery(query) => {
-                Err(Error::unsupported("subqueries in expressions", place(query.as_ref())))
+            ast::Expr::Subquery(query) => self.scalar_subquery(query),
+            ast::Expr::Exists { subquery, negated } => self.exists(subquery, *negated),
+            ast::Expr::InSubquery { expr, subquery, negated } => self.in_subquery(expr, subquery, *negated),
+            ast::Expr::AnyOp { left, compare_op, right, .. } => {
+                self.quantified(left, compare_op, right, false, source)
             }
-            ast::Expr::Exists { subquery, .. } => Err(Error::unsupported("EXISTS", place(subquery.as_ref()))),
-            ast::Expr::InSubquery { expr, .. } => {
-                Err(Error::unsupported("IN with a subquery", place(expr.as_ref())))
+            ast::Expr::AllOp { left, compare_op, right } => {
+                self.quantified(left, compare_op, right, true, source)
             }
-            ast::Expr::AnyOp { left, .. } => Err(Error::unsupported("ANY", place(left.as_ref()))),
-            ast::Expr::AllOp { left, .. } => Err(Error::unsupported("ALL", place(left.as_ref()))),
             other => Err(Error::unsupported(describe(other), place(other))),
         }
     }
@@ -265,10 +276,8 @@ impl<'s, 'b, 'q> ExprBinder<'s, 'b, 'q> {
         let location = parts.first().and_then(|part| super::location(part.span));
         match self.scope.find(parts)? {
             Some(Resolved::Own(column)) => Ok(self.read_column(column, location, self.clause)),
-            // The place where correlation will be added.
-            Some(Resolved::Outer(_)) => {
-                Err(Error::unsupported("reading a column of the query around", location))
-            }
+            // For this query it is a constant.
+            Some(Resolved::Outer(column)) => Ok(column.to_expr()),
             None => self.alias(parts, location),
         }
     }
@@ -323,21 +332,13 @@ impl<'s, 'b, 'q> ExprBinder<'s, 'b, 'q> {
         node: &ast::Expr,
     ) -> Result<Expr> {
         use ast::BinaryOperator as B;
+        if let Some(op) = compare_op(op) {
+            return compare(op, left, right).map_err(|e| located(e, place(node)));
+        }
         let arithmetic_op = match op {
             B::And | B::Or => {
                 let (left, right) = (to_boolean(left, left_source)?, to_boolean(right, right_source)?);
                 return Ok(junction(left, right, matches!(op, B::And)));
-            }
-            B::Eq | B::NotEq | B::Lt | B::LtEq | B::Gt | B::GtEq => {
-                let op = match op {
-                    B::NotEq => CompareOp::NotEq,
-                    B::Lt => CompareOp::Lt,
-                    B::LtEq => CompareOp::LtEq,
-                    B::Gt => CompareOp::Gt,
-                    B::GtEq => CompareOp::GtEq,
-                    _ => CompareOp::Eq,
-                };
-                return compare(op, left, right).map_err(|e| located(e, place(node)));
             }
             B::StringConcat => return self.call("||", vec![left, right], place(node)),
             B::PGExp => return self.call("pow", vec![left, right], place(node)),
@@ -613,7 +614,20 @@ pub(super) fn to_boolean(expr: Expr, source: &ast::Expr) -> Result<Expr> {
     }
 }
 
-fn negate_if(negated: bool, expr: Expr) -> Expr {
+/// The comparison an operator of the text is, if it is one.
+pub(super) fn compare_op(op: &ast::BinaryOperator) -> Option<CompareOp> {
+    Some(match op {
+        ast::BinaryOperator::Eq => CompareOp::Eq,
+        ast::BinaryOperator::NotEq => CompareOp::NotEq,
+        ast::BinaryOperator::Lt => CompareOp::Lt,
+        ast::BinaryOperator::LtEq => CompareOp::LtEq,
+        ast::BinaryOperator::Gt => CompareOp::Gt,
+        ast::BinaryOperator::GtEq => CompareOp::GtEq,
+        _ => return None,
+    })
+}
+
+pub(super) fn negate_if(negated: bool, expr: Expr) -> Expr {
     if negated { Expr::Not(Box::new(expr)) } else { expr }
 }
 

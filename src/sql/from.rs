@@ -1,7 +1,7 @@
 //! FROM clauses: from syntax to a plan and the relations it brings into scope.
 
 use super::query::{CteNode, Surroundings};
-use super::scope::{Relation, unknown_name};
+use super::scope::{Relation, Scope, Tables, unknown_name};
 use super::{Binder, BoundQuery, place};
 use crate::data::Field;
 use crate::error::{Error, Result};
@@ -14,7 +14,7 @@ pub(super) struct FromClause {
     /// Produces the columns of all relations.
     pub(super) plan: Arc<Plan>,
     /// What names may refer to.
-    pub(super) relations: Vec<Relation>,
+    pub(super) tables: Tables,
 }
 
 impl Binder<'_> {
@@ -24,34 +24,39 @@ impl Binder<'_> {
         from: &'q [ast::TableWithJoins],
         around: &Surroundings<'q>,
     ) -> Result<FromClause> {
-        match from {
-            [] => {
-                let plan = Plan::Values { columns: vec![], rows: vec![vec![]] };
-                Ok(FromClause { plan: Arc::new(plan), relations: vec![] })
-            }
-            [one] => self.bind_joined(one, around),
-            // The place where comma joins will be added.
-            [_, second, ..] => Err(Error::unsupported("several tables in FROM", place(&second.relation))),
+        let Some((first, rest)) = from.split_first() else {
+            let plan = Plan::Values { columns: vec![], rows: vec![vec![]] };
+            return Ok(FromClause { plan: Arc::new(plan), tables: Tables::default() });
+        };
+        let mut clause = self.bind_joined(first, around, &Tables::default())?;
+        for next in rest {
+            let right = self.bind_joined(next, around, &clause.tables)?;
+            clause = self.cross(clause, right, place(&next.relation))?;
         }
+        Ok(clause)
     }
 
+    /// Binds a table and what is joined to it. `beside` are the tables to the left of it, which LATERAL may read.
     fn bind_joined<'q>(
         &mut self,
         tables: &'q ast::TableWithJoins,
         around: &Surroundings<'q>,
+        beside: &Tables,
     ) -> Result<FromClause> {
-        let first = self.bind_factor(&tables.relation, around)?;
-        match tables.joins.first() {
-            None => Ok(first),
-            // The place where joins will be added.
-            Some(join) => Err(Error::unsupported("joins", place(&join.relation))),
+        let mut clause = self.bind_factor(&tables.relation, around, beside)?;
+        for join in &tables.joins {
+            let visible = beside.clone().and(clause.tables.clone());
+            let right = self.bind_factor(&join.relation, around, &visible)?;
+            clause = self.bind_join(clause, right, join, around)?;
         }
+        Ok(clause)
     }
 
     fn bind_factor<'q>(
         &mut self,
         factor: &'q ast::TableFactor,
         around: &Surroundings<'q>,
+        beside: &Tables,
     ) -> Result<FromClause> {
         match factor {
             ast::TableFactor::Table {
@@ -66,14 +71,15 @@ impl Binder<'_> {
                 sample: None,
                 index_hints: _,
             } if partitions.is_empty() => self.bind_named(name, alias.as_ref(), around),
-            ast::TableFactor::Derived { lateral: false, subquery, alias, sample: None } => {
-                // A derived table does not see the columns of its siblings.
-                let around = Surroundings { ctes: around.ctes.clone(), outer: around.outer };
-                let bound = self.bind_query(subquery, &around)?;
+            ast::TableFactor::Derived { lateral, subquery, alias, sample: None } => {
+                // Only a lateral one sees the columns of its siblings.
+                let scope = Scope { tables: beside.clone(), parent: around.outer };
+                let outer = if *lateral { Some(&scope) } else { around.outer };
+                let bound = self.bind_query(subquery, &Surroundings { ctes: around.ctes.clone(), outer })?;
                 derived(bound, alias.as_ref().map(|a| a.name.value.clone()), alias.as_ref())
             }
             ast::TableFactor::NestedJoin { table_with_joins, alias: None } => {
-                self.bind_joined(table_with_joins, around)
+                self.bind_joined(table_with_joins, around, beside)
             }
             other => {
                 let what = match other {
@@ -81,7 +87,6 @@ impl Binder<'_> {
                     | ast::TableFactor::TableFunction { .. }
                     | ast::TableFactor::Function { .. }
                     | ast::TableFactor::UNNEST { .. } => "table functions in FROM",
-                    ast::TableFactor::Derived { lateral: true, .. } => "LATERAL",
                     ast::TableFactor::Pivot { .. } | ast::TableFactor::Unpivot { .. } => "PIVOT and UNPIVOT",
                     _ => "this form of table in FROM",
                 };
@@ -141,7 +146,8 @@ fn derived(
         rename(&mut bound.outputs, alias)?;
     }
     let columns = bound.outputs.into_iter().map(|column| (column.field.name.clone(), column)).collect();
-    Ok(FromClause { plan: bound.plan, relations: vec![Relation { name, columns }] })
+    let tables = Tables { relations: vec![Relation { name, columns }], merged: vec![] };
+    Ok(FromClause { plan: bound.plan, tables })
 }
 
 /// Gives the first columns the names of a column alias list.

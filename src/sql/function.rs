@@ -116,6 +116,9 @@ impl ExprBinder<'_, '_, '_> {
         if arguments.is_star && arguments.distinct {
             return Err(Error::unsupported("count(DISTINCT *)", location));
         }
+        if arguments.is_star && !arguments.list.is_empty() {
+            return Err(Error::plan("count takes either * or an expression", location));
+        }
         if arguments.is_star && aggregate.name() != "count" {
             let message = format!("{}(*): only count takes *", aggregate.name());
             return Err(Error::plan(message, location));
@@ -124,6 +127,17 @@ impl ExprBinder<'_, '_, '_> {
         let bound = self.aggregate_operands(arguments, function);
         self.in_aggregate = false;
         let (bound, filter) = bound?;
+        let outer = self.scope.outer_ids();
+        let (mut any, mut all) = (false, true);
+        for e in &bound {
+            e.for_each_column(&mut |id| {
+                any = true;
+                all &= outer.contains(&id);
+            });
+        }
+        if any && all {
+            return Err(Error::unsupported("aggregates over columns of the query around only", location));
+        }
         let types: Vec<_> = bound.iter().map(Expr::data_type).collect();
         let (expected, data_type) = aggregate.signature(&types).map_err(|e| located(e, location))?;
         let call = AggregateCall {

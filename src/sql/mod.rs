@@ -16,6 +16,7 @@ mod aggregate;
 mod expression;
 mod from;
 mod function;
+mod join;
 mod literal;
 mod name;
 mod order;
@@ -23,6 +24,7 @@ mod parse;
 mod query;
 mod scope;
 mod select;
+mod subquery;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -118,11 +120,15 @@ struct Binder<'a> {
     ids: ColumnIds,
     /// Queries being bound, each within the one before.
     depth: usize,
+    /// Expressions being bound, each within the one before, through all those queries.
+    expression_depth: usize,
+    /// Joins made so far.
+    joins: usize,
 }
 
 impl<'a> Binder<'a> {
     fn new(resolver: &'a dyn TableResolver) -> Self {
-        Self { resolver, ids: ColumnIds::default(), depth: 0 }
+        Self { resolver, ids: ColumnIds::default(), depth: 0, expression_depth: 0, joins: 0 }
     }
 }
 

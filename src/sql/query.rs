@@ -1,7 +1,7 @@
 //! Whole queries: WITH, the body, ORDER BY and LIMIT around it.
 
 use super::expression::{Clause, ExprBinder};
-use super::scope::{Relation, Scope};
+use super::scope::{Relation, Scope, Tables};
 use super::{Binder, BoundQuery, located, place};
 use crate::data::{DataType, Field, Scalar, Value};
 use crate::error::{Error, Result};
@@ -126,7 +126,10 @@ impl Binder<'_> {
     fn order_outputs(&mut self, bound: BoundQuery, order_by: Option<&ast::OrderBy>) -> Result<BoundQuery> {
         let Some(order_by) = order_by else { return Ok(bound) };
         let columns = bound.outputs.iter().map(|c| (c.field.name.clone(), c.clone())).collect();
-        let scope = Scope { relations: vec![Relation { name: None, columns }], parent: None };
+        let scope = Scope {
+            tables: Tables { relations: vec![Relation { name: None, columns }], merged: vec![] },
+            parent: None,
+        };
         let mut binder = ExprBinder::new(self, &scope, &[]);
         let outputs: Vec<Expr> = bound.outputs.iter().map(Column::to_expr).collect();
         let keys = super::order::bind_keys(order_by, outputs.len(), &mut |key| match key {

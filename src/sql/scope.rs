@@ -4,8 +4,10 @@
 //! scope around it, and one found there makes the query inside a correlated one.
 
 use crate::error::{Error, Location, Result};
+use crate::expr::ColumnId;
 use crate::logical::Column;
 use sqlparser::ast::Ident;
+use std::collections::HashSet;
 
 /// A table, derived table or CTE as a FROM clause names it.
 #[derive(Clone, Debug)]
@@ -16,10 +18,28 @@ pub(super) struct Relation {
     pub(super) columns: Vec<(String, Column)>,
 }
 
+/// A column that USING or NATURAL made of columns of several relations.
+#[derive(Clone, Debug)]
+pub(super) struct Merged {
+    /// Its name.
+    pub(super) name: String,
+    /// What an unqualified name reads.
+    pub(super) column: Column,
+    /// The columns it was made of: only a qualified name means them.
+    pub(super) hides: Vec<ColumnId>,
+}
+
+/// The relations of a FROM clause.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tables {
+    pub(super) relations: Vec<Relation>,
+    pub(super) merged: Vec<Merged>,
+}
+
 /// The relations names are looked up in.
 #[derive(Debug, Default)]
 pub(super) struct Scope<'a> {
-    pub(super) relations: Vec<Relation>,
+    pub(super) tables: Tables,
     pub(super) parent: Option<&'a Scope<'a>>,
 }
 
@@ -38,7 +58,7 @@ impl<'a> Scope<'a> {
     /// # Errors
     /// A plan error if several relations of one scope have it.
     pub(super) fn find(&'a self, parts: &[Ident]) -> Result<Option<Resolved<'a>>> {
-        if let Some(column) = self.find_own(parts)? {
+        if let Some(column) = self.tables.find(parts)? {
             return Ok(Some(Resolved::Own(column)));
         }
         match self.parent {
@@ -49,19 +69,70 @@ impl<'a> Scope<'a> {
         }
     }
 
-    fn find_own(&self, parts: &[Ident]) -> Result<Option<&Column>> {
+    /// Every column of the scopes around.
+    pub(super) fn outer_ids(&self) -> HashSet<ColumnId> {
+        let mut ids = HashSet::new();
+        let mut next = self.parent;
+        while let Some(scope) = next {
+            ids.extend(scope.tables.ids());
+            next = scope.parent;
+        }
+        ids
+    }
+
+    /// The error for a column nobody knows.
+    pub(super) fn unknown(&self, parts: &[Ident], aliases: &[String]) -> Error {
+        let location = parts.first().and_then(|part| super::location(part.span));
+        let Some(name) = parts.last() else { return Error::plan("a column without a name", location) };
+        let relations = &self.tables.relations;
+        if let Some(qualifier) = parts.iter().rev().nth(1)
+            && !relations.iter().any(|relation| relation.is_called(&qualifier.value))
+        {
+            let tables = relations.iter().filter_map(|relation| relation.name.as_deref());
+            return unknown_name("table", &qualifier.value, tables, "the FROM clause", location);
+        }
+        if relations.is_empty() {
+            let message = format!("no column \"{}\": the query has no FROM clause", name.value);
+            return Error::plan(message, location);
+        }
+        let columns = relations.iter().flat_map(|relation| relation.columns.iter().map(|(n, _)| n.as_str()));
+        let candidates = columns.chain(aliases.iter().map(String::as_str));
+        unknown_name("column", &name.value, candidates, "the FROM clause", location)
+    }
+}
+
+impl Tables {
+    /// These and others beside them.
+    #[must_use]
+    pub(super) fn and(mut self, others: Self) -> Self {
+        self.relations.extend(others.relations);
+        self.merged.extend(others.merged);
+        self
+    }
+
+    /// The column of that name, if there is one.
+    ///
+    /// # Errors
+    /// A plan error if there are several.
+    pub(super) fn find(&self, parts: &[Ident]) -> Result<Option<&Column>> {
         let (Some(name), qualifier) = (parts.last(), parts.iter().rev().nth(1)) else {
             return Ok(None);
         };
-        let mut matches = self
+        let merged =
+            self.merged.iter().filter(|merged| qualifier.is_none() && same_name(&merged.name, &name.value));
+        let plain = self
             .relations
             .iter()
             .filter(|relation| qualifier.is_none_or(|q| relation.is_called(&q.value)))
             .flat_map(|relation| relation.columns.iter().map(move |column| (relation, column)))
-            .filter(|(_, (column, _))| same_name(column, &name.value));
-        let Some((first, (_, column))) = matches.next() else { return Ok(None) };
+            .filter(|(_, (column, _))| same_name(column, &name.value))
+            .filter(|(_, (_, column))| qualifier.is_some() || self.merged_from(column.id).is_none());
+        let mut matches = merged
+            .map(|merged| (None, &merged.column))
+            .chain(plain.map(|(relation, (_, column))| (relation.name.as_ref(), column)));
+        let Some((first, column)) = matches.next() else { return Ok(None) };
         let Some((second, _)) = matches.next() else { return Ok(Some(column)) };
-        let remedy = match (&first.name, &second.name) {
+        let remedy = match (first, second) {
             (Some(a), Some(b)) if !same_name(a, b) => {
                 format!("write {a}.{} or {b}.{}", name.value, name.value)
             }
@@ -73,24 +144,44 @@ impl<'a> Scope<'a> {
         ))
     }
 
-    /// The error for a column nobody knows.
-    pub(super) fn unknown(&self, parts: &[Ident], aliases: &[String]) -> Error {
-        let location = parts.first().and_then(|part| super::location(part.span));
-        let Some(name) = parts.last() else { return Error::plan("a column without a name", location) };
-        if let Some(qualifier) = parts.iter().rev().nth(1)
-            && !self.relations.iter().any(|relation| relation.is_called(&qualifier.value))
-        {
-            let tables = self.relations.iter().filter_map(|relation| relation.name.as_deref());
-            return unknown_name("table", &qualifier.value, tables, "the FROM clause", location);
+    /// What a column has become part of.
+    pub(super) fn merged_from(&self, id: ColumnId) -> Option<&Merged> {
+        self.merged.iter().find(|merged| merged.hides.contains(&id))
+    }
+
+    /// The columns `*` stands for: a merged one once, where the first of its parts stands.
+    pub(super) fn visible(&self) -> Vec<(String, Column)> {
+        let mut columns: Vec<(String, Column)> = vec![];
+        let mut shown: HashSet<ColumnId> = HashSet::new();
+        for (name, column) in self.relations.iter().flat_map(|relation| &relation.columns) {
+            match self.merged_from(column.id) {
+                None => columns.push((name.clone(), column.clone())),
+                Some(merged) if shown.insert(merged.column.id) => {
+                    columns.push((merged.name.clone(), merged.column.clone()));
+                }
+                Some(_) => {}
+            }
         }
-        if self.relations.is_empty() {
-            let message = format!("no column \"{}\": the query has no FROM clause", name.value);
-            return Error::plan(message, location);
+        columns
+    }
+
+    /// The ids of all columns.
+    pub(super) fn ids(&self) -> impl Iterator<Item = ColumnId> {
+        self.columns().map(|column| column.id)
+    }
+
+    /// All columns, whether `*` shows them or not.
+    pub(super) fn columns(&self) -> impl Iterator<Item = &Column> {
+        let plain = self.relations.iter().flat_map(|relation| &relation.columns).map(|(_, column)| column);
+        plain.chain(self.merged.iter().map(|merged| &merged.column))
+    }
+
+    /// All columns may be null.
+    pub(super) fn make_nullable(&mut self) {
+        let plain = self.relations.iter_mut().flat_map(|relation| &mut relation.columns).map(|(_, c)| c);
+        for column in plain.chain(self.merged.iter_mut().map(|merged| &mut merged.column)) {
+            column.field.nullable = true;
         }
-        let columns =
-            self.relations.iter().flat_map(|relation| relation.columns.iter().map(|(n, _)| n.as_str()));
-        let candidates = columns.chain(aliases.iter().map(String::as_str));
-        unknown_name("column", &name.value, candidates, "the FROM clause", location)
     }
 }
 
@@ -153,7 +244,6 @@ fn edits(a: &str, b: &str) -> usize {
 mod tests {
     use super::*;
     use crate::data::{DataType, Field};
-    use crate::expr::ColumnId;
 
     fn relation(name: &str, first_id: u32, columns: &[&str]) -> Relation {
         let column = |(i, name): (usize, &&str)| {
@@ -163,14 +253,18 @@ mod tests {
         Relation { name: Some(name.into()), columns: columns.iter().enumerate().map(column).collect() }
     }
 
+    fn tables(relations: Vec<Relation>) -> Tables {
+        Tables { relations, merged: vec![] }
+    }
+
     fn ident(name: &str) -> Ident {
         Ident::new(name)
     }
 
     #[test]
     fn inner_names_hide_outer_ones() {
-        let outer = Scope { relations: vec![relation("o", 0, &["a", "b"])], parent: None };
-        let inner = Scope { relations: vec![relation("i", 10, &["a"])], parent: Some(&outer) };
+        let outer = Scope { tables: tables(vec![relation("o", 0, &["a", "b"])]), parent: None };
+        let inner = Scope { tables: tables(vec![relation("i", 10, &["a"])]), parent: Some(&outer) };
         let found = inner.find(&[ident("A")]).expect("not ambiguous");
         assert!(matches!(found, Some(Resolved::Own(c)) if c.id == ColumnId(10)));
         let found = inner.find(&[ident("b")]).expect("not ambiguous");
@@ -183,7 +277,7 @@ mod tests {
     #[test]
     fn two_relations_with_one_name_need_a_qualifier() {
         let relations = vec![relation("x", 0, &["k"]), relation("y", 1, &["k"])];
-        let scope = Scope { relations, parent: None };
+        let scope = Scope { tables: tables(relations), parent: None };
         let error = scope.find(&[ident("k")]).expect_err("two of them");
         assert_eq!(error.to_string(), "column \"k\" is ambiguous; write x.k or y.k");
         assert!(scope.find(&[ident("y"), ident("k")]).expect("qualified").is_some());

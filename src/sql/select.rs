@@ -4,7 +4,8 @@ use super::aggregate::Grouping;
 use super::expression::{Alias, Clause, ExprBinder};
 use super::order::{KeySource, bind_keys, ordinal, output_at};
 use super::query::Surroundings;
-use super::scope::{Relation, Resolved, Scope, same_name, unknown_name};
+use super::scope::{Resolved, Scope, same_name, unknown_name};
+use super::subquery::{Stages, Subquery, filter_with, join_all, stages};
 use super::{Binder, BoundQuery, name, place};
 use crate::data::Field;
 use crate::error::{Error, Location, Result};
@@ -43,7 +44,7 @@ impl Binder<'_> {
             }
         };
         let from = self.bind_from(&select.from, around)?;
-        let scope = Scope { relations: from.relations, parent: around.outer };
+        let scope = Scope { tables: from.tables, parent: around.outer };
         let mut plan = from.plan;
         let items = expand(select, &scope)?;
         let aliases: Vec<Alias<'q>> = select
@@ -57,12 +58,12 @@ impl Binder<'_> {
                 | ast::SelectItem::Wildcard(_) => None,
             })
             .collect();
-        let mut binder = ExprBinder::new(self, &scope, &aliases);
+        let mut binder = ExprBinder::new(self, &scope, &aliases).with_subqueries(around.ctes.clone());
 
         if let Some(condition) = &select.selection {
             let mut conjuncts = vec![];
             binder.bind_condition(Clause::Where, condition)?.into_conjuncts(&mut conjuncts);
-            plan = Arc::new(Plan::Filter { input: plan, conjuncts });
+            plan = filter_with(plan, conjuncts, binder.take_subqueries());
         }
         let mut outputs = Vec::with_capacity(items.len());
         for item in &items {
@@ -98,40 +99,54 @@ impl Binder<'_> {
             None => vec![],
         };
 
+        let subqueries = binder.take_subqueries();
         let aggregates = binder.into_aggregates();
+        let outer = scope.outer_ids();
         if groups.is_some() || having.is_some() || !aggregates.calls.is_empty() {
-            let grouping = Grouping::new(groups.unwrap_or_default(), aggregates, &mut self.ids);
+            let keys_of_groups = groups.unwrap_or_default();
+            let grouping = Grouping::new(keys_of_groups, aggregates, outer.clone(), &mut self.ids);
+            let mut over_groups = |e: Expr| grouping.over_groups(e);
             for output in &mut outputs {
-                *output = grouping.over_groups(output.clone())?;
+                *output = over_groups(output.clone())?;
             }
             for key in &mut keys {
-                key.expr = grouping.over_groups(key.expr.clone())?;
+                key.expr = over_groups(key.expr.clone())?;
             }
-            let having = having.map(|condition| grouping.over_groups(condition)).transpose()?;
-            plan = grouping.into_plan(plan);
+            let having = having.map(&mut over_groups).transpose()?;
+            let Stages { early, having: for_having, late } = stages(subqueries, grouping.reads());
+            let mut rewritten = |list: Vec<Subquery>| {
+                list.into_iter()
+                    .map(|subquery| subquery.try_map(&mut over_groups))
+                    .collect::<Result<Vec<_>>>()
+            };
+            let (for_having, late) = (rewritten(for_having)?, rewritten(late)?);
+            plan = grouping.into_plan(join_all(plan, early));
+            let mut conjuncts = vec![];
             if let Some(condition) = having {
-                let mut conjuncts = vec![];
                 condition.into_conjuncts(&mut conjuncts);
-                plan = Arc::new(Plan::Filter { input: plan, conjuncts });
             }
+            plan = join_all(filter_with(plan, conjuncts, for_having), late);
+        } else {
+            plan = join_all(plan, subqueries);
         }
         let names: Vec<String> = items.into_iter().map(|item| item.name).collect();
         let keys = key_names.into_iter().zip(keys).collect();
-        finish(plan, &names, outputs, keys, distinct.then(|| order_by.and_then(place)), &mut self.ids)
+        finish(plan, &names, outputs, keys, distinct.then(|| order_by.and_then(place)), outer, &mut self.ids)
     }
 }
 
 /// Projects the outputs and what the sort keys need besides, makes rows distinct, sorts, drops what was extra.
-/// `distinct` holds the place to report a sort key at that DISTINCT leaves without a value.
+/// `distinct` holds the place to report a sort key at that DISTINCT leaves without a value; `taken` are the ids no
+/// result may have.
 fn finish(
     input: Arc<Plan>,
     names: &[String],
     outputs: Vec<Expr>,
     mut keys: Vec<(String, SortKey)>,
     distinct: Option<Option<Location>>,
+    mut taken: HashSet<ColumnId>,
     ids: &mut ColumnIds,
 ) -> Result<BoundQuery> {
-    let mut taken = HashSet::new();
     let mut columns: Vec<(Column, Expr)> = outputs
         .into_iter()
         .zip(names)
@@ -219,6 +234,15 @@ fn bind_groups<'q>(
                 }
             }
             for source in sources {
+                if let Some(i) = alias_of(source, items)
+                    && let ast::Expr::Identifier(ident) = source
+                    && binder.may_be_alias(ident)
+                    && !binder.reads_aggregate(&outputs[i])
+                {
+                    // The very column, should it be a subquery.
+                    groups.push((items[i].name.clone(), outputs[i].clone()));
+                    continue;
+                }
                 let (name, key) = match ordinal(source) {
                     Some(n) => {
                         let i = output_at(n, outputs.len(), "GROUP BY", source)?;
@@ -260,9 +284,8 @@ fn expand<'q>(select: &'q ast::Select, scope: &Scope<'_>) -> Result<Vec<Item<'q>
     let mut items = vec![];
     if select.flavor == ast::SelectFlavor::FromFirstNoSelect {
         // `FROM t` alone means all of it.
-        for (name, column) in scope.relations.iter().flat_map(|relation| &relation.columns) {
-            let source = Source::Column(column.clone(), place(select));
-            items.push(Item { name: name.clone(), source });
+        for (name, column) in scope.tables.visible() {
+            items.push(Item { name, source: Source::Column(column, place(select)) });
         }
     }
     for item in &select.projection {
@@ -278,10 +301,10 @@ fn expand<'q>(select: &'q ast::Select, scope: &Scope<'_>) -> Result<Vec<Item<'q>
             }
             ast::SelectItem::Wildcard(options) => {
                 let location = super::location(options.wildcard_token.0.span);
-                if scope.relations.is_empty() {
+                if scope.tables.relations.is_empty() {
                     return Err(Error::plan("SELECT * needs a FROM clause", location));
                 }
-                expand_wildcard(&scope.relations, options, location, &mut items)?;
+                expand_wildcard(&scope.tables.visible(), options, location, &mut items)?;
             }
             ast::SelectItem::QualifiedWildcard(kind, options) => {
                 let (ast::SelectItemQualifiedWildcardKind::ObjectName(ast::ObjectName(parts)), at) =
@@ -292,11 +315,11 @@ fn expand<'q>(select: &'q ast::Select, scope: &Scope<'_>) -> Result<Vec<Item<'q>
                 let [ast::ObjectNamePart::Identifier(table)] = parts.as_slice() else {
                     return Err(Error::unsupported("table names with a catalog or schema", at));
                 };
-                let Some(relation) = scope.relations.iter().find(|r| r.is_called(&table.value)) else {
-                    let known = scope.relations.iter().filter_map(|r| r.name.as_deref());
+                let Some(relation) = scope.tables.relations.iter().find(|r| r.is_called(&table.value)) else {
+                    let known = scope.tables.relations.iter().filter_map(|r| r.name.as_deref());
                     return Err(unknown_name("table", &table.value, known, "the FROM clause", at));
                 };
-                expand_wildcard(std::slice::from_ref(relation), options, at, &mut items)?;
+                expand_wildcard(&relation.columns, options, at, &mut items)?;
             }
         }
     }
@@ -313,6 +336,7 @@ fn name_of(source: &ast::Expr, scope: &Scope<'_>) -> Result<String> {
     Ok(match scope.find(parts)? {
         Some(Resolved::Own(column) | Resolved::Outer(column)) => {
             let in_scope = scope
+                .tables
                 .relations
                 .iter()
                 .flat_map(|relation| &relation.columns)
@@ -325,7 +349,7 @@ fn name_of(source: &ast::Expr, scope: &Scope<'_>) -> Result<String> {
 }
 
 fn expand_wildcard<'q>(
-    relations: &[Relation],
+    all: &[(String, Column)],
     options: &'q ast::WildcardAdditionalOptions,
     location: Option<Location>,
     items: &mut Vec<Item<'q>>,
@@ -352,12 +376,11 @@ fn expand_wildcard<'q>(
         Some(ast::ObjectNamePart::Function(_)) | None => String::new(),
     };
     let replaced = opt_replace.as_ref().map_or(&[][..], |replace| replace.items.as_slice());
-    let all = || relations.iter().flat_map(|relation| &relation.columns);
     let require = |name: &str, location: Option<Location>| {
-        if all().any(|(column, _)| same_name(column, name)) {
+        if all.iter().any(|(column, _)| same_name(column, name)) {
             return Ok(());
         }
-        Err(unknown_name("column", name, all().map(|(n, _)| n.as_str()), "the columns of *", location))
+        Err(unknown_name("column", name, all.iter().map(|(n, _)| n.as_str()), "the columns of *", location))
     };
     for name in &excluded {
         require(&last(name), place(*name))?;
@@ -365,7 +388,7 @@ fn expand_wildcard<'q>(
     for element in replaced {
         require(&element.column_name.value, super::location(element.column_name.span))?;
     }
-    for (name, column) in all() {
+    for (name, column) in all {
         if excluded.iter().any(|excluded| same_name(&last(excluded), name)) {
             continue;
         }

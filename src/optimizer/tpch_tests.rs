@@ -1,0 +1,96 @@
+//! The plans of the TPC-H queries.
+
+use super::testing::{FakeCatalog, FakeTable, bind_over, field, text};
+use super::{Rule, optimize};
+use crate::data::{DataType, Field};
+use crate::logical::{ColumnIds, Plan};
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+const QUERIES: u32 = 22;
+
+/// Tables and their columns: i(nteger), b(igint), n(umeric), s(tring), d(ate).
+const TABLES: &[(&str, &str)] = &[
+    ("region", "r_regionkey:b r_name:s r_comment:s"),
+    ("nation", "n_nationkey:b n_name:s n_regionkey:b n_comment:s"),
+    ("supplier", "s_suppkey:b s_name:s s_address:s s_nationkey:b s_phone:s s_acctbal:n s_comment:s"),
+    (
+        "customer",
+        "c_custkey:b c_name:s c_address:s c_nationkey:b c_phone:s c_acctbal:n c_mktsegment:s c_comment:s",
+    ),
+    (
+        "part",
+        "p_partkey:b p_name:s p_mfgr:s p_brand:s p_type:s p_size:i p_container:s p_retailprice:n p_comment:s",
+    ),
+    ("partsupp", "ps_partkey:b ps_suppkey:b ps_availqty:i ps_supplycost:n ps_comment:s"),
+    (
+        "orders",
+        "o_orderkey:b o_custkey:b o_orderstatus:s o_totalprice:n o_orderdate:d o_orderpriority:s o_clerk:s \
+         o_shippriority:i o_comment:s",
+    ),
+    (
+        "lineitem",
+        "l_orderkey:b l_partkey:b l_suppkey:b l_linenumber:i l_quantity:n l_extendedprice:n l_discount:n l_tax:n \
+         l_returnflag:s l_linestatus:s l_shipdate:d l_commitdate:d l_receiptdate:d l_shipinstruct:s l_shipmode:s \
+         l_comment:s",
+    ),
+];
+
+fn catalog() -> FakeCatalog {
+    let column = |text: &str| -> Field {
+        let (name, kind) = text.split_once(':').expect("name and type");
+        let data_type = match kind {
+            "i" => DataType::Int32,
+            "b" => DataType::Int64,
+            "n" => DataType::Decimal { precision: 15, scale: 2 },
+            "d" => DataType::Date,
+            _ => DataType::Utf8,
+        };
+        field(name, data_type, false)
+    };
+    let table = |columns: &str| FakeTable {
+        fields: columns.split_whitespace().map(column).collect(),
+        statistics: Default::default(),
+    };
+    FakeCatalog(TABLES.iter().map(|(name, columns)| (*name, Arc::new(table(columns)))).collect())
+}
+
+fn query(number: u32) -> Arc<Plan> {
+    let file = format!("tools/runner/tpch/queries/q{number:02}.sql");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    let sql = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    bind_over(&catalog(), &sql)
+}
+
+fn optimized(number: u32) -> Arc<Plan> {
+    optimize(query(number), &HashSet::new()).unwrap_or_else(|e| panic!("q{number:02}: {e}")).plan
+}
+
+fn scans(plan: &Plan) -> usize {
+    let mut scans = 0;
+    plan.for_each_node(&mut |node| scans += usize::from(matches!(node, Plan::Scan { .. })));
+    scans
+}
+
+#[test]
+fn no_query_keeps_a_dependent_join_or_needs_a_domain() {
+    for number in 1..=QUERIES {
+        let plan = query(number);
+        let unnested = super::unnest::UnnestSubqueries
+            .apply(&plan, &mut ColumnIds::after(&plan))
+            .unwrap_or_else(|e| panic!("q{number:02}: {e}"));
+        unnested.for_each_node(&mut |node| {
+            assert!(node.free_columns().is_empty(), "q{number:02} is dependent:\n{}", text(&unnested));
+        });
+        // A domain reads the tables to the left of the join once more.
+        assert_eq!(scans(&unnested), scans(&plan), "q{number:02} has a domain:\n{}", text(&unnested));
+    }
+}
+
+#[test]
+fn show() {
+    for number in [2, 4, 16, 17, 20, 21, 22, 11, 15, 18, 7, 19, 13] {
+        println!("q{number}\n{}", text(&optimized(number)));
+    }
+}

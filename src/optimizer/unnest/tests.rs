@@ -1,0 +1,1 @@
+//! Plan texts after unnesting.
