@@ -8,7 +8,10 @@ use support::matrix::Setting;
 use support::{rows, tables};
 
 /// Queries the engine runs.
-const QUERIES: &[&str] = &["q01", "q06"];
+const QUERIES: &[&str] = &[
+    "q01", "q02", "q03", "q04", "q05", "q06", "q07", "q08", "q09", "q10", "q11", "q12", "q13", "q14", "q15",
+    "q16", "q17", "q18", "q19", "q20", "q21", "q22",
+];
 
 const RELATIVE_TOLERANCE: f64 = 1e-9;
 

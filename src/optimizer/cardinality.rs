@@ -7,6 +7,8 @@ use crate::logical::{Column, JoinKind, Plan};
 
 /// What a predicate nothing is known of lets through.
 const UNKNOWN_SELECTIVITY: f64 = 0.25;
+/// What an inequality between two columns lets through.
+const INEQUALITY_SELECTIVITY: f64 = 0.5;
 /// What a pattern lets through.
 const LIKE_SELECTIVITY: f64 = 0.1;
 /// What an equality with unknown distinct count lets through.
@@ -200,6 +202,16 @@ impl Known<'_> {
             Expr::Not(operand) => 1.0 - self.selectivity(operand),
             Expr::Compare { op: CompareOp::Eq | CompareOp::IsNotDistinct, left, right } => {
                 self.equality(left).min(self.equality(right))
+            }
+            // Of two columns that are compared neither is known to be the greater one.
+            Expr::Compare {
+                op: CompareOp::Lt | CompareOp::LtEq | CompareOp::Gt | CompareOp::GtEq,
+                left,
+                right,
+            } if !matches!(left.as_ref(), Expr::Literal(_))
+                && !matches!(right.as_ref(), Expr::Literal(_)) =>
+            {
+                INEQUALITY_SELECTIVITY
             }
             Expr::Compare { op: CompareOp::NotEq | CompareOp::IsDistinct, left, right } => {
                 1.0 - self.equality(left).min(self.equality(right))

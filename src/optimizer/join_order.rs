@@ -128,6 +128,9 @@ struct Region {
     predicates: Vec<Predicate>,
 }
 
+/// Two relations, and how many values each of the keys between them has on either side.
+type KeysBetween = ([usize; 2], Vec<(f64, f64)>);
+
 /// A tree over a set of relations, in the making.
 #[derive(Clone)]
 struct Candidate {
@@ -275,7 +278,7 @@ impl Region {
     /// About how many rows the join of two disjoint sets has.
     fn joined_rows(&self, (left, left_rows): (Set, f64), (right, right_rows): (Set, f64)) -> f64 {
         // Keys between the same two relations go together.
-        let mut keys: Vec<([usize; 2], Vec<(f64, f64)>)> = Vec::new();
+        let mut keys: Vec<KeysBetween> = Vec::new();
         for class in &self.classes {
             let of = |side: Set| class.members.iter().find(|m| side >> m.relation & 1 == 1);
             if let (Some(l), Some(r)) = (of(left), of(right)) {

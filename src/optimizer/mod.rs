@@ -22,9 +22,9 @@ mod split_averages;
 mod substitute;
 #[cfg(test)]
 pub(crate) mod testing;
+mod top_n;
 #[cfg(test)]
 mod tpch_tests;
-mod top_n;
 mod unnest;
 
 pub(crate) use cardinality::estimate_rows;
