@@ -11,9 +11,13 @@
 
 mod cardinality;
 mod constant_groups;
+mod distinct_aggregates;
 mod filter_pushdown;
 mod fold_constants;
 mod limit_pushdown;
+mod mark_joins;
+mod or_factors;
+mod outer_joins;
 mod projection_pushdown;
 mod runner;
 mod sort_keys;
@@ -21,9 +25,9 @@ mod split_averages;
 mod substitute;
 #[cfg(test)]
 pub(crate) mod testing;
+mod top_n;
 #[cfg(test)]
 mod tpch_tests;
-mod top_n;
 mod unnest;
 
 pub(crate) use cardinality::estimate_rows;
@@ -48,7 +52,11 @@ trait Rule: Sync {
 static RULES: &[&dyn Rule] = &[
     &fold_constants::FoldConstants,
     &unnest::UnnestSubqueries,
+    &mark_joins::MarkJoins,
+    &outer_joins::OuterJoins,
+    &or_factors::OrFactors,
     &split_averages::SplitAverages,
+    &distinct_aggregates::DistinctAggregates,
     &constant_groups::ConstantGroups,
     &sort_keys::SortKeys,
     &filter_pushdown::FilterPushdown,
