@@ -147,7 +147,7 @@ fn every_query_optimizes() {
         let plan =
             optimize(query(number), &HashSet::new()).unwrap_or_else(|e| panic!("q{number:02}: {e}")).plan;
         plan.for_each_node(&mut |node| {
-            assert!(node.free_columns().is_empty(), "q{number:02}: {}", text(&plan))
+            assert!(node.free_columns().is_empty(), "q{number:02}: {}", text(&plan));
         });
     }
 }
