@@ -11,10 +11,14 @@
 
 mod cardinality;
 mod constant_groups;
+mod distinct_aggregates;
 mod filter_pushdown;
 mod fold_constants;
 mod join_order;
 mod limit_pushdown;
+mod mark_joins;
+mod or_factors;
+mod outer_joins;
 mod projection_pushdown;
 mod runner;
 mod sort_keys;
@@ -49,7 +53,11 @@ trait Rule: Sync {
 static RULES: &[&dyn Rule] = &[
     &fold_constants::FoldConstants,
     &unnest::UnnestSubqueries,
+    &mark_joins::MarkJoins,
+    &outer_joins::OuterJoins,
+    &or_factors::OrFactors,
     &split_averages::SplitAverages,
+    &distinct_aggregates::DistinctAggregates,
     &constant_groups::ConstantGroups,
     &sort_keys::SortKeys,
     &filter_pushdown::FilterPushdown,

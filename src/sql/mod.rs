@@ -17,6 +17,8 @@ mod expression;
 mod from;
 mod function;
 mod join;
+#[cfg(test)]
+mod join_tests;
 mod literal;
 mod name;
 mod order;

@@ -186,6 +186,15 @@ fn write(out: &mut String, expr: &ast::Expr) {
             write_list(out, list);
             out.push(')');
         }
+        E::Exists { subquery, negated } => {
+            out.push_str(&format!("{}EXISTS({subquery})", if *negated { "NOT " } else { "" }));
+        }
+        E::InSubquery { expr, subquery, negated } => negatable(out, *negated, |out| {
+            write_any(out, expr, "=", &format!("({subquery})"));
+        }),
+        E::AnyOp { left, compare_op, right, .. } => {
+            write_any(out, left, &compare_op.to_string(), &right.to_string());
+        }
         // The parser's own text is good enough for what the binder refuses or what has no fixed form.
         other => out.push_str(&other.to_string()),
     }
@@ -300,6 +309,14 @@ fn write_infix(out: &mut String, left: &ast::Expr, symbol: &str, right: &ast::Ex
     out.push_str(&format!(" {symbol} "));
     write(out, right);
     out.push(')');
+}
+
+/// A comparison with any row of a subquery, which comes in its parentheses.
+fn write_any(out: &mut String, operand: &ast::Expr, symbol: &str, subquery: &str) {
+    out.push('(');
+    write(out, operand);
+    let symbol = if symbol == "<>" { "!=" } else { symbol };
+    out.push_str(&format!(" {symbol} ANY{subquery})"));
 }
 
 fn write_postfix(out: &mut String, operand: &ast::Expr, symbol: &str) {

@@ -14,6 +14,9 @@ use crate::optimizer::substitute::inline;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+/// How many nodes the plan may have that a domain is taken from. Domains multiply from one nested query to the next.
+const MAX_SOURCE_NODES: usize = 1024;
+
 /// What outer columns are called in a plan that carries their values.
 type Values = BTreeMap<ColumnId, Column>;
 
@@ -21,8 +24,16 @@ type Values = BTreeMap<ColumnId, Column>;
 pub(super) fn join(join: Join, outer: &BTreeSet<ColumnId>, ids: &mut ColumnIds) -> Result<Arc<Plan>> {
     let left_columns: Vec<Column> = join.left.output_columns();
     let left_columns: Vec<Column> = left_columns.into_iter().filter(|c| outer.contains(&c.id)).collect();
+    let source = source_of(&join.left, outer);
+    let mut nodes = 0;
+    source.for_each_node(&mut |_| nodes += 1);
+    if nodes > MAX_SOURCE_NODES {
+        let message =
+            "the subqueries depend on too large a part of the query; simplify their conditions to equalities";
+        return Err(Error::plan(message, None));
+    }
     let (right, values) = {
-        let mut domain = Domain { source: &join.left, columns: &left_columns, outer, ids };
+        let mut domain = Domain { source, columns: &left_columns, outer, ids };
         domain.push(&join.right)?
     };
     let (kind, mut keys, filters) = plain_keys(join.kind, join.keys, join.filters);
@@ -34,6 +45,33 @@ pub(super) fn join(join: Join, outer: &BTreeSet<ColumnId>, ids: &mut ColumnIds) 
         });
     }
     Ok(Join { kind, left: join.left, right, keys, filters }.into_plan())
+}
+
+/// The smallest plan that has all values of the outer columns: joins that keep every left row are left out.
+fn source_of<'p>(left: &'p Arc<Plan>, outer: &BTreeSet<ColumnId>) -> &'p Arc<Plan> {
+    let mut source = left;
+    loop {
+        source = match source.as_ref() {
+            Plan::Join { kind: JoinKind::Left | JoinKind::Single | JoinKind::Mark { .. }, left, .. }
+                if outer.iter().all(|id| left.columns().iter().any(|column| column.id == *id)) =>
+            {
+                left
+            }
+            Plan::Project { input, columns }
+                if outer.iter().all(|id| columns.iter().any(|(c, e)| c.id == *id && is_column(e, *id))) =>
+            {
+                input
+            }
+            Plan::Scan { .. }
+            | Plan::Values { .. }
+            | Plan::Filter { .. }
+            | Plan::Project { .. }
+            | Plan::Aggregate { .. }
+            | Plan::Sort { .. }
+            | Plan::Limit { .. }
+            | Plan::Join { .. } => return source,
+        };
+    }
 }
 
 /// A null-aware join has a single key: to select by others, what it asks becomes a filter.
@@ -283,4 +321,8 @@ fn filter(input: Arc<Plan>, conjuncts: &[Expr], values: &Values) -> Arc<Plan> {
     let names = names(values);
     let conjuncts: Vec<Expr> = conjuncts.iter().map(|e| inline(e.clone(), &names)).collect();
     if conjuncts.is_empty() { input } else { Arc::new(Plan::Filter { input, conjuncts }) }
+}
+
+fn is_column(expr: &Expr, id: ColumnId) -> bool {
+    matches!(expr, Expr::Column { id: read, .. } if *read == id)
 }

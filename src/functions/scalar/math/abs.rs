@@ -18,7 +18,7 @@ impl ScalarFunction for Abs {
     }
     fn signature(&self, arguments: &[DataType]) -> Result<(Vec<DataType>, DataType)> {
         match arguments {
-            [DataType::Null] => Ok((vec![DataType::Float64], DataType::Float64)),
+            [DataType::Null] => Ok((vec![DataType::Int32], DataType::Int32)),
             [t] if t.is_numeric() => Ok((vec![t.clone()], t.clone())),
             given => Err(wrong_arguments("abs(number)", given)),
         }
