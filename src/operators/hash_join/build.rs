@@ -170,6 +170,7 @@ impl Sink for HashJoinBuild {
         let plan = &self.plan;
         let HashJoinBuildLocal { evaluator, encoder, lane } = local;
         let Some(lane) = lane else { return Err(Error::internal("rows after the lane has combined")) };
+        lane.account.relieve();
         let rows = batch.physical_rows();
         let keys = match evaluator {
             Some(evaluator) => {

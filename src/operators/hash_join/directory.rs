@@ -62,6 +62,14 @@ impl Directory {
         (entry[0].load(Relaxed), entry[1].load(Relaxed) as u32)
     }
 
+    /// Asks for entry `at`, which will be read soon.
+    #[inline(always)]
+    pub(super) fn fetch_entry(&self, at: usize) {
+        if let Some(entry) = self.entries.as_slice().get(2 * at) {
+            prefetch(entry);
+        }
+    }
+
     /// Bytes of memory behind it.
     pub(super) fn allocated_bytes(&self) -> usize {
         self.entries.allocated_bytes() + self.slots.allocated_bytes()
@@ -75,7 +83,7 @@ impl Directory {
         hasher: impl Fn(u64) -> u64,
         found: &mut Found<'_>,
     ) -> usize {
-        let (slots, entries) = (self.slots.as_slice(), self.entries.as_slice());
+        let slots = self.slots.as_slice();
         let mut count = 0;
         for (k, &position) in positions.iter().enumerate() {
             if let Some(&ahead) = positions.get(k + PREFETCH_ROWS) {
@@ -85,16 +93,11 @@ impl Directory {
             let slot = (hash >> self.shift) as usize;
             let word = slots[slot + 1].load(Relaxed);
             let tag = tag_of(hash);
-            if word & tag == tag {
-                let start = slots[slot].load(Relaxed) >> TAG_BITS;
-                if let Some(entry) = entries.get(2 * start as usize) {
-                    prefetch(entry);
-                }
-                found.positions[count] = position;
-                found.starts[count] = start as u32;
-                found.ends[count] = (word >> TAG_BITS) as u32;
-                count += 1;
-            }
+            // Written in any case: whether words are there is hard to predict.
+            found.positions[count] = position;
+            found.starts[count] = (slots[slot].load(Relaxed) >> TAG_BITS) as u32;
+            found.ends[count] = (word >> TAG_BITS) as u32;
+            count += usize::from(word & tag == tag);
         }
         count
     }

@@ -14,7 +14,10 @@ use crate::mem::{Account, Denied};
 use crate::operators::key_bits::resize;
 
 /// Entries walked in a call at most: of a key with very many rows most may have another key's word.
-const MOST_ENTRIES: usize = 1 << 20;
+const MOST_ENTRIES: usize = 256 << 10;
+
+/// Candidates whose entries are fetched ahead of the one at hand.
+const PREFETCH_CANDIDATES: usize = 16;
 
 /// Pairs of a probe row, by position, and a build row.
 pub(super) struct Pairs {
@@ -183,6 +186,9 @@ impl Candidates {
             if round.settled.is_some_and(|settled| settled.get(position as usize)) {
                 at += 1;
                 continue;
+            }
+            if let Some(&ahead) = nexts.get(at + PREFETCH_CANDIDATES) {
+                directory.fetch_entry(ahead as usize);
             }
             let word = words[position as usize];
             let (start, end) = (nexts[at] as usize, ends[at] as usize);

@@ -175,9 +175,9 @@ impl Plan {
     /// What the sink needs.
     pub(super) fn build_need(&self, knobs: &Knobs) -> Need {
         let rows = knobs.batch_rows;
-        let flattened: usize = self.stored_types.iter().map(|t| column_bytes(t, rows)).max().unwrap_or(0);
+        let flattened: usize = self.stored_types.iter().map(|t| column_bytes(t, rows)).sum();
         let scratch = Evaluator::scratch_bytes(&self.build_keys, rows);
-        let lane_bytes = scratch + 2 * flattened + key_bytes(rows);
+        let lane_bytes = scratch + flattened + key_bytes(rows);
         Need { lane_bytes, shared_bytes: knobs.lanes * self.store_floor_bytes() }
     }
 
