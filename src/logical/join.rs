@@ -63,6 +63,7 @@ impl JoinKind {
     }
 
     /// For people.
+    #[cfg(test)]
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Inner => "Inner",
