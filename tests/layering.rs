@@ -4,6 +4,7 @@
 //! use what they like: `#[cfg(test)] mod tests` at the end of a file, and files of tests.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -58,7 +59,7 @@ const OVER_EXEC: &[&str] = &["exec", "expr", "functions", "scan", "catalog", "sp
 /// The façade: joins front and back, and is used by no room.
 const FACADE: &[&str] = &["lib", "session", "fuzzing"];
 
-/// Files that are compiled for tests only.
+/// Files and folders that are compiled for tests only.
 const TEST_FILES: &[&str] = &["tests", "testing"];
 
 #[test]
@@ -129,7 +130,9 @@ fn wrong_edges(src: &Path, file: &Path) -> Vec<String> {
     };
     // The scheduler is told nothing, not even settings.
     let foundation: &[&str] = if room == "sched" { &["error", "metrics", "sync"] } else { FOUNDATION };
-    if file.file_stem().is_some_and(|stem| TEST_FILES.iter().any(|name| stem == *name)) {
+    let is_for_tests =
+        |part: &OsStr| TEST_FILES.iter().any(|name| Path::new(part).file_stem() == Some(OsStr::new(name)));
+    if relative.iter().any(is_for_tests) {
         return Vec::new();
     }
     let text = fs::read_to_string(file).expect("readable");
