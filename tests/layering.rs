@@ -59,11 +59,7 @@ const OVER_EXEC: &[&str] = &["exec", "expr", "functions", "scan", "catalog", "sp
 /// The façade: joins front and back, and is used by no room.
 const FACADE: &[&str] = &["lib", "session", "fuzzing"];
 
-    let is_for_tests = |part: &OsStr| {
-        let stem = Path::new(part).file_stem().and_then(OsStr::to_str).unwrap_or_default();
-        TEST_FILES.contains(&stem) || stem.ends_with("_tests")
-    };
-    if relative.iter().any(is_for_tests) {
+/// Files and folders that are compiled for tests only, besides those called `…_tests`.
 const TEST_FILES: &[&str] = &["tests", "testing"];
 
 #[test]
@@ -134,14 +130,11 @@ fn wrong_edges(src: &Path, file: &Path) -> Vec<String> {
     };
     // The scheduler is told nothing, not even settings.
     let foundation: &[&str] = if room == "sched" { &["error", "metrics", "sync"] } else { FOUNDATION };
-<<<<<<< HEAD
-    let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-    if TEST_FILES.contains(&stem) || stem.ends_with("_tests") {
-=======
-    let is_for_tests =
-        |part: &OsStr| TEST_FILES.iter().any(|name| Path::new(part).file_stem() == Some(OsStr::new(name)));
+    let is_for_tests = |part: &OsStr| {
+        let stem = Path::new(part).file_stem().and_then(OsStr::to_str).unwrap_or_default();
+        TEST_FILES.contains(&stem) || stem.ends_with("_tests")
+    };
     if relative.iter().any(is_for_tests) {
->>>>>>> hash-join
         return Vec::new();
     }
     let text = fs::read_to_string(file).expect("readable");
