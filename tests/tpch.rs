@@ -30,7 +30,8 @@ fn equal(actual: &str, expected: &str) -> bool {
 }
 
 fn run(query: &str, setting: Setting) {
-    let sql = tpch_file(&format!("queries/{query}.sql"));
+    // Query 11 asks for a share that falls with the scale (TPC-H 2.4.11.3).
+    let sql = tpch_file(&format!("queries/{query}.sql")).replace("0.0001000000", "0.0100000000");
     let answer = tpch_file(&format!("answers/sf0.01/{query}.csv"));
     let expected: Vec<Vec<&str>> = answer.lines().skip(1).map(|line| line.split('|').collect()).collect();
     let spill = tempfile::tempdir().expect("temporary folder");

@@ -23,32 +23,55 @@ pub(crate) fn estimate_rows(plan: &Plan) -> Option<u64> {
 
 /// As [`estimate_rows`], fractions kept.
 pub(super) fn rows(plan: &Plan) -> Option<f64> {
+    sizes(plan).map(|sizes| sizes.rows)
+}
+
+/// How many rows a node has.
+#[derive(Clone, Copy)]
+pub(super) struct Sizes {
+    /// As it is.
+    pub(super) rows: f64,
+    /// If it had no filters and no semi joins.
+    pub(super) base_rows: f64,
+}
+
+impl Sizes {
+    fn same(rows: f64) -> Self {
+        Self { rows, base_rows: rows }
+    }
+}
+
+/// Both sizes at once, so that each node is looked at once.
+pub(super) fn sizes(plan: &Plan) -> Option<Sizes> {
     let limited = |rows: f64, fetch: Option<u64>| fetch.map_or(rows, |fetch| rows.min(fetch as f64));
-    match plan {
+    Some(match plan {
         Plan::Scan { provider, filters, .. } => {
             let statistics = provider.statistics();
-            let rows = statistics.rows? as f64;
+            let base_rows = statistics.rows? as f64;
             let known = Known { plan, statistics: Some(&statistics) };
-            Some(rows * known.conjunction(filters))
+            Sizes { rows: base_rows * known.conjunction(filters), base_rows }
         }
-        Plan::Values { rows, .. } => Some(rows.len() as f64),
+        Plan::Values { rows, .. } => Sizes::same(rows.len() as f64),
         Plan::Filter { input, conjuncts } => {
-            Some(rows(input)? * Known { plan, statistics: None }.conjunction(conjuncts))
+            let Sizes { rows, base_rows } = sizes(input)?;
+            Sizes { rows: rows * Known { plan, statistics: None }.conjunction(conjuncts), base_rows }
         }
-        Plan::Project { input, .. } => rows(input),
-        Plan::Aggregate { groups, .. } if groups.is_empty() => Some(1.0),
+        Plan::Project { input, .. } | Plan::Sort { input, fetch: None, .. } => sizes(input)?,
+        Plan::Aggregate { groups, .. } if groups.is_empty() => Sizes::same(1.0),
         Plan::Aggregate { input, groups, .. } => {
             let input_rows = rows(input)?;
             let mut product = Some(1.0);
             for (_, key) in groups {
                 product = product.zip(distinct(key, input)).map(|(a, b)| a * b);
             }
-            Some(product.unwrap_or(input_rows * UNKNOWN_GROUPS).clamp(input_rows.min(1.0), input_rows))
+            let groups = product.unwrap_or(input_rows * UNKNOWN_GROUPS);
+            Sizes::same(groups.clamp(input_rows.min(1.0), input_rows))
         }
-        Plan::Sort { input, fetch, .. } => Some(limited(rows(input)?, *fetch)),
+        Plan::Sort { input, fetch, .. } => Sizes::same(limited(rows(input)?, *fetch)),
         Plan::Join { kind, left, right, keys, filters } => {
-            let (left_rows, right_rows) = (rows(left)?, rows(right)?);
-            let base = [base_rows(left)?.max(left_rows), base_rows(right)?.max(right_rows)];
+            let (left_sizes, right_sizes) = (sizes(left)?, sizes(right)?);
+            let (left_rows, right_rows) = (left_sizes.rows, right_sizes.rows);
+            let base = [left_sizes.base_rows.max(left_rows), right_sizes.base_rows.max(right_rows)];
             let values = |key: &Expr, input: &Plan, base: f64| distinct(key, input).unwrap_or(base).max(1.0);
             let keys: Vec<_> = keys
                 .iter()
@@ -57,17 +80,21 @@ pub(super) fn rows(plan: &Plan) -> Option<f64> {
             let known = Known { plan, statistics: None };
             let matching = matching(&keys, base[0], base[1]) * known.conjunction(filters);
             let pairs = left_rows * right_rows * matching;
-            Some(match kind {
-                JoinKind::Inner => pairs,
-                JoinKind::Left => pairs.max(left_rows),
-                JoinKind::Full => pairs.max(left_rows).max(right_rows),
-                JoinKind::Single | JoinKind::Mark { .. } => left_rows,
-                JoinKind::Semi => left_rows * (right_rows * matching).min(1.0),
-                JoinKind::Anti { .. } => left_rows * (1.0 - (right_rows * matching).min(0.9)),
-            })
+            match kind {
+                JoinKind::Inner => Sizes::same(pairs),
+                JoinKind::Left => Sizes::same(pairs.max(left_rows)),
+                JoinKind::Full => Sizes::same(pairs.max(left_rows).max(right_rows)),
+                JoinKind::Single | JoinKind::Mark { .. } => left_sizes,
+                JoinKind::Semi => Sizes { rows: left_rows * (right_rows * matching).min(1.0), ..left_sizes },
+                JoinKind::Anti { .. } => {
+                    Sizes { rows: left_rows * (1.0 - (right_rows * matching).min(0.9)), ..left_sizes }
+                }
+            }
         }
-        Plan::Limit { input, skip, fetch } => Some(limited((rows(input)? - *skip as f64).max(0.0), *fetch)),
-    }
+        Plan::Limit { input, skip, fetch } => {
+            Sizes::same(limited((rows(input)? - *skip as f64).max(0.0), *fetch))
+        }
+    })
 }
 
 /// The part of all pairs of two inputs' rows that agree in some keys, given how many values each key has on either
@@ -82,24 +109,6 @@ pub(super) fn matching(keys: &[(f64, f64)], left_base_rows: f64, right_base_rows
             let (left, right) = several.iter().fold((1.0, 1.0), |(l, r), key| (l * key.0, r * key.1));
             1.0 / left.min(left_base_rows).min(right.min(right_base_rows)).max(1.0)
         }
-    }
-}
-
-/// Rows of `plan` if it had no filters and semi joins.
-pub(super) fn base_rows(plan: &Plan) -> Option<f64> {
-    match plan {
-        Plan::Scan { provider, .. } => provider.statistics().rows.map(|rows| rows as f64),
-        Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Sort { input, fetch: None, .. } => {
-            base_rows(input)
-        }
-        Plan::Join { kind: JoinKind::Semi | JoinKind::Anti { .. } | JoinKind::Mark { .. }, left, .. } => {
-            base_rows(left)
-        }
-        Plan::Values { .. }
-        | Plan::Aggregate { .. }
-        | Plan::Join { .. }
-        | Plan::Sort { .. }
-        | Plan::Limit { .. } => rows(plan),
     }
 }
 

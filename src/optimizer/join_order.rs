@@ -10,7 +10,7 @@
 //! than the region's result.
 
 use super::Rule;
-use super::cardinality::{base_rows, distinct, matching, rows, selectivity};
+use super::cardinality::{Sizes, distinct, matching, rows, selectivity, sizes};
 use super::projection_pushdown::exactly;
 use crate::error::Result;
 use crate::expr::{ColumnId, CompareOp, Expr};
@@ -83,6 +83,14 @@ fn reorder(plan: &Arc<Plan>) -> Arc<Plan> {
     }
 }
 
+/// Relations of the region `plan` is the top of.
+fn leaves(plan: &Plan) -> usize {
+    match plan {
+        Plan::Join { kind: JoinKind::Inner, left, right, .. } => leaves(left) + leaves(right),
+        _ => 1,
+    }
+}
+
 /// An input of a region.
 struct Relation {
     plan: Arc<Plan>,
@@ -93,8 +101,9 @@ struct Relation {
 
 impl Relation {
     fn new(plan: Arc<Plan>) -> Self {
-        let rows = rows(&plan).unwrap_or(1.0).max(1.0);
-        let base_rows = base_rows(&plan).unwrap_or(rows).max(rows);
+        let Sizes { rows, base_rows } = sizes(&plan).unwrap_or(Sizes { rows: 1.0, base_rows: 1.0 });
+        let rows = rows.max(1.0);
+        let base_rows = base_rows.max(rows);
         Self { plan, rows, base_rows }
     }
 }
@@ -147,7 +156,7 @@ impl Region {
             self.add(reorder(plan));
             return;
         };
-        if self.relations.len() >= MOST_RELATIONS {
+        if self.relations.len() + leaves(plan) > MOST_RELATIONS {
             // Kept as it is, as one relation.
             let plan = plan.try_map_inputs::<std::convert::Infallible>(&mut |input| Ok(reorder(input)));
             match plan {
