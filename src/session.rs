@@ -297,7 +297,10 @@ impl Session {
                 .map_err(|e| e.with_excerpt(sql))?;
         let resolve = |name: &str| catalog.get(name).map(|(_, table)| Arc::clone(table));
         let sources = physical::Sources { resolve: &resolve, estimate: &optimizer::estimate_rows };
-        let plan = physical::lower(&plan, &bound.outputs, sources).map_err(|e| e.with_excerpt(sql))?;
+        let mut plan = physical::lower(&plan, &bound.outputs, sources).map_err(|e| e.with_excerpt(sql))?;
+        if !self.engine.disabled_optimizers.contains("runtime_filters") {
+            plan = physical::add_runtime_filters(&plan);
+        }
         Ok(Query {
             engine: Arc::clone(&self.engine),
             plan,

@@ -1,7 +1,7 @@
 //! What flows through pipelines: types, vectors, selections, batches.
 //!
 //! Owns: logical [`DataType`]s, [`Scalar`]s, typed buffers in slabs ([`Buf`], [`BufMut`]), [`Bitmap`]s, the
-//! [`Vector`] representations, [`Batch`]es, and the bridge to and from Arrow.
+//! [`Vector`] representations, [`Batch`]es, hashes and key bits of values, and the bridge to and from Arrow.
 //!
 //! Invariants:
 //! 1. Vectors are immutable once built and cheap to clone (reference counts only).
@@ -17,10 +17,13 @@ mod batch;
 mod bitmap;
 mod buffer;
 mod dictionary;
+pub(crate) mod hash;
+pub(crate) mod key_bits;
 mod scalar;
 mod types;
 mod vector;
 mod views;
+mod words;
 
 pub(crate) use arrow_bridge::{arrow_schema, from_arrow_array, to_record_batch};
 pub(crate) use batch::{Batch, Selection};
@@ -35,3 +38,4 @@ pub(crate) use vector::{Bounds, FlatVector, Values, Vector, for_each_values};
 pub(crate) use views::{
     MAX_INLINE_BYTES, StringViews, ViewBuilder, view_bytes, view_inline, view_len, view_of,
 };
+pub(crate) use words::AtomicWords;

@@ -10,10 +10,9 @@
 //! Must not know: plans, SQL text, how pipelines are cut and run.
 
 mod aggregate;
+mod collect_keys;
 mod filter;
-mod hash;
 mod hash_join;
-mod key_bits;
 mod limit;
 mod project;
 mod result;
@@ -25,6 +24,7 @@ mod values;
 mod testing;
 
 pub(crate) use aggregate::{AggregateSpec, hash_aggregate};
+pub(crate) use collect_keys::collect_keys;
 pub(crate) use filter::filter;
 pub(crate) use hash_join::{HashJoinKey, HashJoinKind, HashJoinSpec, hash_join};
 pub(crate) use limit::limit;

@@ -1,25 +1,37 @@
 //! The filters of a scan as one lane applies them.
 //!
-//! Owns: [`FilterPlan`] (conjuncts grouped by the columns they read), [`LaneFilter`] (their tables and measurements).
+//! Owns: [`FilterPlan`] (conjuncts grouped by the columns they read, and runtime filters), [`LaneFilter`] (their tables
+//! and measurements).
 //!
 //! Invariants:
 //! 1. A group that reads one dictionary-encoded column is evaluated once per dictionary, and codes are looked up;
 //!    what evaluation on the dictionary cannot do (it fails on a value that perhaps no row has) is done on rows.
 //! 2. Groups run in ascending order of cost per row dropped, as measured by this lane.
+//! 3. A group that is a runtime filter may be left out, and is once it drops few rows.
 
 use super::decode::Kernels;
-use crate::data::{Batch, Bitmap, Buf, BufMut, Dictionary, FlatVector, Vector};
+use crate::data::{Batch, Bitmap, Buf, BufMut, Dictionary, FlatVector, Selection, Vector};
 use crate::error::Result;
 use crate::expr::{ColumnId, EvalCx, Expr, Predicate};
+use crate::scan::RuntimeFilter;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Conjuncts over the same columns.
+/// What is tested together.
 #[derive(Debug)]
 pub(crate) struct FilterGroup {
-    pub(crate) conjuncts: Vec<Expr>,
-    /// What they read, as positions in the scan's columns, ascending.
+    pub(crate) test: Test,
+    /// What is read for it, as positions in the scan's columns, ascending.
     pub(crate) columns: Vec<usize>,
+}
+
+/// What a row must pass.
+#[derive(Debug)]
+pub(crate) enum Test {
+    /// Conjuncts over the same columns.
+    Conjuncts(Vec<Expr>),
+    /// The key of its one column may be on the build side of a join.
+    MayMatch(Arc<RuntimeFilter>),
 }
 
 /// All filters of a scan.
@@ -29,24 +41,33 @@ pub(crate) struct FilterPlan {
 }
 
 impl FilterPlan {
-    /// Groups `filters`; `position` gives a column's position in the scan.
-    pub(crate) fn new(filters: Vec<Expr>, position: impl Fn(ColumnId) -> Option<usize>) -> Self {
+    /// Groups `filters` and adds `runtime_filters`; `position` gives a column's position in the scan.
+    pub(crate) fn new(
+        filters: Vec<Expr>,
+        runtime_filters: Vec<(ColumnId, Arc<RuntimeFilter>)>,
+        position: impl Fn(ColumnId) -> Option<usize>,
+    ) -> Self {
         let mut conjuncts = Vec::new();
         filters.into_iter().for_each(|f| f.into_conjuncts(&mut conjuncts));
-        let mut plan = Self::default();
+        let mut grouped: Vec<(Vec<usize>, Vec<Expr>)> = Vec::new();
         for conjunct in conjuncts {
             let mut columns = Vec::new();
             conjunct.for_each_column(&mut |id| columns.extend(position(id)));
             columns.sort_unstable();
             columns.dedup();
-            match plan.groups.iter_mut().find(|g| g.columns == columns) {
-                Some(group) => group.conjuncts.push(conjunct),
-                None => plan.groups.push(FilterGroup { conjuncts: vec![conjunct], columns }),
+            match grouped.iter_mut().find(|(read, _)| *read == columns) {
+                Some((_, group)) => group.push(conjunct),
+                None => grouped.push((columns, vec![conjunct])),
             }
         }
-        // Before anything is measured: conjuncts over fewer columns first.
-        plan.groups.sort_by_key(|g| g.columns.len());
-        plan
+        // Before anything is measured: conjuncts over fewer columns first, then what other tables know.
+        grouped.sort_by_key(|(columns, _)| columns.len());
+        let group = |(columns, conjuncts)| FilterGroup { test: Test::Conjuncts(conjuncts), columns };
+        let mut groups: Vec<_> = grouped.into_iter().map(group).collect();
+        groups.extend(runtime_filters.into_iter().filter_map(|(id, filter)| {
+            Some(FilterGroup { test: Test::MayMatch(filter), columns: vec![position(id)?] })
+        }));
+        Self { groups }
     }
 }
 
@@ -77,11 +98,19 @@ impl Measured {
 }
 
 struct GroupState {
-    predicate: Predicate,
+    test: LaneTest,
     /// Its answer where its only column is null, once known.
     keep_null: Option<bool>,
     table: Option<CodeTable>,
     measured: Measured,
+}
+
+/// A group's test as a lane runs it.
+enum LaneTest {
+    Predicate(Predicate),
+    MayMatch(Arc<RuntimeFilter>),
+    /// A runtime filter that is not there or drops too little.
+    LeftOut,
 }
 
 /// A scan's filters in one lane.
@@ -89,10 +118,14 @@ pub(crate) struct LaneFilter {
     groups: Vec<GroupState>,
     order: Vec<usize>,
     windows: u32,
+    /// Rows runtime filters have dropped; taken by whoever counts.
+    pub(crate) runtime_filtered_rows: u64,
 }
 
 /// How often the order is reconsidered, windows.
 const REORDER_WINDOWS: u32 = 16;
+/// A runtime filter that passes more than this share of rows is left out: the join drops the others as well.
+const MOST_PASSED: f64 = 0.9;
 
 /// Rows a group passes on.
 pub(crate) enum Passed {
@@ -107,15 +140,20 @@ impl LaneFilter {
     pub(crate) fn new(plan: &FilterPlan, ids: &[ColumnId]) -> Result<Self> {
         let groups = plan.groups.iter().map(|group| {
             let layout: Vec<ColumnId> = group.columns.iter().map(|&c| ids[c]).collect();
+            let test = match &group.test {
+                Test::Conjuncts(conjuncts) => LaneTest::Predicate(Predicate::new(conjuncts, &layout)?),
+                Test::MayMatch(filter) if filter.is_usable() => LaneTest::MayMatch(Arc::clone(filter)),
+                Test::MayMatch(_) => LaneTest::LeftOut,
+            };
             Ok(GroupState {
-                predicate: Predicate::new(&group.conjuncts, &layout)?,
+                test,
                 keep_null: None,
                 table: None,
                 measured: Measured { nanos: 0.0, rows: 0.0, passed: 0.0 },
             })
         });
         let groups = groups.collect::<Result<Vec<_>>>()?;
-        Ok(Self { order: (0..groups.len()).collect(), groups, windows: 0 })
+        Ok(Self { order: (0..groups.len()).collect(), groups, windows: 0, runtime_filtered_rows: 0 })
     }
 
     /// Starts a window: now and then puts the groups in a better order.
@@ -126,19 +164,26 @@ impl LaneFilter {
             self.order.sort_by(|&a, &b| groups[a].measured.rank().total_cmp(&groups[b].measured.rank()));
             for group in &mut self.groups {
                 let m = &mut group.measured;
+                if matches!(group.test, LaneTest::MayMatch(_)) && m.passed > m.rows * MOST_PASSED {
+                    (group.test, group.table) = (LaneTest::LeftOut, None);
+                }
                 (m.nanos, m.rows, m.passed) = (m.nanos / 2.0, m.rows / 2.0, m.passed / 2.0);
             }
         }
     }
 
-    /// The group to run in place `place`.
-    pub(crate) fn group_at(&self, place: usize) -> usize {
-        self.order[place]
+    /// The group to run in place `place`, if it is to run.
+    pub(crate) fn group_at(&self, place: usize) -> Option<usize> {
+        let group = self.order[place];
+        (!matches!(self.groups[group].test, LaneTest::LeftOut)).then_some(group)
     }
 
     /// Notes what a group, decoding included, took for `rows` rows of which `passed` were left.
     pub(crate) fn measure(&mut self, group: usize, since: Instant, rows: usize, passed: usize) {
-        let measured = &mut self.groups[group].measured;
+        let GroupState { measured, test, .. } = &mut self.groups[group];
+        if let LaneTest::MayMatch(_) = test {
+            self.runtime_filtered_rows += (rows - passed) as u64;
+        }
         measured.nanos += since.elapsed().as_nanos() as f64;
         measured.rows += rows as f64;
         measured.passed += passed as f64;
@@ -162,12 +207,10 @@ impl LaneFilter {
                 return look_up(codes, validity.as_ref(), keep, *keep_null, kernels, cx);
             }
         }
-        let batch = Batch::new(columns, rows);
-        let selected = state.predicate.select(&batch, cx)?;
-        Ok(match selected {
+        Ok(match state.test.select(&Batch::new(columns, rows), cx)? {
             None => Passed::All,
-            Some(selection) if selection.len() == rows => Passed::All,
-            Some(selection) => Passed::Some(selection.into_indices()),
+            Some(positions) if positions.len() == rows => Passed::All,
+            Some(positions) => Passed::Some(positions),
         })
     }
 
@@ -176,6 +219,17 @@ impl LaneFilter {
         for group in &mut self.groups {
             group.table = None;
         }
+    }
+}
+
+impl LaneTest {
+    /// Positions of the rows that pass; `None` for all.
+    fn select(&mut self, batch: &Batch, cx: &mut EvalCx<'_>) -> Result<Option<Buf<u32>>> {
+        Ok(match self {
+            Self::Predicate(predicate) => predicate.select(batch, cx)?.map(Selection::into_indices),
+            Self::MayMatch(filter) => filter.select(batch.column(0), cx.account)?,
+            Self::LeftOut => None,
+        })
     }
 }
 
@@ -212,7 +266,7 @@ impl GroupState {
         }
         let validity = crate::data::BitmapMut::with_len(cx.account, 1)?.freeze();
         let row = FlatVector { values, validity: Some(validity), bounds: like.bounds };
-        let selected = self.predicate.select(&Batch::new(vec![Vector::Flat(row)], 1), cx)?;
+        let selected = self.test.select(&Batch::new(vec![Vector::Flat(row)], 1), cx)?;
         Ok(selected.is_none_or(|s| s.len() == 1))
     }
 
@@ -233,11 +287,11 @@ impl GroupState {
         };
         keep.set_len(len + CODE_TABLE_PAD);
         let batch = Batch::new(vec![Vector::Flat(dictionary.values().clone())], len);
-        match self.predicate.select(&batch, cx) {
+        match self.test.select(&batch, cx) {
             Ok(None) => keep.fill(1),
-            Ok(Some(selection)) => {
+            Ok(Some(codes)) => {
                 keep.fill(0);
-                for &code in selection.indices() {
+                for &code in codes.iter() {
                     keep[code as usize] = 1;
                 }
             }

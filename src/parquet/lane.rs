@@ -83,12 +83,14 @@ impl LaneScan {
     }
 
     fn claim(&mut self, scan: &ParquetScan, run: &ScanRun, cx: &LaneCx<'_>) -> bool {
+        run.counters.read_bytes.fetch_add(std::mem::take(&mut self.io.read_bytes), Relaxed);
+        let dropped = std::mem::take(&mut self.filter.runtime_filtered_rows);
+        run.counters.runtime_filtered_rows.fetch_add(dropped, Relaxed);
         let Some((morsel, ahead)) = run.claim() else { return false };
         if let Some(ahead) = ahead {
             scan.prefetch(ahead);
         }
         run.counters.scanned_rows.fetch_add(morsel.end - morsel.start, Relaxed);
-        run.counters.read_bytes.fetch_add(std::mem::take(&mut self.io.read_bytes), Relaxed);
         cx.account.relieve();
         match &mut self.current {
             // The next piece of the same row group: readers and dictionaries go on.
@@ -133,8 +135,9 @@ impl LaneScan {
             self.filter.begin_window();
         }
         for place in 0..groups {
-            let group = self.filter.group_at(place);
-            if current.morsel.needs(group) {
+            if let Some(group) = self.filter.group_at(place)
+                && current.morsel.needs(group)
+            {
                 window.apply(group, &mut self.filter, current, &mut lane)?;
                 if window.alive_rows() == 0 {
                     break;

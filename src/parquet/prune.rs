@@ -50,6 +50,14 @@ impl<'a> ColumnRange<'a> {
         })
     }
 
+    /// Least and greatest value of integers.
+    pub(crate) fn ints(&self) -> Option<(i64, i64)> {
+        match (self.min, self.max) {
+            (Bound::Int(min), Bound::Int(max)) => Some((min, max)),
+            (_, _) => None,
+        }
+    }
+
     fn compare(&self, bound: Bound, literal: &Scalar) -> Option<Ordering> {
         let is_same_scale = match (self.data_type, &literal.data_type) {
             (DataType::Decimal { scale, .. }, DataType::Decimal { scale: other, .. }) => scale == other,

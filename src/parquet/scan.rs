@@ -10,7 +10,7 @@
 use super::decode::Kernels;
 use super::fallback::CrateMetadata;
 use super::file::ParquetFile;
-use super::filter::{FilterPlan, LaneFilter};
+use super::filter::{FilterPlan, LaneFilter, Test};
 use super::footer::{ChunkMeta, ColumnLayout};
 use super::lane::LaneScan;
 use super::page::PAD_BYTES;
@@ -91,6 +91,8 @@ pub(crate) struct Counters {
     pub(crate) scanned_rows: Arc<AtomicU64>,
     /// Bytes read from files.
     pub(crate) read_bytes: Arc<AtomicU64>,
+    /// Rows dropped because no build row of a join could match them.
+    pub(crate) runtime_filtered_rows: Arc<AtomicU64>,
 }
 
 impl ScanRun {
@@ -121,7 +123,7 @@ impl ParquetScan {
     /// # Errors
     /// [`Error::Internal`] if the request names columns there are not.
     pub(crate) fn new(files: Arc<[Arc<ParquetFile>]>, schema: &Schema, request: ScanRequest) -> Result<Self> {
-        let ScanRequest { table, columns, outputs, filters } = request;
+        let ScanRequest { table, columns, outputs, filters, runtime_filters } = request;
         let unknown = || Error::internal(format!("a scan of '{table}' asks for an unknown column"));
         let column = |(id, column): (ColumnId, usize)| {
             let field = schema.get(column).cloned().ok_or_else(unknown)?;
@@ -138,7 +140,7 @@ impl ParquetScan {
                 return Err(unknown());
             }
         }
-        let filter = FilterPlan::new(filters, position);
+        let filter = FilterPlan::new(filters, runtime_filters, position);
         let page_bytes = page_bytes(&files, &columns);
         let kernels = Kernels::detect();
         Ok(Self { files, table, columns, outputs, filter, kernels, page_bytes })
@@ -195,11 +197,22 @@ impl ParquetScan {
         let mut needed = 0;
         for (at, group) in self.filter.groups.iter().enumerate() {
             let mut is_open = false;
-            for conjunct in &group.conjuncts {
-                match judge(conjunct, &range) {
-                    Verdict::NoRow => return None,
-                    Verdict::SomeRows => is_open = true,
-                    Verdict::EveryRow => {}
+            match &group.test {
+                Test::Conjuncts(conjuncts) => {
+                    for conjunct in conjuncts {
+                        match judge(conjunct, &range) {
+                            Verdict::NoRow => return None,
+                            Verdict::SomeRows => is_open = true,
+                            Verdict::EveryRow => {}
+                        }
+                    }
+                }
+                Test::MayMatch(filter) => {
+                    let ints = range(self.columns[group.columns[0]].id).and_then(|range| range.ints());
+                    if !filter.may_have(ints) {
+                        return None;
+                    }
+                    is_open = true;
                 }
             }
             if is_open && at < 64 {
@@ -287,6 +300,7 @@ impl Source for ParquetScan {
             counters: Counters {
                 scanned_rows: cx.metrics.counter("scanned_rows"),
                 read_bytes: cx.metrics.counter("read_bytes"),
+                runtime_filtered_rows: cx.metrics.counter("runtime_filtered_rows"),
             },
         })
     }

@@ -3,6 +3,7 @@
 use super::plan::{Node, PhysicalPlan};
 use crate::expr::{ColumnId, Expr};
 use crate::metrics::{OperatorMetrics, QueryMetrics};
+use crate::scan::RuntimeFilterSpec;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -68,7 +69,7 @@ fn collect_names(plan: &PhysicalPlan, names: &mut BTreeMap<ColumnId, String>) {
     for (id, field) in plan.layout.iter().zip(&plan.fields) {
         names.entry(*id).or_insert_with(|| field.name.clone());
     }
-    if let Node::Scan { provider, request } = &plan.node {
+    if let Node::Scan { provider, request, .. } = &plan.node {
         let schema = crate::catalog::TableProvider::schema(&**provider);
         for (id, at) in &request.columns {
             names.insert(*id, schema[*at].name.clone());
@@ -102,15 +103,18 @@ fn list<'a>(exprs: impl IntoIterator<Item = &'a Expr>, names: &BTreeMap<ColumnId
 fn write_node(plan: &PhysicalPlan, depth: usize, names: &BTreeMap<ColumnId, String>, out: &mut String) {
     let _ = write!(out, "{:indent$}", "", indent = depth * 2);
     let _ = match &plan.node {
-        Node::Scan { request, .. } => {
+        Node::Scan { request, runtime_filters, .. } => {
             let columns: Vec<_> =
                 request.outputs.iter().map(|id| names.get(id).map_or("?", String::as_str)).collect();
             let _ = write!(out, "Scan {} [{}]", request.table, columns.join(", "));
-            if request.filters.is_empty() {
-                Ok(())
-            } else {
-                write!(out, " where {}", list(&request.filters, names))
+            if !request.filters.is_empty() {
+                let _ = write!(out, " where {}", list(&request.filters, names));
             }
+            let text = |(id, filter): &(ColumnId, Arc<RuntimeFilterSpec>)| {
+                format!("{} by filter {}", names.get(id).map_or("?", String::as_str), filter.id)
+            };
+            let filtered: Vec<_> = runtime_filters.iter().map(text).collect();
+            if filtered.is_empty() { Ok(()) } else { write!(out, " having {}", filtered.join(", ")) }
         }
         Node::Values { rows } => write!(out, "Values {} rows", rows.len()),
         Node::Filter { conjuncts, .. } => write!(out, "Filter {}", list(conjuncts, names)),
@@ -123,16 +127,22 @@ fn write_node(plan: &PhysicalPlan, depth: usize, names: &BTreeMap<ColumnId, Stri
             let name = if groups.is_empty() { "Aggregate" } else { "HashAggregate" };
             write!(out, "{name} by [{}] compute [{}]", list(groups, names), calls.join(", "))
         }
-        Node::HashJoin { kind, keys, residual, .. } => {
-            let keys: Vec<_> = keys
+        Node::HashJoin { kind, keys, residual, publishes, .. } => {
+            let conditions: Vec<_> = keys
                 .iter()
                 .map(|key| {
                     let operator = if key.null_safe { "<=>" } else { "=" };
                     format!("{} {operator} {}", text(&key.probe, names), text(&key.build, names))
                 })
                 .collect();
-            let _ = write!(out, "HashJoin {kind:?} on [{}]", keys.join(", "));
-            if residual.is_empty() { Ok(()) } else { write!(out, " where {}", list(residual, names)) }
+            let _ = write!(out, "HashJoin {kind:?} on [{}]", conditions.join(", "));
+            if !residual.is_empty() {
+                let _ = write!(out, " where {}", list(residual, names));
+            }
+            publishes.iter().try_for_each(|published| {
+                let key = text(&keys[published.key].build, names);
+                write!(out, " publishing {key} as filter {}", published.filter.id)
+            })
         }
         Node::Sort { keys, fetch, .. } => {
             let keys: Vec<_> = keys

@@ -48,9 +48,14 @@ fn lower_node(plan: &Plan, sources: Sources<'_>) -> Result<Arc<PhysicalPlan>> {
                 .ok_or_else(|| Error::internal(format!("table '{table}' was bound but cannot be scanned")))?;
             let all = columns.iter().chain(filter_columns).map(|(c, at)| (c.id, *at)).collect();
             let outputs = columns.iter().map(|(c, _)| c.id).collect();
-            let request =
-                ScanRequest { table: table.clone(), columns: all, outputs, filters: filters.clone() };
-            Node::Scan { provider, request }
+            let request = ScanRequest {
+                table: table.clone(),
+                columns: all,
+                outputs,
+                filters: filters.clone(),
+                runtime_filters: Vec::new(),
+            };
+            Node::Scan { provider, request, runtime_filters: Vec::new() }
         }
         Plan::Values { rows, .. } => Node::Values { rows: rows.clone() },
         Plan::Filter { input, conjuncts } => {
@@ -133,5 +138,6 @@ fn lower_join(
         probe: lower_node(probe, sources)?,
         keys: keys.iter().map(key).collect(),
         residual: filters.to_vec(),
+        publishes: Vec::new(),
     })
 }

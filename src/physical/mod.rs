@@ -1,6 +1,6 @@
 //! How a query is run: the physical plan, its choice, and its pipelines.
 //!
-//! Owns: [`PhysicalPlan`], lowering from the logical plan, cutting into pipelines, EXPLAIN's text.
+//! Owns: [`PhysicalPlan`], lowering from the logical plan, runtime filters from joins to scans, cutting into pipelines, EXPLAIN's text.
 //!
 //! Invariants:
 //! 1. Physical plans are immutable; everything that runs is built anew from them for each run.
@@ -13,8 +13,10 @@ mod explain;
 mod lower;
 mod pipelines;
 mod plan;
+mod runtime_filters;
 
 pub(crate) use explain::{explain, explain_analyze};
 pub(crate) use lower::{Sources, lower};
 pub(crate) use pipelines::pipelines;
 pub(crate) use plan::PhysicalPlan;
+pub(crate) use runtime_filters::add_runtime_filters;

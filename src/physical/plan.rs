@@ -5,7 +5,7 @@ use crate::expr::{ColumnId, Expr};
 use crate::functions::AggregateCall;
 use crate::logical::SortKey;
 use crate::operators::{HashJoinKey, HashJoinKind};
-use crate::scan::{ScanProvider, ScanRequest};
+use crate::scan::{RuntimeFilterSpec, ScanProvider, ScanRequest};
 use std::sync::Arc;
 
 /// A node with the columns of the batches it emits.
@@ -25,7 +25,13 @@ pub(crate) struct PhysicalPlan {
 #[derive(Clone)]
 pub(crate) enum Node {
     /// Reads a table, filters applied.
-    Scan { provider: Arc<dyn ScanProvider>, request: ScanRequest },
+    Scan {
+        provider: Arc<dyn ScanProvider>,
+        /// Without runtime filters: those belong to a run.
+        request: ScanRequest,
+        /// Columns and what may be known of them by then.
+        runtime_filters: Vec<(ColumnId, Arc<RuntimeFilterSpec>)>,
+    },
     /// Literal rows.
     Values { rows: Vec<Vec<Scalar>> },
     /// Drops rows.
@@ -41,11 +47,24 @@ pub(crate) enum Node {
         probe: Arc<PhysicalPlan>,
         keys: Vec<HashJoinKey>,
         residual: Vec<Expr>,
+        /// What scans below the probe side are told of the build side.
+        publishes: Vec<PublishedFilter>,
     },
     /// Orders; with a fetch keeps only the first rows.
     Sort { input: Arc<PhysicalPlan>, keys: Vec<SortKey>, fetch: Option<u64> },
     /// Skips and stops.
     Limit { input: Arc<PhysicalPlan>, skip: u64, fetch: Option<u64> },
+}
+
+/// A filter of the values a key has on the build side of a join.
+#[derive(Clone, Debug)]
+pub(crate) struct PublishedFilter {
+    /// Which key.
+    pub(crate) key: usize,
+    /// The probe side's column that is equal to it.
+    pub(crate) column: ColumnId,
+    /// The filter.
+    pub(crate) filter: Arc<RuntimeFilterSpec>,
 }
 
 impl PhysicalPlan {

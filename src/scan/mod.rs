@@ -1,6 +1,6 @@
 //! What every kind of table must offer to be read.
 //!
-//! Owns: [`ScanRequest`], [`ScanProvider`].
+//! Owns: [`ScanRequest`], [`ScanProvider`], and the [`RuntimeFilter`]s that joins give to scans while a query runs.
 //!
 //! Invariants:
 //! 1. A scan applies all filters of its request exactly; nobody filters again.
@@ -8,10 +8,15 @@
 //!
 //! Must not know: plans, SQL text, the other operators.
 
+mod runtime_filter;
+
+pub(crate) use runtime_filter::{RuntimeFilter, RuntimeFilterSpec};
+
 use crate::catalog::TableProvider;
 use crate::error::Result;
 use crate::exec::SourceBox;
 use crate::expr::{ColumnId, Expr};
+use std::sync::Arc;
 
 /// What to read of a table.
 #[derive(Clone, Debug)]
@@ -24,6 +29,8 @@ pub(crate) struct ScanRequest {
     pub(crate) outputs: Vec<ColumnId>,
     /// All must be true of an emitted row.
     pub(crate) filters: Vec<Expr>,
+    /// Rows these drop need not be emitted; a scan may use them or not.
+    pub(crate) runtime_filters: Vec<(ColumnId, Arc<RuntimeFilter>)>,
 }
 
 /// A table that can be read.

@@ -4,7 +4,7 @@
 //! 1. Slots use the low bits, the tag in a slot the upper half, partitions the top bits downwards: at depth `d` of a
 //!    fan-out of `2^b` the bits from `64 - (d + 1) * b`.
 
-pub(super) use super::super::hash::{bytes_hasher, hash_bytes, hash_word, prefetch};
+pub(super) use crate::data::hash::{bytes_hasher, hash_bytes, hash_word, prefetch};
 
 /// The partition of a hash of which `used_bits` top bits are spent, among `2^bits`.
 #[inline(always)]

@@ -1,8 +1,8 @@
 //! Group keys in the representation that suits their types.
 
-pub(super) use super::super::key_bits::{KeyBits, low_bits, resize, value_bits};
 use super::packed::PackedKeys;
 use super::rows::RowKeys;
+pub(super) use crate::data::key_bits::{KeyBits, low_bits, resize, value_bits};
 use crate::data::{Bitmap, BufMut, DataType, PhysicalType, Scalar, Values, Vector};
 use crate::error::Error;
 use crate::functions::aggregate::{GroupSet, Rows};

@@ -13,12 +13,12 @@
 
 use super::keys::KeyPlan;
 use super::store::{Chunk, row_id};
-use super::words::AtomicWords;
+use crate::data::AtomicWords;
 use crate::data::BufMut;
+use crate::data::hash::prefetch;
 use crate::error::Result;
 use crate::exec::LaneCx;
 use crate::mem::{Account, Denied};
-use crate::operators::hash::prefetch;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

@@ -5,13 +5,13 @@
 //!    if the keys are; of hashed keys the columns must be compared.
 //! 2. A key column of a row that is looked up is null only where that is compared like a value.
 
+use crate::data::hash::{bytes_hasher, hash_bytes, hash_word};
+use crate::data::key_bits::{KeyBits, low_bits, resize, value_bits};
 use crate::data::{
     BufMut, DataType, Dictionary, FlatVector, PhysicalType, Selection, Vector, for_each_values,
 };
 use crate::error::{Error, Result};
 use crate::mem::Account;
-use crate::operators::hash::{bytes_hasher, hash_bytes, hash_word};
-use crate::operators::key_bits::{KeyBits, low_bits, resize, value_bits};
 
 /// Stands for null among hashed values.
 const NULL_WORD: u64 = 0x6E75_6C6C_6E75_6C6C;

@@ -20,7 +20,6 @@ mod probe;
 mod spec;
 mod store;
 mod table;
-mod words;
 
 #[cfg(test)]
 mod tests;

@@ -9,9 +9,9 @@ use super::keys::KeyEncoder;
 use super::plan::Plan;
 use super::store::{NO_ROW, row_id};
 use super::table::Table;
+use crate::data::key_bits::resize;
 use crate::data::{BitmapMut, BufMut};
 use crate::mem::{Account, Denied};
-use crate::operators::key_bits::resize;
 
 /// Entries walked in a call at most: of a key with very many rows most may have another key's word.
 const MOST_ENTRIES: usize = 256 << 10;

@@ -6,13 +6,13 @@
 //! 3. The columns of a chunk share nothing with batches; strings that are gathered point into the chunks.
 
 use super::pairs::Pairs;
+use crate::data::key_bits::KeyBits;
 use crate::data::{
     Batch, Bitmap, BitmapMut, Bounds, Buf, BufMut, DataType, FlatVector, MAX_INLINE_BYTES, Plain, Scalar,
     StringViews, Values, Vector, view_bytes, view_len,
 };
 use crate::error::{Error, Result};
 use crate::mem::{Account, Denied};
-use crate::operators::key_bits::KeyBits;
 use crate::operators::rows::RowsBuilder;
 use arrow::array::{Array, ArrayRef};
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 
 use super::directory::Directory;
 use super::store::{Store, chunk_of, place_of};
-use super::words::AtomicWords;
+use crate::data::AtomicWords;
 use crate::mem::{Account, Denied, Registration};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 

@@ -61,7 +61,7 @@ impl Fixture {
         ids.sort_unstable();
         ids.dedup();
         let columns = ids.into_iter().map(|id| (id, id.0 as usize)).collect();
-        ScanRequest { table: "t".to_owned(), columns, outputs, filters }
+        ScanRequest { table: "t".to_owned(), columns, outputs, filters, runtime_filters: Vec::new() }
     }
 
     /// The rows of a scan as text, sorted, and how many row groups were pruned.

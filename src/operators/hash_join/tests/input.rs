@@ -1,12 +1,12 @@
 //! Rows of every type, in batches of every representation.
 
+use crate::data::hash::hash_word;
 use crate::data::{
     Batch, Bitmap, BitmapMut, BufMut, DataType, Dictionary, DictionaryIds, FlatVector, Scalar, Selection,
     Value, Values, Vector, ViewBuilder,
 };
 use crate::expr::ColumnId;
 use crate::mem::{Account, Pool};
-use crate::operators::hash::hash_word;
 use std::sync::Arc;
 
 /// A seeded stream of numbers.

@@ -3,11 +3,11 @@
 use super::super::plan::Plan;
 use super::super::{HashJoinKey, HashJoinKind, HashJoinSpec};
 use super::run::{AMPLE, Setting, run};
+use crate::data::hash::hash_word;
 use crate::data::{Batch, BufMut, DataType, FlatVector, Selection, Values, Vector};
 use crate::error::{Error, MemoryError};
 use crate::expr::{ColumnId, Expr};
 use crate::mem::{Account, Knobs, Pool};
-use crate::operators::hash::hash_word;
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -3,11 +3,11 @@
 //! Invariants:
 //! 1. Equal values of one type have equal bits, whatever the width of the vector they come in, and only they.
 
-use crate::data::{BufMut, DataType, PhysicalType, Plain};
+use super::{BufMut, DataType, PhysicalType, Plain};
 use crate::mem::{Account, Denied};
 
 /// A value of fixed width as the bits of a key: equal values have equal bits, and only they.
-pub(super) trait KeyBits: Copy {
+pub(crate) trait KeyBits: Copy {
     /// Sign-extended, so that it may be cut to the width of its type; floats at their own width.
     fn key_bits(self) -> u128;
 }
@@ -40,12 +40,12 @@ float!(f32 f64);
 
 /// The bits of a value `bits` wide.
 #[inline(always)]
-pub(super) fn low_bits(bits: u32) -> u128 {
+pub(crate) fn low_bits(bits: u32) -> u128 {
     u128::MAX >> (u128::BITS - bits)
 }
 
 /// Makes a scratch buffer `len` long, content unspecified.
-pub(super) fn resize<T: Plain>(buf: &mut BufMut<T>, len: usize, account: &Account) -> Result<(), Denied> {
+pub(crate) fn resize<T: Plain>(buf: &mut BufMut<T>, len: usize, account: &Account) -> Result<(), Denied> {
     if len > buf.capacity() {
         // Nothing in it is worth copying.
         *buf = BufMut::empty();
@@ -56,7 +56,7 @@ pub(super) fn resize<T: Plain>(buf: &mut BufMut<T>, len: usize, account: &Accoun
 }
 
 /// Bits of a value of fixed width; strings need rows.
-pub(super) fn value_bits(data_type: &DataType) -> u32 {
+pub(crate) fn value_bits(data_type: &DataType) -> u32 {
     match data_type.physical() {
         PhysicalType::Bool => 1,
         _ => 8 * data_type.value_bytes() as u32,

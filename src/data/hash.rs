@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, Hasher};
 
 /// Mixes all bits of `key`: David Stafford's "Mix13" finaliser.
 #[inline(always)]
-pub(super) fn hash_word(key: u64) -> u64 {
+pub(crate) fn hash_word(key: u64) -> u64 {
     let z = key ^ 0x9E37_79B9_7F4A_7C15;
     let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -17,20 +17,20 @@ pub(super) fn hash_word(key: u64) -> u64 {
 
 /// The hash of a key's bytes.
 #[inline]
-pub(super) fn hash_bytes(state: &FixedState, bytes: &[u8]) -> u64 {
+pub(crate) fn hash_bytes(state: &FixedState, bytes: &[u8]) -> u64 {
     let mut hasher = state.build_hasher();
     hasher.write(bytes);
     hasher.finish()
 }
 
 /// The hasher of bytes.
-pub(super) fn bytes_hasher() -> FixedState {
+pub(crate) fn bytes_hasher() -> FixedState {
     FixedState::with_seed(0x5EED_0F6A_11A5_7E11)
 }
 
 /// Asks for the cache line of `place`, which will be read soon.
 #[inline(always)]
-pub(super) fn prefetch<T>(place: &T) {
+pub(crate) fn prefetch<T>(place: &T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch has no effect on memory, and the address is a live reference.
     unsafe {

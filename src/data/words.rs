@@ -4,13 +4,13 @@
 //! 1. `start` points to `len` words in the slab of `words`, which is reached only through it; a slab's mapping never
 //!    moves.
 
-use crate::data::BufMut;
+use super::BufMut;
 use crate::mem::{Account, Denied};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Words in a slab, shared. Accesses are relaxed: who reads what others wrote has waited for them otherwise.
-pub(super) struct AtomicWords {
+pub(crate) struct AtomicWords {
     start: NonNull<AtomicU64>,
     len: usize,
     words: BufMut<u64>,
@@ -23,12 +23,12 @@ unsafe impl Sync for AtomicWords {}
 
 impl AtomicWords {
     /// `len` words of unspecified content.
-    pub(super) fn with_len(account: &Account, len: usize) -> Result<Self, Denied> {
+    pub(crate) fn with_len(account: &Account, len: usize) -> Result<Self, Denied> {
         Ok(Self::from_words(BufMut::with_len(account, len)?))
     }
 
     /// `len` zeros.
-    pub(super) fn zeroed(account: &Account, len: usize) -> Result<Self, Denied> {
+    pub(crate) fn zeroed(account: &Account, len: usize) -> Result<Self, Denied> {
         Ok(Self::from_words(BufMut::zeroed(account, len)?))
     }
 
@@ -39,19 +39,19 @@ impl AtomicWords {
 
     /// The words.
     #[inline(always)]
-    pub(super) fn as_slice(&self) -> &[AtomicU64] {
+    pub(crate) fn as_slice(&self) -> &[AtomicU64] {
         // SAFETY: invariant 1; an `AtomicU64` has the size and alignment of the `u64` it lies in.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 
     /// Bytes of memory behind them.
-    pub(super) fn allocated_bytes(&self) -> usize {
+    pub(crate) fn allocated_bytes(&self) -> usize {
         self.words.allocated_bytes()
     }
 
     /// Sets bit `index`. Rows that match often are common, so that it is only written once.
     #[inline]
-    pub(super) fn set_bit(&self, index: usize) {
+    pub(crate) fn set_bit(&self, index: usize) {
         let (word, bit) = (&self.as_slice()[index / 64], 1 << (index % 64));
         if word.load(Relaxed) & bit == 0 {
             word.fetch_or(bit, Relaxed);
