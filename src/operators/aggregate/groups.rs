@@ -120,6 +120,32 @@ impl Groups {
         Ok(())
     }
 
+    /// Counts `set` of another table's groups in, keys as they are stored there. As `add` otherwise.
+    pub(super) fn merge(
+        &mut self,
+        other: &Self,
+        set: GroupSet<'_>,
+        account: &Account,
+        refuses: &dyn Fn() -> bool,
+        cx: &mut EvalCx<'_>,
+    ) -> Result<(), Halt> {
+        self.keys.find_groups(&other.keys, set, &mut self.ids, &mut self.missing, account)?;
+        self.grow(account, refuses)?;
+        self.keys.insert(&mut self.ids, &self.missing);
+        let rows = Rows::All(set.len());
+        let mut states = Vec::with_capacity(self.accumulators.len());
+        for (accumulator, from) in self.accumulators.iter_mut().zip(&other.accumulators) {
+            let exported = from.export(set, cx.account)?;
+            accumulator.reserve(rows, &exported, account)?;
+            states.push(exported);
+        }
+        let groups = GroupIds::Each { ids: &self.ids, groups: self.keys.len() };
+        for (accumulator, exported) in self.accumulators.iter_mut().zip(&states) {
+            accumulator.merge(groups, rows, exported, cx)?;
+        }
+        Ok(())
+    }
+
     /// Finds or makes the groups of the rows that count, into `ids`, and states for them.
     fn assign(
         &mut self,

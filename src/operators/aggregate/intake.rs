@@ -10,6 +10,7 @@ use crate::error::{Error, MemoryError, Result};
 use crate::exec::LaneCx;
 use crate::expr::EvalCx;
 use crate::functions::Rows;
+use crate::functions::aggregate::GroupSet;
 use crate::mem::{Account, Denied, MemoryConsumer, Registration};
 use crate::spill::SpillFile;
 use std::sync::Arc;
@@ -175,6 +176,29 @@ impl Intake {
         result
     }
 
+    /// Counts `set` of another table's groups in, as `add` does.
+    ///
+    /// # Errors
+    /// As `add`.
+    pub(super) fn merge(&mut self, other: &Groups, set: GroupSet<'_>, cx: &LaneCx<'_>) -> Result<()> {
+        if self.plan.has_groups() {
+            let heeds_faults = self.heeds_faults();
+            let refuses = || heeds_faults && cx.must_refuse();
+            let mut eval_cx = EvalCx { account: cx.account, ids: &cx.query.ids };
+            match self.groups.merge(other, set, &self.account, &refuses, &mut eval_cx) {
+                Ok(()) => {
+                    self.publish();
+                    return Ok(());
+                }
+                // Groups it has left behind have counted nothing. As columns they can be taken in smaller pieces.
+                Err(Halt::Denied(_)) => {}
+                Err(Halt::Failed(error)) => return Err(error),
+            }
+        }
+        let batch = other.export(set, cx.account)?;
+        self.add(Kind::States, batch.columns(), Rows::All(batch.physical_rows()), cx)
+    }
+
     /// Writes what is left in the table and ends the spill; the file, if anything was spilled.
     pub(super) fn finish_spill(&mut self, cx: &LaneCx<'_>) -> Result<Option<Arc<SpillFile>>> {
         if self.groups.len() > 0 {
@@ -193,6 +217,12 @@ impl Intake {
         self.plan.has_groups() && self.groups.len() > 0 && self.spill.is_possible()
     }
 
+    /// Whether an injected refusal is heeded now.
+    fn heeds_faults(&self) -> bool {
+        let is_forced = matches!(self.forced, Forced::From { groups } if self.groups.len() >= groups);
+        is_forced && self.can_spill()
+    }
+
     fn try_add(
         &mut self,
         kind: Kind,
@@ -201,8 +231,7 @@ impl Intake {
         cx: &LaneCx<'_>,
     ) -> Result<Result<(), Denied>> {
         let mut eval_cx = EvalCx { account: cx.account, ids: &cx.query.ids };
-        let is_forced = matches!(self.forced, Forced::From { groups } if self.groups.len() >= groups);
-        let heeds_faults = is_forced && self.can_spill();
+        let heeds_faults = self.heeds_faults();
         let refuses = || heeds_faults && cx.must_refuse();
         match self.groups.add(kind, columns, rows, &self.account, &refuses, &mut eval_cx) {
             Ok(()) => Ok(Ok(())),

@@ -91,6 +91,39 @@ impl KeyTable {
         Ok(())
     }
 
+    /// As `find`, of the keys of another table's `groups` in place of rows.
+    pub(super) fn find_groups(
+        &mut self,
+        other: &Self,
+        groups: GroupSet<'_>,
+        ids: &mut BufMut<u32>,
+        missing: &mut BufMut<u32>,
+        account: &Account,
+    ) -> Result<(), Halt> {
+        resize(ids, groups.len(), account)?;
+        resize(missing, groups.len(), account)?;
+        missing.set_len(0);
+        match (self, other) {
+            (Self::Single, Self::Single) => ids.fill(0),
+            (Self::Narrow(keys), Self::Narrow(other)) => {
+                keys.copy(other, groups, account)?;
+                keys.find(ids, missing);
+            }
+            (Self::Wide(keys), Self::Wide(other)) => {
+                keys.copy(other, groups, account)?;
+                keys.find(ids, missing);
+            }
+            (Self::Rows(keys), Self::Rows(other)) => {
+                keys.copy(other, groups, account)?;
+                keys.find(ids, missing);
+            }
+            (Self::Single | Self::Narrow(_) | Self::Wide(_) | Self::Rows(_), _) => {
+                return Err(Error::internal("tables of one aggregation differ in their keys").into());
+            }
+        }
+        Ok(())
+    }
+
     /// Makes room for `missing` rows of the last `find`.
     pub(super) fn reserve(&mut self, missing: &[u32], account: &Account) -> Result<(), Denied> {
         for_keys!(self, Ok(()), keys => keys.reserve(missing, account))

@@ -134,6 +134,33 @@ impl<W: Word> PackedKeys<W> {
         Ok(())
     }
 
+    /// Takes the keys of another table's groups in place of rows.
+    pub(super) fn copy(
+        &mut self,
+        other: &Self,
+        groups: GroupSet<'_>,
+        account: &Account,
+    ) -> Result<(), Denied> {
+        let batch = &mut self.batch;
+        resize(&mut batch.keys, groups.len(), account)?;
+        resize(&mut batch.nulls, groups.len(), account)?;
+        resize(&mut batch.hashes, groups.len(), account)?;
+        batch.has_nulls = !other.nulls.is_empty();
+        let keys: &[W] = &other.keys;
+        for (i, (key, hash)) in batch.keys.iter_mut().zip(batch.hashes.iter_mut()).enumerate() {
+            *key = keys[groups.group(i)];
+            *hash = key.hash();
+        }
+        if batch.has_nulls {
+            let hashed = batch.hashes.iter_mut().zip(batch.keys.iter());
+            for (i, (nulls, (hash, key))) in batch.nulls.iter_mut().zip(hashed).enumerate() {
+                *nulls = other.nulls[groups.group(i)];
+                *hash = hash_with_nulls(*key, *nulls);
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn find(&self, ids: &mut [u32], missing: &mut BufMut<u32>) {
         let (batch, keys): (&[W], &[W]) = (&self.batch.keys, &self.keys);
         if self.batch.has_nulls || !self.nulls.is_empty() {

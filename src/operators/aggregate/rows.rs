@@ -27,6 +27,8 @@ struct Column {
     offset: usize,
     width: usize,
     is_string: bool,
+    /// Whether a key of a group may be null here.
+    has_nulls: bool,
 }
 
 /// Keys by group, and those of the batch at hand.
@@ -60,7 +62,13 @@ impl RowKeys {
             let is_string = data_type.physical() == PhysicalType::View;
             let width = if is_string { LENGTH_BYTES } else { data_type.value_bytes() };
             head_bytes += width;
-            Column { data_type: data_type.clone(), offset: head_bytes - width, width, is_string }
+            Column {
+                data_type: data_type.clone(),
+                offset: head_bytes - width,
+                width,
+                is_string,
+                has_nulls: false,
+            }
         });
         let columns = columns.collect();
         let batch = BatchRows {
@@ -115,7 +123,12 @@ impl RowKeys {
         for &offset in &batch.offsets[..count] {
             batch.bytes[offset as usize..][..null_bytes].fill(0);
         }
-        for (at, (vector, column)) in vectors.iter().zip(&self.columns).enumerate() {
+        for (at, (vector, column)) in vectors.iter().zip(&mut self.columns).enumerate() {
+            column.has_nulls |= match vector {
+                Vector::Constant { value, .. } => value.is_null(),
+                Vector::Flat(flat) => flat.validity.is_some(),
+                Vector::Dict { validity, .. } => validity.is_some(),
+            };
             if column.is_string {
                 batch.encode_strings(vector, column, at, rows)?;
             } else {
@@ -125,6 +138,35 @@ impl RowKeys {
         let BatchRows { bytes, offsets, hashes, .. } = batch;
         for (hash, ends) in hashes.iter_mut().zip(offsets.windows(2)) {
             *hash = hash_bytes(&self.hasher, &bytes[ends[0] as usize..ends[1] as usize]);
+        }
+        Ok(())
+    }
+
+    /// Takes the keys of another table's groups in place of rows.
+    pub(super) fn copy(
+        &mut self,
+        other: &Self,
+        groups: GroupSet<'_>,
+        account: &Account,
+    ) -> Result<(), Denied> {
+        let (batch, count) = (&mut self.batch, groups.len());
+        resize(&mut batch.hashes, count, account)?;
+        resize(&mut batch.offsets, count + 1, account)?;
+        let mut end = 0;
+        for i in 0..count {
+            let group = groups.group(i);
+            batch.offsets[i] = end;
+            batch.hashes[i] = other.hashes[group];
+            end += u64::from(other.lengths[group]);
+        }
+        batch.offsets[count] = end;
+        resize(&mut batch.bytes, end as usize, account)?;
+        for i in 0..count {
+            let (from, to) = (batch.offsets[i] as usize, batch.offsets[i + 1] as usize);
+            batch.bytes[from..to].copy_from_slice(other.key(groups.group(i)));
+        }
+        for (mine, others) in self.columns.iter_mut().zip(&other.columns) {
+            mine.has_nulls |= others.has_nulls;
         }
         Ok(())
     }
@@ -204,7 +246,7 @@ impl RowKeys {
         let mut decoded = Vec::with_capacity(self.columns.len());
         for (at, column) in self.columns.iter().enumerate() {
             let is_null = |i: usize| self.key(groups.group(i))[at / 8] >> (at % 8) & 1 == 1;
-            let validity = if (0..len).any(is_null) {
+            let validity = if column.has_nulls && (0..len).any(is_null) {
                 let mut bits = BitmapMut::with_len(account, len)?;
                 bits.fill_from(|i| !is_null(i));
                 Some(bits.freeze())
@@ -238,6 +280,7 @@ impl RowKeys {
         self.slots.clear();
         // Rows may have been long; the next batch's need not be.
         self.batch.bytes = BufMut::empty();
+        self.columns.iter_mut().for_each(|column| column.has_nulls = false);
     }
 
     pub(super) fn allocated_bytes(&self) -> usize {
@@ -257,9 +300,36 @@ fn key_at(chunks: &[BufMut<u8>], location: u64, length: u32) -> &[u8] {
 /// The value of fixed width, or the length, that `column` has in the head of `key`.
 #[inline(always)]
 fn read_bits(key: &[u8], column: &Column) -> u128 {
-    let mut bytes = [0; size_of::<u128>()];
-    bytes[..column.width].copy_from_slice(&key[column.offset..][..column.width]);
-    u128::from_le_bytes(bytes)
+    let from = &key[column.offset..];
+    // Copies of a width known here are single moves.
+    macro_rules! read {
+        ($($width:literal)*) => {
+            match column.width {
+                $($width => {
+                    let mut bytes = [0; size_of::<u128>()];
+                    bytes[..$width].copy_from_slice(&from[..$width]);
+                    u128::from_le_bytes(bytes)
+                })*
+                width => unreachable!("invariant: values are 1, 2, 4, 8 or 16 bytes wide, not {width}"),
+            }
+        };
+    }
+    read!(1 2 4 8 16)
+}
+
+/// Writes `bits` as `column`'s value into the head of `key`.
+#[inline(always)]
+fn write_bits(key: &mut [u8], column: &Column, bits: u128) {
+    let (to, bytes) = (&mut key[column.offset..], bits.to_le_bytes());
+    macro_rules! write {
+        ($($width:literal)*) => {
+            match column.width {
+                $($width => to[..$width].copy_from_slice(&bytes[..$width]),)*
+                width => unreachable!("invariant: values are 1, 2, 4, 8 or 16 bytes wide, not {width}"),
+            }
+        };
+    }
+    write!(1 2 4 8 16);
 }
 
 /// Calls `f(k, string)` for each row that counts whose string is not null.
@@ -323,10 +393,8 @@ impl BatchRows {
         at: usize,
         rows: Rows<'_>,
     ) -> Result<(), Error> {
-        let width = column.width;
         let put = |this: &mut Self, k: usize, bits: u128| {
-            let to = this.offsets[k] as usize + column.offset;
-            this.bytes[to..to + width].copy_from_slice(&bits.to_le_bytes()[..width]);
+            write_bits(&mut this.bytes[this.offsets[k] as usize..], column, bits);
         };
         match KeyColumn::new(vector) {
             KeyColumn::Constant(value) => {

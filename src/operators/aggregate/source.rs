@@ -229,7 +229,6 @@ impl SourceLane {
 
     fn merge_groups(&mut self, groups: &Groups, set: GroupSet<'_>, cx: &LaneCx<'_>) -> Result<()> {
         cx.check()?;
-        let batch = groups.export(set, cx.account)?;
-        self.intake.add(Kind::States, batch.columns(), Rows::All(batch.physical_rows()), cx)
+        self.intake.merge(groups, set, cx)
     }
 }
