@@ -15,7 +15,7 @@ use crate::exec::fault::{FaultConfig, Faults};
 use crate::exec::{QueryCx, QueryRun};
 use crate::logical::Column;
 use crate::mem::{Knobs, Pool};
-use crate::metrics::QueryMetrics;
+use crate::metrics::{OperatorProfile, QueryMetrics};
 use crate::operators::{ResultQueue, result_sink};
 use crate::parquet::ParquetTable;
 use crate::scan::ScanProvider;
@@ -375,19 +375,14 @@ impl Query {
             Kind::Rows => self.start(),
             Kind::Explain => Ok(ResultStream::text(&self.explain())),
             Kind::ExplainAnalyze => {
-                let plan = Arc::clone(&self.plan);
                 let rules = self.rules.clone();
                 let mut stream = self.start()?;
                 for batch in stream.by_ref() {
                     batch?;
                 }
                 let operators = stream.run.as_ref().map(|r| r.operators()).unwrap_or_default();
-                Ok(ResultStream::text(&physical::explain_analyze(
-                    &plan,
-                    &operators,
-                    &stream.metrics(),
-                    &rules,
-                )))
+                let (profile, metrics) = (stream.profile(), stream.metrics());
+                Ok(ResultStream::text(&physical::explain_analyze(&profile, &operators, &metrics, &rules)))
             }
         }
     }
@@ -399,7 +394,7 @@ impl Query {
         let schema = arrow_schema(&self.fields);
         let queue = ResultQueue::new();
         let sink = result_sink(self.fields.clone(), Arc::clone(&schema), Arc::clone(&queue));
-        let spec = physical::pipelines(&self.plan, sink)?;
+        let (spec, profiler) = physical::pipelines(&self.plan, sink)?;
         let testing = &engine.testing;
         let most = Knobs {
             lanes: engine.threads,
@@ -434,6 +429,7 @@ impl Query {
             schema,
             source: Rows::Queue(queue),
             run: Some(run),
+            profiler: Some(profiler),
             spill: Some(spill),
             planning: self.planning,
             rows: 0,
@@ -460,6 +456,7 @@ pub struct ResultStream {
     schema: SchemaRef,
     source: Rows,
     run: Option<Arc<QueryRun>>,
+    profiler: Option<physical::Profiler>,
     spill: Option<Arc<SpillDirectory>>,
     planning: Duration,
     rows: u64,
@@ -476,6 +473,7 @@ impl ResultStream {
             schema: text_schema(),
             source: Rows::Ready(batch),
             run: None,
+            profiler: None,
             spill: None,
             planning: Duration::ZERO,
             rows: 0,
@@ -493,6 +491,12 @@ impl ResultStream {
     /// A handle that cancels the query from anywhere.
     pub fn cancel_handle(&self) -> QueryHandle {
         QueryHandle { run: self.run.as_ref().map(QueryRun::downgrade) }
+    }
+
+    /// Figures of each operator of the plan so far, parents first; final once the stream has ended. Empty for EXPLAIN.
+    pub fn profile(&self) -> Vec<OperatorProfile> {
+        let run = self.profiler.as_ref().zip(self.run.as_ref());
+        run.map_or_else(Vec::new, |(profiler, run)| profiler.profile(&run.operators()))
     }
 
     /// Figures so far; final once the stream has ended.

@@ -1,6 +1,7 @@
 //! How a query is run: the physical plan, its choice, and its pipelines.
 //!
-//! Owns: [`PhysicalPlan`], lowering from the logical plan, cutting into pipelines, EXPLAIN's text.
+//! Owns: [`PhysicalPlan`], lowering from the logical plan, cutting into pipelines, EXPLAIN's text, the
+//! figures of each node.
 //!
 //! Invariants:
 //! 1. Physical plans are immutable; everything that runs is built anew from them for each run.
@@ -13,8 +14,10 @@ mod explain;
 mod lower;
 mod pipelines;
 mod plan;
+mod profile;
 
 pub(crate) use explain::{explain, explain_analyze};
 pub(crate) use lower::{Sources, lower};
 pub(crate) use pipelines::pipelines;
 pub(crate) use plan::PhysicalPlan;
+pub(crate) use profile::Profiler;

@@ -1,16 +1,52 @@
 //! Cutting a physical plan into pipelines at its breakers.
 
 use super::plan::{Node, PhysicalPlan};
+use super::profile::{NodeId, Profiler};
 use crate::error::Result;
 use crate::exec::{PipelineSpec, QuerySpec, SinkBox, SourceBox, TransformBox};
 use crate::operators;
+use std::ops::Range;
+use std::sync::Arc;
 
-/// The pipelines of `plan`, the last of which ends in `result`.
-pub(crate) fn pipelines(plan: &PhysicalPlan, result: SinkBox) -> Result<QuerySpec> {
-    let mut done = Vec::new();
+/// The pipelines of `plan`, the last of which ends in `result`, and what finds each node's figures in them.
+pub(crate) fn pipelines(plan: &Arc<PhysicalPlan>, result: SinkBox) -> Result<(QuerySpec, Profiler)> {
+    let mut done = Done { specs: Vec::new(), profiler: Profiler::new(Arc::clone(plan)) };
     let open = build(plan, &mut done)?;
     done.push(open.close(result));
-    Ok(QuerySpec { pipelines: done })
+    Ok((QuerySpec { pipelines: done.specs }, done.profiler))
+}
+
+/// Pipelines that have their sinks.
+struct Done {
+    specs: Vec<PipelineSpec>,
+    profiler: Profiler,
+}
+
+impl Done {
+    fn push(&mut self, closed: Closed) {
+        for (node, operators) in closed.nodes {
+            self.profiler.emits(node, self.specs.len(), operators);
+        }
+        self.specs.push(closed.spec);
+    }
+
+    fn len(&self) -> usize {
+        self.specs.len()
+    }
+}
+
+/// A pipeline with its sink, and the operators, sources first, that emit the rows of each of its nodes.
+struct Closed {
+    spec: PipelineSpec,
+    nodes: Vec<(NodeId, Range<usize>)>,
+}
+
+/// What emits a node's rows.
+enum Emitter {
+    /// All sources.
+    Sources,
+    /// The transform of that index.
+    Transform(usize),
 }
 
 /// A pipeline that has no sink yet.
@@ -19,11 +55,18 @@ struct Open {
     transforms: Vec<TransformBox>,
     max_lanes: usize,
     depends_on: Vec<usize>,
+    nodes: Vec<(NodeId, Emitter)>,
 }
 
 impl Open {
     fn from_source(source: SourceBox) -> Self {
-        Self { sources: vec![source], transforms: Vec::new(), max_lanes: usize::MAX, depends_on: Vec::new() }
+        Self {
+            sources: vec![source],
+            transforms: Vec::new(),
+            max_lanes: usize::MAX,
+            depends_on: Vec::new(),
+            nodes: Vec::new(),
+        }
     }
 
     fn through(mut self, transform: TransformBox) -> Self {
@@ -31,19 +74,50 @@ impl Open {
         self
     }
 
-    fn close(self, sink: SinkBox) -> PipelineSpec {
-        let Self { sources, transforms, max_lanes, depends_on } = self;
-        PipelineSpec { sources, transforms, sink, max_lanes, depends_on }
+    /// Notes that what it emits as it is now are the rows of `node`.
+    fn emits(&mut self, node: NodeId) {
+        let last = self.transforms.len().checked_sub(1);
+        self.nodes.push((node, last.map_or(Emitter::Sources, Emitter::Transform)));
+    }
+
+    fn close(self, sink: SinkBox) -> Closed {
+        let Self { sources, transforms, max_lanes, depends_on, nodes } = self;
+        let operators = |emitter| match emitter {
+            Emitter::Sources => 0..sources.len(),
+            Emitter::Transform(at) => sources.len() + at..sources.len() + at + 1,
+        };
+        let nodes = nodes.into_iter().map(|(node, emitter)| (node, operators(emitter))).collect();
+        Closed { spec: PipelineSpec { sources, transforms, sink, max_lanes, depends_on }, nodes }
     }
 
     /// Ends the pipeline in a breaker's sink and begins the next at its source.
-    fn broken(self, sink: SinkBox, source: SourceBox, done: &mut Vec<PipelineSpec>) -> Self {
+    fn broken(self, sink: SinkBox, source: SourceBox, done: &mut Done) -> Self {
         done.push(self.close(sink));
         Self { depends_on: vec![done.len() - 1], ..Self::from_source(source) }
     }
 }
 
-fn build(plan: &PhysicalPlan, done: &mut Vec<PipelineSpec>) -> Result<Open> {
+/// The open pipeline that emits the rows of `plan`.
+fn build(plan: &PhysicalPlan, done: &mut Done) -> Result<Open> {
+    let mut open = build_node(plan, done)?;
+    open.emits(NodeId::of(plan));
+    match &plan.node {
+        // The pipeline that ends in its own sink is what it waited for last.
+        Node::HashAggregate { .. } | Node::HashJoin { .. } | Node::Sort { .. } => {
+            if let Some(pipeline) = open.depends_on.last() {
+                done.profiler.ends(NodeId::of(plan), *pipeline);
+            }
+        }
+        Node::Scan { .. }
+        | Node::Values { .. }
+        | Node::Filter { .. }
+        | Node::Project { .. }
+        | Node::Limit { .. } => {}
+    }
+    Ok(open)
+}
+
+fn build_node(plan: &PhysicalPlan, done: &mut Done) -> Result<Open> {
     Ok(match &plan.node {
         Node::Scan { provider, request } => Open::from_source(provider.scan(request.clone())?),
         Node::Values { rows } => Open::from_source(operators::values(plan.types(), rows.clone())),
