@@ -96,7 +96,7 @@ impl EngineBuilder {
         self
     }
 
-    /// Optimizer rules left out, by the names EXPLAIN ANALYZE shows: to find the one behind a bad plan.
+    /// Optimizer rules left out, some of [`Engine::optional_rules`]: to find the one behind a bad plan.
     #[must_use]
     pub fn disabled_optimizers(mut self, rules: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.disabled_optimizers = rules.into_iter().map(Into::into).collect();
@@ -116,6 +116,13 @@ impl EngineBuilder {
     /// # Errors
     /// [`Error::Plan`] for settings that cannot be, [`Error::Io`] if a thread cannot be started.
     pub fn build(self) -> Result<Engine> {
+        if let Some(rule) =
+            self.disabled_optimizers.iter().find(|name| optimizer::optional_rules().all(|known| known != *name))
+        {
+            let optional: Vec<_> = optimizer::optional_rules().collect();
+            let message = format!("'{rule}' is no rule to leave out; these are: {}", optional.join(", "));
+            return Err(Error::plan(message, None));
+        }
         let threads = self.threads.unwrap_or_else(|| SchedulerConfig::default().threads);
         let scheduler = Scheduler::new(SchedulerConfig { threads, ..SchedulerConfig::default() })?;
         let limit = self.memory_limit.unwrap_or_else(default_memory_limit);
@@ -196,6 +203,11 @@ impl Engine {
     /// Settings to build one from.
     pub fn builder() -> EngineBuilder {
         EngineBuilder::default()
+    }
+
+    /// Names of the optimizer rules that may be left out ([`EngineBuilder::disabled_optimizers`]), in the order they run.
+    pub fn optional_rules() -> impl Iterator<Item = &'static str> {
+        optimizer::optional_rules()
     }
 
     /// A session without tables.

@@ -42,11 +42,20 @@ use std::sync::Arc;
 trait Rule: Sync {
     /// Its name, by which it can be disabled.
     fn name(&self) -> &'static str;
+    /// Whether some plans cannot be run without it: it removes what no operator does. Such a rule is not optional.
+    fn is_needed(&self) -> bool {
+        false
+    }
     /// The plan rewritten; `ids` names columns the rule adds.
     ///
     /// # Errors
     /// A plan error for what can never be evaluated, such as a constant that overflows.
     fn apply(&self, plan: &Arc<Plan>, ids: &mut ColumnIds) -> Result<Arc<Plan>>;
+}
+
+/// Names of the rules that may be left out, in the order they run.
+pub(crate) fn optional_rules() -> impl Iterator<Item = &'static str> {
+    RULES.iter().filter(|rule| !rule.is_needed()).map(|rule| rule.name())
 }
 
 /// The rules in the order they run.

@@ -34,6 +34,10 @@ impl Rule for UnnestSubqueries {
         "unnest_subqueries"
     }
 
+    fn is_needed(&self) -> bool {
+        true
+    }
+
     fn apply(&self, plan: &Arc<Plan>, ids: &mut ColumnIds) -> Result<Arc<Plan>> {
         rewrite(plan, ids)
     }

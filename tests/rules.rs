@@ -1,0 +1,133 @@
+//! Every optimizer rule that may be left out, left out: queries give the same rows without it.
+//!
+//! The queries are those of TPC-H at scale factor 0.01 and those of `tests/slt`. By default each rule is tried on a
+//! sample, another one for every rule; `GRISTMILL_TEST_MATRIX=full` tries all.
+
+mod support;
+
+use gristmill::{Engine, Error, Query, Session};
+use sqllogictest::{DefaultColumnType, QueryExpect, Record};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use support::{rows, tables};
+
+/// Of so many queries one is in a rule's sample.
+const TPCH_SAMPLE: usize = 4;
+const SLT_SAMPLE: usize = 12;
+
+/// A plan with an operator that is expected to emit more is not run: without some rules a join is a product.
+const MOST_ROWS: u64 = 2_000_000;
+
+/// Longer is a hang, also on a slow machine under a debug build.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+fn engine(rules: &[&str]) -> Engine {
+    let builder = Engine::builder().threads(2).memory_limit(1 << 30);
+    builder.disabled_optimizers(rules.iter().copied()).build().expect("starts")
+}
+
+fn session(engine: &Engine) -> Session {
+    let session = engine.session();
+    for (name, file) in tables::all() {
+        session.register_parquet(&name, file).expect("a good file");
+    }
+    session
+}
+
+fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let entries = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let mut files: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("readable").path())
+        .filter(|path| path.extension().is_some_and(|e| e == extension))
+        .collect();
+    files.sort();
+    assert!(!files.is_empty(), "no .{extension} files in {}", folder.display());
+    files
+}
+
+fn tpch() -> Vec<String> {
+    let read = |file: PathBuf| fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    files("tools/runner/tpch/queries", "sql").into_iter().map(read).collect()
+}
+
+/// The queries of the SQL tests that return rows.
+fn slt() -> Vec<String> {
+    let records = files("tests/slt", "slt").into_iter().flat_map(|file| {
+        sqllogictest::parse_file::<DefaultColumnType>(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
+    });
+    let queries = records.filter_map(|record| match record {
+        Record::Query { sql, expected: QueryExpect::Results { .. }, .. } => Some(sql),
+        _ => None,
+    });
+    queries.collect()
+}
+
+/// The rows in an order of their own, as far as the plan is expected to end.
+fn sorted_rows(query: Query) -> Option<Result<Vec<Vec<String>>, Error>> {
+    let estimates = query.explain();
+    let largest = estimates.lines().filter_map(|line| {
+        let (_, estimate) = line.rsplit_once(" (about ")?;
+        estimate.split_once(' ')?.0.parse::<u64>().ok()
+    });
+    if largest.max().is_some_and(|rows| rows > MOST_ROWS) {
+        return None;
+    }
+    Some(query.with_timeout(TIMEOUT).collect().map(|batches| {
+        let mut rows = rows::texts(&batches);
+        rows.sort();
+        rows
+    }))
+}
+
+fn check(queries: &[String], sample: usize) {
+    let is_full = std::env::var_os("GRISTMILL_TEST_MATRIX").is_some_and(|v| v == "full");
+    let sample = if is_full { 1 } else { sample };
+    let (mut checked, mut skipped) = (0, 0);
+    let with_all = engine(&[]);
+    let with_all = session(&with_all);
+    let mut expected = vec![None; queries.len()];
+    for (number, rule) in Engine::optional_rules().enumerate() {
+        let without = engine(&[rule]);
+        let without = session(&without);
+        for (at, sql) in queries.iter().enumerate().skip(number % sample).step_by(sample) {
+            // A query that asks for its own plan has another one.
+            if sql.trim_start().to_lowercase().starts_with("explain") {
+                continue;
+            }
+            let query = without.query(sql).unwrap_or_else(|e| panic!("{sql}\nwithout {rule}: {e}"));
+            let Some(actual) = sorted_rows(query) else {
+                skipped += 1;
+                continue;
+            };
+            let actual = actual.unwrap_or_else(|e| panic!("{sql}\nwithout {rule}: {e}"));
+            let expected = expected[at].get_or_insert_with(|| {
+                let query = with_all.query(sql).unwrap_or_else(|e| panic!("{sql}: {e}"));
+                let rows = sorted_rows(query).unwrap_or_else(|| panic!("too many rows:\n{sql}"));
+                rows.unwrap_or_else(|e| panic!("{sql}: {e}"))
+            });
+            assert_eq!(actual, *expected, "{sql}\nwithout {rule}");
+            checked += 1;
+        }
+    }
+    assert!(skipped * 10 <= checked, "{checked} queries were checked, {skipped} left out for their products");
+}
+
+#[test]
+fn tpch_gives_the_same_rows_without_any_one_rule() {
+    check(&tpch(), TPCH_SAMPLE);
+}
+
+#[test]
+fn sql_tests_give_the_same_rows_without_any_one_rule() {
+    check(&slt(), SLT_SAMPLE);
+}
+
+#[test]
+fn what_is_no_optional_rule_cannot_be_left_out() {
+    for name in ["no_such_rule", "unnest_subqueries"] {
+        let built = Engine::builder().disabled_optimizers([name]).build();
+        assert!(matches!(built, Err(Error::Plan(_))), "{name}");
+    }
+}
