@@ -64,6 +64,8 @@ pub struct TestKnobs {
     pub seed: u64,
     /// Sources emit single rows.
     pub one_row_batches: bool,
+    /// Joins are ordered at random from this seed, not by cost.
+    pub join_order_seed: Option<u64>,
 }
 
 impl EngineBuilder {
@@ -133,7 +135,10 @@ impl EngineBuilder {
                 pool: Pool::new("engine", limit),
                 spill: SpillDirectory::new(self.temp_directory, quota),
                 threads,
-                disabled_optimizers: self.disabled_optimizers,
+                optimizer: optimizer::OptimizerSettings {
+                    disabled: self.disabled_optimizers,
+                    join_order_seed: self.testing.join_order_seed,
+                },
                 testing: self.testing,
             }),
         })
@@ -180,7 +185,7 @@ struct EngineInner {
     pool: Pool,
     spill: SpillDirectory,
     threads: usize,
-    disabled_optimizers: HashSet<String>,
+    optimizer: optimizer::OptimizerSettings,
     testing: TestKnobs,
 }
 
@@ -305,8 +310,7 @@ impl Session {
             }
         };
         let optimizer::Optimized { plan, timings } =
-            optimizer::optimize(bound.plan, &self.engine.disabled_optimizers)
-                .map_err(|e| e.with_excerpt(sql))?;
+            optimizer::optimize(bound.plan, &self.engine.optimizer).map_err(|e| e.with_excerpt(sql))?;
         let resolve = |name: &str| catalog.get(name).map(|(_, table)| Arc::clone(table));
         let sources = physical::Sources { resolve: &resolve, estimate: &optimizer::estimate_rows };
         let plan = physical::lower(&plan, &bound.outputs, sources).map_err(|e| e.with_excerpt(sql))?;

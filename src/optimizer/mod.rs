@@ -11,9 +11,11 @@
 
 mod cardinality;
 mod constant_groups;
+mod copy;
 mod distinct_aggregates;
 mod filter_pushdown;
 mod fold_constants;
+mod functional_dependencies;
 mod join_order;
 mod limit_pushdown;
 mod mark_joins;
@@ -21,6 +23,7 @@ mod or_factors;
 mod outer_joins;
 mod projection_pushdown;
 mod runner;
+mod semi_join_reduction;
 mod sort_keys;
 mod split_averages;
 mod substitute;
@@ -29,10 +32,11 @@ pub(crate) mod testing;
 mod top_n;
 #[cfg(test)]
 mod tpch_tests;
+mod transitive_predicates;
 mod unnest;
 
 pub(crate) use cardinality::estimate_rows;
-pub(crate) use runner::{Optimized, optimize};
+pub(crate) use runner::{Optimized, OptimizerSettings, optimize};
 
 use crate::error::Result;
 use crate::logical::{ColumnIds, Plan};
@@ -70,8 +74,11 @@ static RULES: &[&dyn Rule] = &[
     &constant_groups::ConstantGroups,
     &sort_keys::SortKeys,
     &filter_pushdown::FilterPushdown,
+    &transitive_predicates::TransitivePredicates,
+    &functional_dependencies::FunctionalDependencies,
     &limit_pushdown::LimitPushdown,
     &top_n::TopN,
-    &join_order::JoinOrder,
+    &semi_join_reduction::SemiJoinReduction,
+    &join_order::JoinOrder::BY_COST,
     &projection_pushdown::ProjectionPushdown,
 ];

@@ -9,7 +9,6 @@
 //!
 //! Joins are treated innermost first; outer columns of joins further out are constants meanwhile.
 
-mod copy;
 mod domain;
 mod pull;
 #[cfg(test)]
