@@ -116,3 +116,26 @@ fn explain_analyze_shows_rows_beside_estimates() {
     assert!(has(&["Aggregate", "(rows 1 of about 1, busy "]));
     assert!(has(&["Scan customer", "(rows 1500 of about 1500, busy "]), "{text:#?}");
 }
+
+#[test]
+fn samples_tell_what_statistics_cannot() {
+    let engine = engine();
+    let session = session(&engine);
+    let before = engine.memory_used();
+    for (table, condition) in [
+        ("part", "p_name like 'forest%'"),
+        ("part", "p_type like '%BRASS' and p_size < 15"),
+        // Ship dates follow order dates: taken apart, these would let a quarter through.
+        ("lineitem", "l_shipdate < l_commitdate and l_commitdate < l_receiptdate"),
+        ("customer", "substring(c_phone from 1 for 2) in ('13', '31', '23')"),
+        ("orders", "o_comment not like '%special%requests%'"),
+    ] {
+        let sql = format!("select * from {table} where {condition}");
+        let profile = profile(&session, &sql);
+        let scan = profile.last().expect("a plan has a scan");
+        let (estimate, rows) = (scan.estimated_rows.expect("known") as f64, scan.rows.max(1) as f64);
+        let error = (estimate / rows).max(rows / estimate);
+        assert!(error < 2.0, "{condition}: {rows} rows, estimated as {estimate}");
+    }
+    assert_eq!(engine.memory_used(), before, "samples are given back");
+}

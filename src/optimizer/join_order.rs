@@ -98,13 +98,15 @@ impl Orderer {
                 let mut region = Region::default();
                 self.collect(left, &mut region);
                 let (above, cost) = self.order(&region);
-                let above_cost = cost + rows(&above).unwrap_or(0.0);
+                let right_rows = rows(&right).unwrap_or(0.0);
+                let joined_with = |left: f64| left.min(right_rows) * BUILD_COST + left.max(right_rows);
+                let above_cost = cost + joined_with(rows(&above).unwrap_or(0.0));
                 if let Some(at) = region.only_relation_read(keys, filters) {
                     let relation = &region.relations[at];
                     let (probed, moved) = (relation.rows, join(Arc::clone(&relation.plan)));
                     region.replace(at, moved);
                     let (below, cost) = self.order(&region);
-                    if cost + probed <= above_cost {
+                    if cost + joined_with(probed) <= above_cost {
                         return below;
                     }
                 }

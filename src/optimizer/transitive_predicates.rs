@@ -22,7 +22,11 @@ impl Rule for TransitivePredicates {
     }
 
     fn apply(&self, plan: &Arc<Plan>, _ids: &mut ColumnIds) -> Result<Arc<Plan>> {
-        Ok(derive(plan))
+        let mut compares = false;
+        plan.for_each_node(&mut |node| {
+            node.for_each_expr(&mut |e| compares |= is_comparison(e));
+        });
+        Ok(if compares { derive(plan) } else { Arc::clone(plan) })
     }
 }
 
@@ -134,6 +138,15 @@ fn facts(plan: &Plan, id: ColumnId, steps: &mut usize) -> Vec<Expr> {
             }
             all
         }
+    }
+}
+
+/// Whether `expr` may be something to derive others from.
+fn is_comparison(expr: &Expr) -> bool {
+    match expr {
+        Expr::Compare { .. } | Expr::InList { .. } => true,
+        Expr::Or(list) => list.iter().all(is_comparison),
+        _ => false,
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod check;
 mod files;
+mod plans;
 mod report;
 
 use crate::engine::{EngineArgs, register_folder};
@@ -20,6 +21,7 @@ use anyhow::{Context, bail};
 use arrow::array::RecordBatch;
 use clap::{Args, ValueEnum};
 use files::QUERIES;
+pub use plans::{PlanArgs, run as run_plans};
 use gristmill::{Error, Session};
 use report::{Check, Report, Row};
 use std::num::NonZeroUsize;
