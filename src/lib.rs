@@ -27,7 +27,7 @@ mod sync;
 pub use arrow;
 pub use data::{DataType, Field, Scalar, TimeUnit, Value};
 pub use error::{Consumer, DataError, Error, Located, Location, MemoryError, Origin, Result};
-pub use metrics::{OperatorMetrics, QueryMetrics};
+pub use metrics::{OperatorMetrics, OperatorProfile, QueryMetrics};
 #[doc(hidden)]
 pub use session::TestKnobs;
 pub use session::{Engine, EngineBuilder, Query, QueryHandle, ResultStream, Session};

@@ -1,6 +1,6 @@
 //! Counters of what ran: per operator (filled by the driver) and per query.
 //!
-//! Owns: [`OperatorMetrics`], [`QueryMetrics`] and named counters.
+//! Owns: [`OperatorMetrics`], [`OperatorProfile`], [`QueryMetrics`] and named counters.
 //!
 //! Invariants:
 //! 1. Counters only grow during a query; readers may see any recent value.
@@ -65,6 +65,24 @@ impl OperatorMetrics {
     pub fn busy(&self) -> Duration {
         Duration::from_nanos(self.busy_nanos.load(Relaxed))
     }
+}
+
+/// What was expected of one node of a query's plan, and what it did.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct OperatorProfile {
+    /// Its depth in the plan; 0 is the top.
+    pub depth: usize,
+    /// Its line in EXPLAIN, without figures.
+    pub title: String,
+    /// Rows the planner expected, if it had an idea.
+    pub estimated_rows: Option<u64>,
+    /// Rows it emitted. Fewer than there are, if somebody above had enough.
+    pub rows: u64,
+    /// Rows on the build side of a join.
+    pub build_rows: Option<u64>,
+    /// Time spent inside its calls, over all lanes.
+    pub busy: Duration,
 }
 
 /// Figures of one query.

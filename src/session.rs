@@ -15,7 +15,7 @@ use crate::exec::fault::{FaultConfig, Faults};
 use crate::exec::{QueryCx, QueryRun};
 use crate::logical::Column;
 use crate::mem::{Knobs, Pool};
-use crate::metrics::QueryMetrics;
+use crate::metrics::{OperatorProfile, QueryMetrics};
 use crate::operators::{ResultQueue, result_sink};
 use crate::parquet::ParquetTable;
 use crate::scan::ScanProvider;
@@ -64,6 +64,8 @@ pub struct TestKnobs {
     pub seed: u64,
     /// Sources emit single rows.
     pub one_row_batches: bool,
+    /// Joins are ordered at random from this seed, not by cost.
+    pub join_order_seed: Option<u64>,
 }
 
 impl EngineBuilder {
@@ -96,7 +98,7 @@ impl EngineBuilder {
         self
     }
 
-    /// Optimizer rules left out, by the names EXPLAIN ANALYZE shows: to find the one behind a bad plan.
+    /// Optimizer rules left out, some of [`Engine::optional_rules`]: to find the one behind a bad plan.
     #[must_use]
     pub fn disabled_optimizers(mut self, rules: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.disabled_optimizers = rules.into_iter().map(Into::into).collect();
@@ -116,6 +118,13 @@ impl EngineBuilder {
     /// # Errors
     /// [`Error::Plan`] for settings that cannot be, [`Error::Io`] if a thread cannot be started.
     pub fn build(self) -> Result<Engine> {
+        if let Some(rule) =
+            self.disabled_optimizers.iter().find(|name| optional_rules().all(|known| known != *name))
+        {
+            let optional: Vec<_> = optional_rules().collect();
+            let message = format!("'{rule}' is no rule to leave out; these are: {}", optional.join(", "));
+            return Err(Error::plan(message, None));
+        }
         let threads = self.threads.unwrap_or_else(|| SchedulerConfig::default().threads);
         let scheduler = Scheduler::new(SchedulerConfig { threads, ..SchedulerConfig::default() })?;
         let limit = self.memory_limit.unwrap_or_else(default_memory_limit);
@@ -126,11 +135,19 @@ impl EngineBuilder {
                 pool: Pool::new("engine", limit),
                 spill: SpillDirectory::new(self.temp_directory, quota),
                 threads,
-                disabled_optimizers: self.disabled_optimizers,
+                optimizer: optimizer::OptimizerSettings {
+                    disabled: self.disabled_optimizers,
+                    join_order_seed: self.testing.join_order_seed,
+                },
                 testing: self.testing,
             }),
         })
     }
+}
+
+/// Names of what may be left out of planning, in the order it happens.
+fn optional_rules() -> impl Iterator<Item = &'static str> {
+    optimizer::optional_rules().chain([physical::RUNTIME_FILTERS])
 }
 
 /// 60 % of the smaller of the machine's memory and the control group's limit; 1 GiB where neither is known.
@@ -173,7 +190,7 @@ struct EngineInner {
     pool: Pool,
     spill: SpillDirectory,
     threads: usize,
-    disabled_optimizers: HashSet<String>,
+    optimizer: optimizer::OptimizerSettings,
     testing: TestKnobs,
 }
 
@@ -196,6 +213,11 @@ impl Engine {
     /// Settings to build one from.
     pub fn builder() -> EngineBuilder {
         EngineBuilder::default()
+    }
+
+    /// Names of the optimizer rules that may be left out ([`EngineBuilder::disabled_optimizers`]), in the order they run.
+    pub fn optional_rules() -> impl Iterator<Item = &'static str> {
+        optional_rules()
     }
 
     /// A session without tables.
@@ -293,12 +315,11 @@ impl Session {
             }
         };
         let optimizer::Optimized { plan, timings } =
-            optimizer::optimize(bound.plan, &self.engine.disabled_optimizers)
-                .map_err(|e| e.with_excerpt(sql))?;
+            optimizer::optimize(bound.plan, &self.engine.optimizer).map_err(|e| e.with_excerpt(sql))?;
         let resolve = |name: &str| catalog.get(name).map(|(_, table)| Arc::clone(table));
         let sources = physical::Sources { resolve: &resolve, estimate: &optimizer::estimate_rows };
         let mut plan = physical::lower(&plan, &bound.outputs, sources).map_err(|e| e.with_excerpt(sql))?;
-        if !self.engine.disabled_optimizers.contains("runtime_filters") {
+        if !self.engine.optimizer.disabled.contains(physical::RUNTIME_FILTERS) {
             plan = physical::add_runtime_filters(&plan);
         }
         Ok(Query {
@@ -378,19 +399,14 @@ impl Query {
             Kind::Rows => self.start(),
             Kind::Explain => Ok(ResultStream::text(&self.explain())),
             Kind::ExplainAnalyze => {
-                let plan = Arc::clone(&self.plan);
                 let rules = self.rules.clone();
                 let mut stream = self.start()?;
                 for batch in stream.by_ref() {
                     batch?;
                 }
                 let operators = stream.run.as_ref().map(|r| r.operators()).unwrap_or_default();
-                Ok(ResultStream::text(&physical::explain_analyze(
-                    &plan,
-                    &operators,
-                    &stream.metrics(),
-                    &rules,
-                )))
+                let (profile, metrics) = (stream.profile(), stream.metrics());
+                Ok(ResultStream::text(&physical::explain_analyze(&profile, &operators, &metrics, &rules)))
             }
         }
     }
@@ -402,7 +418,7 @@ impl Query {
         let schema = arrow_schema(&self.fields);
         let queue = ResultQueue::new();
         let sink = result_sink(self.fields.clone(), Arc::clone(&schema), Arc::clone(&queue));
-        let spec = physical::pipelines(&self.plan, sink)?;
+        let (spec, profiler) = physical::pipelines(&self.plan, sink)?;
         let testing = &engine.testing;
         let most = Knobs {
             lanes: engine.threads,
@@ -437,6 +453,7 @@ impl Query {
             schema,
             source: Rows::Queue(queue),
             run: Some(run),
+            profiler: Some(profiler),
             spill: Some(spill),
             planning: self.planning,
             rows: 0,
@@ -463,6 +480,7 @@ pub struct ResultStream {
     schema: SchemaRef,
     source: Rows,
     run: Option<Arc<QueryRun>>,
+    profiler: Option<physical::Profiler>,
     spill: Option<Arc<SpillDirectory>>,
     planning: Duration,
     rows: u64,
@@ -479,6 +497,7 @@ impl ResultStream {
             schema: text_schema(),
             source: Rows::Ready(batch),
             run: None,
+            profiler: None,
             spill: None,
             planning: Duration::ZERO,
             rows: 0,
@@ -496,6 +515,12 @@ impl ResultStream {
     /// A handle that cancels the query from anywhere.
     pub fn cancel_handle(&self) -> QueryHandle {
         QueryHandle { run: self.run.as_ref().map(QueryRun::downgrade) }
+    }
+
+    /// Figures of each operator of the plan so far, parents first; final once the stream has ended. Empty for EXPLAIN.
+    pub fn profile(&self) -> Vec<OperatorProfile> {
+        let run = self.profiler.as_ref().zip(self.run.as_ref());
+        run.map_or_else(Vec::new, |(profiler, run)| profiler.profile(&run.operators()))
     }
 
     /// Figures so far; final once the stream has ended.

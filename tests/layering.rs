@@ -24,7 +24,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("sched", &[]),
     ("expr", &["data", "mem"]),
     ("functions", &["expr", "data", "mem"]),
-    ("catalog", &["data"]),
+    ("catalog", &["expr", "data"]),
     ("logical", &["expr", "functions", "catalog", "data"]),
     ("sql", &["logical", "expr", "functions", "catalog", "data"]),
     ("optimizer", &["logical", "expr", "functions", "catalog", "data"]),

@@ -1,6 +1,6 @@
 //! What a plan needs to know of tables: schemas and statistics. Scanning them is their source's business.
 //!
-//! Owns: [`TableProvider`], [`TableStatistics`], [`Catalog`].
+//! Owns: [`TableProvider`], [`TableStatistics`], [`Sampled`], [`Catalog`].
 //!
 //! Invariants:
 //! 1. Names match without regard to case and keep the case they were registered with.
@@ -9,6 +9,7 @@
 //! Must not know: how tables are stored or scanned.
 
 use crate::data::{Scalar, Schema};
+use crate::expr::{ColumnId, Expr};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -34,12 +35,26 @@ pub(crate) struct TableStatistics {
     pub(crate) columns: Vec<ColumnStatistics>,
 }
 
+/// What a sample of a table's rows says of a predicate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sampled {
+    /// Rows looked at; not zero.
+    pub(crate) rows: usize,
+    /// Those that satisfy it.
+    pub(crate) passing: usize,
+}
+
 /// A table as plans see it.
 pub(crate) trait TableProvider: Send + Sync + 'static {
     /// Its columns.
     fn schema(&self) -> Schema;
     /// What is known of its content.
     fn statistics(&self) -> TableStatistics;
+    /// How many of a few rows satisfy all `predicates`, each equal for equal rows; `columns` says where in the schema
+    /// the columns are that they read. `None` if rows cannot be had while planning.
+    fn sample(&self, _predicates: &[Expr], _columns: &[(ColumnId, usize)]) -> Option<Sampled> {
+        None
+    }
 }
 
 /// Tables by name. Generic in what is stored, so that the façade keeps scannable tables in it.

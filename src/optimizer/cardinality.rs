@@ -1,6 +1,7 @@
 //! How many rows a node is likely to produce, from the statistics of tables. Rough, cheap, and only ever a hint.
 
-use crate::catalog::{ColumnStatistics, TableStatistics};
+use super::substitute::is_deterministic;
+use crate::catalog::{ColumnStatistics, Sampled, TableStatistics};
 use crate::data::{Scalar, Value};
 use crate::expr::{ColumnId, CompareOp, Expr};
 use crate::logical::{Column, JoinKind, Plan};
@@ -13,6 +14,8 @@ const INEQUALITY_SELECTIVITY: f64 = 0.5;
 const LIKE_SELECTIVITY: f64 = 0.1;
 /// What an equality with unknown distinct count lets through.
 const EQUALITY_SELECTIVITY: f64 = 0.05;
+/// Rows of a sample that must be left for it to speak of all predicates together, correlations included.
+const ENOUGH_PASSING: usize = 20;
 /// Groups per input row where nothing is known of the keys.
 const UNKNOWN_GROUPS: f64 = 0.1;
 
@@ -49,7 +52,8 @@ pub(super) fn sizes(plan: &Plan) -> Option<Sizes> {
             let statistics = provider.statistics();
             let base_rows = statistics.rows? as f64;
             let known = Known { plan, statistics: Some(&statistics) };
-            Sizes { rows: base_rows * known.conjunction(filters), base_rows }
+            let selectivity = sampled(plan, &known).unwrap_or_else(|| known.conjunction(filters));
+            Sizes { rows: base_rows * selectivity, base_rows }
         }
         Plan::Values { rows, .. } => Sizes::same(rows.len() as f64),
         Plan::Filter { input, conjuncts } => {
@@ -97,6 +101,24 @@ pub(super) fn sizes(plan: &Plan) -> Option<Sizes> {
     })
 }
 
+/// What the filters of a scan let through of a sample of its rows, if there is any that statistics say nothing of.
+fn sampled(plan: &Plan, known: &Known<'_>) -> Option<f64> {
+    let Plan::Scan { provider, columns, filter_columns, filters, .. } = plan else { return None };
+    let (told, untold): (Vec<Expr>, Vec<Expr>) = filters.iter().cloned().partition(|e| known.tells(e));
+    if untold.is_empty() || !filters.iter().all(is_deterministic) {
+        return None;
+    }
+    let columns: Vec<(ColumnId, usize)> =
+        columns.iter().chain(filter_columns).map(|(column, at)| (column.id, *at)).collect();
+    // None of a sample's rows is not none at all.
+    let part = |sampled: Sampled| (sampled.passing as f64 + 0.5) / (sampled.rows as f64 + 1.0);
+    let all = provider.sample(filters, &columns)?;
+    if all.passing >= ENOUGH_PASSING || told.is_empty() {
+        return Some(part(all));
+    }
+    Some(part(provider.sample(&untold, &columns)?) * known.conjunction(&told))
+}
+
 /// The part of all pairs of two inputs' rows that agree in some keys, given how many values each key has on either
 /// side, and how many rows the sides have before filters.
 pub(super) fn matching(keys: &[(f64, f64)], left_base_rows: f64, right_base_rows: f64) -> f64 {
@@ -125,9 +147,14 @@ pub(super) fn distinct(key: &Expr, input: &Plan) -> Option<f64> {
         _ => return None,
     };
     match input {
-        Plan::Scan { columns, filter_columns, provider, .. } => {
+        Plan::Scan { columns, filter_columns, provider, filters, .. } => {
             let (_, at) = columns.iter().chain(filter_columns).find(|(column, _)| column.id == id)?;
-            provider.statistics().columns.get(*at)?.distinct_count.map(|n| n as f64)
+            let statistics = provider.statistics();
+            let distinct = statistics.columns.get(*at)?.distinct_count? as f64;
+            // Filters on the column itself leave fewer values.
+            let own: Vec<Expr> = filters.iter().filter(|e| reads_only(e, id)).cloned().collect();
+            let left = Known { plan: input, statistics: Some(&statistics) }.conjunction(&own);
+            Some((distinct * left).max(1.0))
         }
         Plan::Project { input, columns } => {
             let (_, expr) = columns.iter().find(|(column, _)| column.id == id)?;
@@ -149,6 +176,12 @@ pub(super) fn distinct(key: &Expr, input: &Plan) -> Option<f64> {
     }
 }
 
+fn reads_only(expr: &Expr, column: ColumnId) -> bool {
+    let mut only = true;
+    expr.for_each_column(&mut |id| only &= id == column);
+    only
+}
+
 /// What is known of the columns predicates read.
 struct Known<'a> {
     plan: &'a Plan,
@@ -161,6 +194,35 @@ impl Known<'_> {
         let is_it = |(column, _): &&(Column, usize)| column.id == id;
         let (_, at) = columns.iter().chain(filter_columns).find(is_it)?;
         self.statistics?.columns.get(*at)
+    }
+
+    /// Whether the statistics say what `predicate` lets through, as far as values are spread evenly.
+    fn tells(&self, predicate: &Expr) -> bool {
+        let counts = |e: &Expr| match e {
+            Expr::Column { id, .. } => self.column(*id).is_some_and(|column| column.distinct_count.is_some()),
+            _ => false,
+        };
+        let is_value = |e: &Expr| matches!(e, Expr::Literal(_));
+        match predicate {
+            Expr::Compare {
+                op: CompareOp::Eq | CompareOp::NotEq | CompareOp::IsDistinct | CompareOp::IsNotDistinct,
+                left,
+                right,
+            } => counts(left) && is_value(right) || is_value(left) && counts(right),
+            Expr::Compare { .. } => self.range(predicate).is_some(),
+            Expr::InList { operand, .. } => counts(operand),
+            Expr::And(list) | Expr::Or(list) => list.iter().all(|e| self.tells(e)),
+            Expr::Not(operand) => self.tells(operand),
+            Expr::Literal(_) => true,
+            Expr::Column { .. }
+            | Expr::IsNull(_)
+            | Expr::Like { .. }
+            | Expr::Arithmetic { .. }
+            | Expr::Negate(_)
+            | Expr::Case { .. }
+            | Expr::Cast { .. }
+            | Expr::Call { .. } => false,
+        }
     }
 
     /// Conjuncts as if independent, except that the two ends of a range on one column are one predicate.

@@ -21,6 +21,10 @@ impl Rule for DistinctAggregates {
         "distinct_aggregates"
     }
 
+    fn is_needed(&self) -> bool {
+        true
+    }
+
     fn apply(&self, plan: &Arc<Plan>, ids: &mut ColumnIds) -> Result<Arc<Plan>> {
         let node = plan.try_map_inputs(&mut |input| self.apply(input, ids))?;
         match node {

@@ -26,7 +26,7 @@ impl Rule for FilterPushdown {
 }
 
 /// `plan` under `conjuncts`, which speak of its outputs.
-fn push(plan: &Arc<Plan>, mut conjuncts: Vec<Expr>) -> Arc<Plan> {
+pub(super) fn push(plan: &Arc<Plan>, mut conjuncts: Vec<Expr>) -> Arc<Plan> {
     match plan.as_ref() {
         Plan::Filter { input, conjuncts: own } => {
             // Those further down are evaluated first.

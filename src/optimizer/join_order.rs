@@ -6,8 +6,7 @@
 //! (Moerkotte and Neumann, "Analysis of Two Existing and One New Dynamic Programming Algorithm", VLDB 2006: DPsub);
 //! beyond, the pair with the smallest result is joined first, again and again.
 //!
-//! Semi and anti joins above a region that read only one of its relations move onto it if that relation is smaller
-//! than the region's result.
+//! Semi and anti joins above a region that read only one of its relations move onto it if that is likely to be cheaper.
 
 use super::Rule;
 use super::cardinality::{Sizes, distinct, matching, rows, selectivity, sizes};
@@ -26,7 +25,20 @@ const MOST_RELATIONS: usize = 60;
 const BUILD_COST: f64 = 2.0;
 
 /// See the module.
-pub(super) struct JoinOrder;
+pub(super) struct JoinOrder {
+    /// For tests: takes a tree at random instead of the cheapest one.
+    seed: Option<u64>,
+}
+
+impl JoinOrder {
+    /// What it is for.
+    pub(super) const BY_COST: Self = Self { seed: None };
+
+    /// Takes any tree without needless cross products, another one for another seed.
+    pub(super) fn at_random(seed: u64) -> Self {
+        Self { seed: Some(seed) }
+    }
+}
 
 impl Rule for JoinOrder {
     fn name(&self) -> &'static str {
@@ -35,51 +47,127 @@ impl Rule for JoinOrder {
 
     fn apply(&self, plan: &Arc<Plan>, _ids: &mut ColumnIds) -> Result<Arc<Plan>> {
         let outputs: Vec<Column> = plan.columns().into_iter().cloned().collect();
-        Ok(exactly(reorder(plan), &outputs))
+        Ok(exactly(Orderer { random: self.seed.map(Random::new) }.reorder(plan), &outputs))
     }
 }
 
 /// A set of relations, one bit each.
 type Set = u64;
 
-fn reorder(plan: &Arc<Plan>) -> Arc<Plan> {
-    match plan.as_ref() {
-        Plan::Join { kind: JoinKind::Inner, .. } => {
-            let mut region = Region::default();
-            region.collect(plan);
-            region.ordered()
-        }
-        Plan::Join { kind: kind @ (JoinKind::Semi | JoinKind::Anti { .. }), left, right, keys, filters } => {
-            let right = reorder(right);
-            if let Plan::Join { kind: JoinKind::Inner, .. } = left.as_ref() {
+/// Orders the regions of a plan, one after the other.
+struct Orderer {
+    random: Option<Random>,
+}
+
+/// Numbers for [`JoinOrder::at_random`] (Steele, Lea and Flood: SplitMix).
+struct Random(u64);
+
+impl Random {
+    fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) % n as u64) as usize
+    }
+}
+
+impl Orderer {
+    fn reorder(&mut self, plan: &Arc<Plan>) -> Arc<Plan> {
+        match plan.as_ref() {
+            Plan::Join { kind: JoinKind::Inner, .. } => {
                 let mut region = Region::default();
-                region.collect(left);
-                let all = region.ordered();
-                if let Some(at) = region.only_relation_read(keys, filters)
-                    && region.relations[at].rows <= rows(&all).unwrap_or(f64::INFINITY)
-                {
-                    let moved = Plan::Join {
-                        kind: kind.clone(),
-                        left: Arc::clone(&region.relations[at].plan),
-                        right,
-                        keys: keys.clone(),
-                        filters: filters.clone(),
-                    };
-                    region.replace(at, Arc::new(moved));
-                    return region.ordered();
+                self.collect(plan, &mut region);
+                self.order(&region).0
+            }
+            Plan::Join {
+                kind: kind @ (JoinKind::Semi | JoinKind::Anti { .. }),
+                left,
+                right,
+                keys,
+                filters,
+            } => {
+                let right = self.reorder(right);
+                let join = |left: Arc<Plan>| {
+                    let (kind, right) = (kind.clone(), Arc::clone(&right));
+                    Arc::new(Plan::Join { kind, left, right, keys: keys.clone(), filters: filters.clone() })
+                };
+                if !matches!(left.as_ref(), Plan::Join { kind: JoinKind::Inner, .. }) {
+                    return join(self.reorder(left));
                 }
-                let (kind, keys, filters) = (kind.clone(), keys.clone(), filters.clone());
-                return Arc::new(Plan::Join { kind, left: all, right, keys, filters });
+                let mut region = Region::default();
+                self.collect(left, &mut region);
+                let (above, cost) = self.order(&region);
+                let right_rows = rows(&right).unwrap_or(0.0);
+                let joined_with = |left: f64| left.min(right_rows) * BUILD_COST + left.max(right_rows);
+                let above_cost = cost + joined_with(rows(&above).unwrap_or(0.0));
+                if let Some(at) = region.only_relation_read(keys, filters) {
+                    let relation = &region.relations[at];
+                    let (probed, moved) = (relation.rows, join(Arc::clone(&relation.plan)));
+                    region.replace(at, moved);
+                    let (below, cost) = self.order(&region);
+                    if cost + joined_with(probed) <= above_cost {
+                        return below;
+                    }
+                }
+                join(above)
             }
-            let (kind, keys, filters) = (kind.clone(), keys.clone(), filters.clone());
-            Arc::new(Plan::Join { kind, left: reorder(left), right, keys, filters })
-        }
-        _ => {
-            let mapped = plan.try_map_inputs::<std::convert::Infallible>(&mut |input| Ok(reorder(input)));
-            match mapped {
-                Ok(mapped) => Arc::new(mapped),
+            _ => {
+                let Ok(mapped) =
+                    plan.try_map_inputs::<std::convert::Infallible>(&mut |input| Ok(self.reorder(input)));
+                Arc::new(mapped)
             }
         }
+    }
+
+    /// Adds the relations and predicates of `plan`.
+    fn collect(&mut self, plan: &Arc<Plan>, region: &mut Region) {
+        let Plan::Join { kind: JoinKind::Inner, left, right, keys, filters } = plan.as_ref() else {
+            region.add(self.reorder(plan));
+            return;
+        };
+        if region.relations.len() + leaves(plan) > MOST_RELATIONS {
+            // Kept as it is, as one relation.
+            let Ok(plan) =
+                plan.try_map_inputs::<std::convert::Infallible>(&mut |input| Ok(self.reorder(input)));
+            region.add(Arc::new(plan));
+            return;
+        }
+        self.collect(left, region);
+        self.collect(right, region);
+        for key in keys {
+            region.add_equality(key.left.clone(), key.right.clone(), key.null_safe);
+        }
+        for filter in filters {
+            region.add_predicate(filter.clone());
+        }
+    }
+
+    /// The region as the tree that is likely to be cheapest, and its cost.
+    fn order(&mut self, region: &Region) -> (Arc<Plan>, f64) {
+        let all: Set = (1 << region.relations.len()) - 1;
+        let mut search = Search { region, best: HashMap::new() };
+        for (at, relation) in region.relations.iter().enumerate() {
+            search.best.insert(1 << at, Candidate { cost: 0.0, rows: relation.rows, split: None });
+        }
+        let parts = region.components();
+        let exhaustive = region.relations.len() <= MOST_EXHAUSTIVE;
+        for &part in &parts {
+            match &mut self.random {
+                Some(random) => search.join_at_random(singletons(part), random),
+                None if exhaustive => search.exhaust(part),
+                None => search.join_greedily(singletons(part)),
+            }
+        }
+        // What no predicate connects is multiplied, smallest first.
+        search.join_greedily(parts);
+        let mut used = vec![false; region.predicates.len()];
+        let cost = search.best.get(&all).map_or(0.0, |candidate| candidate.cost);
+        (search.tree(all, &mut used), cost)
     }
 }
 
@@ -150,30 +238,6 @@ struct Candidate {
 }
 
 impl Region {
-    /// Adds the relations and predicates of `plan`.
-    fn collect(&mut self, plan: &Arc<Plan>) {
-        let Plan::Join { kind: JoinKind::Inner, left, right, keys, filters } = plan.as_ref() else {
-            self.add(reorder(plan));
-            return;
-        };
-        if self.relations.len() + leaves(plan) > MOST_RELATIONS {
-            // Kept as it is, as one relation.
-            let plan = plan.try_map_inputs::<std::convert::Infallible>(&mut |input| Ok(reorder(input)));
-            match plan {
-                Ok(plan) => self.add(Arc::new(plan)),
-            }
-            return;
-        }
-        self.collect(left);
-        self.collect(right);
-        for key in keys {
-            self.add_equality(key.left.clone(), key.right.clone(), key.null_safe);
-        }
-        for filter in filters {
-            self.add_predicate(filter.clone());
-        }
-    }
-
     fn add(&mut self, plan: Arc<Plan>) {
         let relation = Relation::new(plan);
         let at = self.relations.len();
@@ -235,24 +299,6 @@ impl Region {
 
     fn add_predicate(&mut self, expr: Expr) {
         self.predicates.push(Predicate { relations: self.read_by(&expr), expr });
-    }
-
-    /// The region as the tree that is likely to be cheapest.
-    fn ordered(&self) -> Arc<Plan> {
-        let all: Set = (1 << self.relations.len()) - 1;
-        let mut search = Search { region: self, best: HashMap::new() };
-        for (at, relation) in self.relations.iter().enumerate() {
-            search.best.insert(1 << at, Candidate { cost: 0.0, rows: relation.rows, split: None });
-        }
-        let parts = self.components();
-        let exhaustive = self.relations.len() <= MOST_EXHAUSTIVE;
-        for &part in &parts {
-            if exhaustive { search.exhaust(part) } else { search.join_greedily(singletons(part)) }
-        }
-        // What no predicate connects is multiplied, smallest first.
-        search.join_greedily(parts);
-        let mut used = vec![false; self.predicates.len()];
-        search.tree(all, &mut used)
     }
 
     /// Sets of relations that equalities or other predicates connect.
@@ -403,6 +449,27 @@ impl Search<'_> {
             parts[left] = set;
             self.best.insert(set, candidate);
         }
+    }
+
+    /// Joins connected pairs at random until no two parts are connected.
+    fn join_at_random(&mut self, mut parts: Vec<Set>, random: &mut Random) {
+        loop {
+            let pairs =
+                (0..parts.len()).flat_map(|left| (left + 1..parts.len()).map(move |right| (left, right)));
+            let connected: Vec<(usize, usize)> =
+                pairs.filter(|(left, right)| self.region.connects(parts[*left], parts[*right])).collect();
+            if connected.is_empty() {
+                break;
+            }
+            let (left, right) = connected[random.below(connected.len())];
+            let Some(candidate) = self.join(parts[left], parts[right]) else { break };
+            let set = parts[left] | parts[right];
+            parts.swap_remove(right);
+            parts[left] = set;
+            self.best.insert(set, candidate);
+        }
+        // Connected only through predicates over three relations or more.
+        self.join_greedily(parts);
     }
 
     /// The tree found for `set` as a plan.

@@ -11,9 +11,11 @@
 
 mod cardinality;
 mod constant_groups;
+mod copy;
 mod distinct_aggregates;
 mod filter_pushdown;
 mod fold_constants;
+mod functional_dependencies;
 mod join_order;
 mod limit_pushdown;
 mod mark_joins;
@@ -21,6 +23,7 @@ mod or_factors;
 mod outer_joins;
 mod projection_pushdown;
 mod runner;
+mod semi_join_reduction;
 mod sort_keys;
 mod split_averages;
 mod substitute;
@@ -29,10 +32,11 @@ pub(crate) mod testing;
 mod top_n;
 #[cfg(test)]
 mod tpch_tests;
+mod transitive_predicates;
 mod unnest;
 
 pub(crate) use cardinality::estimate_rows;
-pub(crate) use runner::{Optimized, optimize};
+pub(crate) use runner::{Optimized, OptimizerSettings, optimize};
 
 use crate::error::Result;
 use crate::logical::{ColumnIds, Plan};
@@ -42,11 +46,20 @@ use std::sync::Arc;
 trait Rule: Sync {
     /// Its name, by which it can be disabled.
     fn name(&self) -> &'static str;
+    /// Whether some plans cannot be run without it: it removes what no operator does. Such a rule is not optional.
+    fn is_needed(&self) -> bool {
+        false
+    }
     /// The plan rewritten; `ids` names columns the rule adds.
     ///
     /// # Errors
     /// A plan error for what can never be evaluated, such as a constant that overflows.
     fn apply(&self, plan: &Arc<Plan>, ids: &mut ColumnIds) -> Result<Arc<Plan>>;
+}
+
+/// Names of the rules that may be left out, in the order they run.
+pub(crate) fn optional_rules() -> impl Iterator<Item = &'static str> {
+    RULES.iter().filter(|rule| !rule.is_needed()).map(|rule| rule.name())
 }
 
 /// The rules in the order they run.
@@ -61,8 +74,11 @@ static RULES: &[&dyn Rule] = &[
     &constant_groups::ConstantGroups,
     &sort_keys::SortKeys,
     &filter_pushdown::FilterPushdown,
+    &transitive_predicates::TransitivePredicates,
+    &functional_dependencies::FunctionalDependencies,
     &limit_pushdown::LimitPushdown,
     &top_n::TopN,
-    &join_order::JoinOrder,
+    &semi_join_reduction::SemiJoinReduction,
+    &join_order::JoinOrder::BY_COST,
     &projection_pushdown::ProjectionPushdown,
 ];

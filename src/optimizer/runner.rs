@@ -1,6 +1,7 @@
 //! Applies the rules in order, timing each, and in debug builds checks the plan after each.
 
-use super::RULES;
+use super::join_order::JoinOrder;
+use super::{RULES, Rule};
 use crate::error::{Error, Result};
 use crate::expr::{ColumnId, Expr};
 use crate::logical::{ColumnIds, Plan};
@@ -25,21 +26,35 @@ pub(crate) struct Optimized {
     pub(crate) timings: Vec<RuleTiming>,
 }
 
-/// Applies all rules but those whose names are in `disabled`.
+/// What of the rules is not as usual.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OptimizerSettings {
+    /// Names of rules that are left out.
+    pub(crate) disabled: HashSet<String>,
+    /// For tests: join orders are drawn at random from this seed.
+    pub(crate) join_order_seed: Option<u64>,
+}
+
+/// Applies all rules but those left out.
 ///
 /// # Errors
 /// What a rule fails with; an internal error if a rule broke the plan (debug builds only).
-pub(crate) fn optimize(mut plan: Arc<Plan>, disabled: &HashSet<String>) -> Result<Optimized> {
+pub(crate) fn optimize(mut plan: Arc<Plan>, settings: &OptimizerSettings) -> Result<Optimized> {
     let mut ids = ColumnIds::after(&plan);
     let mut timings = Vec::with_capacity(RULES.len());
     if cfg!(debug_assertions) {
         verify(&plan, &HashSet::new())
             .map_err(|broken| Error::internal(format!("the binder made a broken plan: {broken}")))?;
     }
+    let at_random = settings.join_order_seed.map(JoinOrder::at_random);
     for rule in RULES {
-        if disabled.contains(rule.name()) {
+        if settings.disabled.contains(rule.name()) {
             continue;
         }
+        let rule = match &at_random {
+            Some(at_random) if at_random.name() == rule.name() => at_random,
+            Some(_) | None => *rule,
+        };
         let started = Instant::now();
         let rewritten = rule.apply(&plan, &mut ids)?;
         timings.push(RuleTiming { rule: rule.name(), elapsed: started.elapsed() });
@@ -120,9 +135,10 @@ mod tests {
         let names: HashSet<String> = RULES.iter().map(|rule| rule.name().to_owned()).collect();
         assert_eq!(names.len(), RULES.len());
         let plan = bind("select a from t where b > 1 order by a limit 3");
-        let all = optimize(Arc::clone(&plan), &HashSet::new()).expect("optimizes");
+        let all = optimize(Arc::clone(&plan), &OptimizerSettings::default()).expect("optimizes");
         assert_eq!(all.timings.len(), RULES.len());
-        let none = optimize(Arc::clone(&plan), &names).expect("optimizes");
+        let none = optimize(Arc::clone(&plan), &OptimizerSettings { disabled: names, join_order_seed: None })
+            .expect("optimizes");
         assert!(none.timings.is_empty());
         assert!(Arc::ptr_eq(&none.plan, &plan));
     }

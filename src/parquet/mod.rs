@@ -26,6 +26,7 @@ mod page;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod probe;
 mod prune;
+mod sample;
 mod scan;
 mod table;
 mod thrift;

@@ -8,11 +8,13 @@
 use super::distinct;
 use super::file::ParquetFile;
 use super::footer::Bound;
+use super::sample::Sampler;
 use super::scan::ParquetScan;
-use crate::catalog::{ColumnStatistics, TableProvider, TableStatistics};
+use crate::catalog::{ColumnStatistics, Sampled, TableProvider, TableStatistics};
 use crate::data::{DataType, Field, Scalar, Schema, Value};
 use crate::error::{Error, Origin, Result};
 use crate::exec::SourceBox;
+use crate::expr::{ColumnId, Expr};
 use crate::mem::Pool;
 use crate::scan::{ScanProvider, ScanRequest};
 use std::path::PathBuf;
@@ -24,6 +26,7 @@ pub(crate) struct ParquetTable {
     files: Arc<[Arc<ParquetFile>]>,
     schema: Schema,
     statistics: TableStatistics,
+    sampler: Option<Sampler>,
 }
 
 impl ParquetTable {
@@ -33,7 +36,8 @@ impl ParquetTable {
     /// As [`ParquetFile::open`]; [`Error::Plan`] without any path, [`Error::Data`] if the files' columns differ.
     pub(crate) fn open(paths: &[PathBuf], pool: &Pool) -> Result<Self> {
         let files = paths.iter().enumerate().map(|(i, path)| ParquetFile::open(i, path, pool).map(Arc::new));
-        Self::from_files(files.collect::<Result<_>>()?)
+        let table = Self::from_files(files.collect::<Result<_>>()?)?;
+        Ok(Self { sampler: Some(Sampler::new(pool)), ..table })
     }
 
     /// A table of files that are already open.
@@ -63,7 +67,7 @@ impl ParquetTable {
             }
         }
         let statistics = statistics_of(&files, &fields);
-        Ok(Self { files: files.into(), schema: fields.into(), statistics })
+        Ok(Self { files: files.into(), schema: fields.into(), statistics, sampler: None })
     }
 }
 
@@ -74,6 +78,10 @@ impl TableProvider for ParquetTable {
 
     fn statistics(&self) -> TableStatistics {
         self.statistics.clone()
+    }
+
+    fn sample(&self, predicates: &[Expr], columns: &[(ColumnId, usize)]) -> Option<Sampled> {
+        self.sampler.as_ref()?.ask(&self.files, predicates, columns)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::plan::{Node, PhysicalPlan};
 use crate::expr::{ColumnId, Expr};
-use crate::metrics::{OperatorMetrics, QueryMetrics};
+use crate::metrics::{OperatorMetrics, OperatorProfile, QueryMetrics};
 use crate::scan::RuntimeFilterSpec;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -12,21 +12,36 @@ use std::time::Duration;
 
 /// The plan as an indented tree, a node a line, columns by their names.
 pub(crate) fn explain(plan: &PhysicalPlan) -> String {
-    let mut names = BTreeMap::new();
-    collect_names(plan, &mut names);
     let mut out = String::new();
-    write_node(plan, 0, &names, &mut out);
+    for (depth, node, title) in titles(plan) {
+        let _ = write!(out, "{:indent$}{title}", "", indent = depth * 2);
+        if let Some(rows) = node.estimated_rows {
+            let _ = write!(out, " (about {rows} rows)");
+        }
+        out.push('\n');
+    }
     out
 }
 
-/// The plan, then what each operator of each pipeline did.
+/// The plan with what each of its operators was expected to do and did, then the operators pipeline by pipeline.
 pub(crate) fn explain_analyze(
-    plan: &PhysicalPlan,
+    profile: &[OperatorProfile],
     pipelines: &[Vec<Arc<OperatorMetrics>>],
     query: &QueryMetrics,
     rules: &[(&'static str, Duration)],
 ) -> String {
-    let mut out = explain(plan);
+    let mut out = String::new();
+    for operator in profile {
+        let _ = write!(out, "{:indent$}{}", "", operator.title, indent = operator.depth * 2);
+        let _ = write!(out, " (rows {}", operator.rows);
+        if let Some(rows) = operator.estimated_rows {
+            let _ = write!(out, " of about {rows}");
+        }
+        if let Some(rows) = operator.build_rows {
+            let _ = write!(out, ", build rows {rows}");
+        }
+        let _ = writeln!(out, ", busy {:.3} ms)", operator.busy.as_secs_f64() * 1e3);
+    }
     for (index, operators) in pipelines.iter().enumerate() {
         let _ = writeln!(out, "pipeline {index}");
         for m in operators {
@@ -65,6 +80,28 @@ pub(crate) fn explain_analyze(
     out
 }
 
+/// Each node with its depth and its line, parents first.
+pub(super) fn titles(plan: &PhysicalPlan) -> Vec<(usize, &PhysicalPlan, String)> {
+    fn collect<'a>(
+        plan: &'a PhysicalPlan,
+        depth: usize,
+        names: &BTreeMap<ColumnId, String>,
+        out: &mut Vec<(usize, &'a PhysicalPlan, String)>,
+    ) {
+        let mut title = String::new();
+        write_node(plan, names, &mut title);
+        out.push((depth, plan, title));
+        for input in plan.inputs() {
+            collect(input, depth + 1, names, out);
+        }
+    }
+    let mut names = BTreeMap::new();
+    collect_names(plan, &mut names);
+    let mut out = Vec::new();
+    collect(plan, 0, &names, &mut out);
+    out
+}
+
 fn collect_names(plan: &PhysicalPlan, names: &mut BTreeMap<ColumnId, String>) {
     for (id, field) in plan.layout.iter().zip(&plan.fields) {
         names.entry(*id).or_insert_with(|| field.name.clone());
@@ -100,8 +137,7 @@ fn list<'a>(exprs: impl IntoIterator<Item = &'a Expr>, names: &BTreeMap<ColumnId
     exprs.into_iter().map(|e| text(e, names)).collect::<Vec<_>>().join(", ")
 }
 
-fn write_node(plan: &PhysicalPlan, depth: usize, names: &BTreeMap<ColumnId, String>, out: &mut String) {
-    let _ = write!(out, "{:indent$}", "", indent = depth * 2);
+fn write_node(plan: &PhysicalPlan, names: &BTreeMap<ColumnId, String>, out: &mut String) {
     let _ = match &plan.node {
         Node::Scan { request, runtime_filters, .. } => {
             let columns: Vec<_> =
@@ -162,11 +198,4 @@ fn write_node(plan: &PhysicalPlan, depth: usize, names: &BTreeMap<ColumnId, Stri
             if *skip > 0 { write!(out, " skip {skip}") } else { Ok(()) }
         }
     };
-    if let Some(rows) = plan.estimated_rows {
-        let _ = write!(out, " (about {rows:.0} rows)");
-    }
-    out.push('\n');
-    for input in plan.inputs() {
-        write_node(input, depth + 1, names, out);
-    }
 }

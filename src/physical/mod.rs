@@ -1,6 +1,7 @@
 //! How a query is run: the physical plan, its choice, and its pipelines.
 //!
-//! Owns: [`PhysicalPlan`], lowering from the logical plan, runtime filters from joins to scans, cutting into pipelines, EXPLAIN's text.
+//! Owns: [`PhysicalPlan`], lowering from the logical plan, runtime filters from joins to scans, cutting into pipelines,
+//! EXPLAIN's text, the figures of each node.
 //!
 //! Invariants:
 //! 1. Physical plans are immutable; everything that runs is built anew from them for each run.
@@ -13,10 +14,12 @@ mod explain;
 mod lower;
 mod pipelines;
 mod plan;
+mod profile;
 mod runtime_filters;
 
 pub(crate) use explain::{explain, explain_analyze};
 pub(crate) use lower::{Sources, lower};
 pub(crate) use pipelines::pipelines;
 pub(crate) use plan::PhysicalPlan;
-pub(crate) use runtime_filters::add_runtime_filters;
+pub(crate) use profile::Profiler;
+pub(crate) use runtime_filters::{RUNTIME_FILTERS, add_runtime_filters};

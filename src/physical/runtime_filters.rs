@@ -18,6 +18,9 @@ use crate::scan::RuntimeFilterSpec;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+/// The name by which they can be left out, as an optimizer rule can.
+pub(crate) const RUNTIME_FILTERS: &str = "runtime_filters";
+
 /// Smaller scans end before a filter pays.
 const LEAST_SCAN_ROWS: u64 = 8192;
 /// A filter is tried if it may pass at most this share of the scan's values.

@@ -3,7 +3,7 @@
 //! The domain is the set of distinct values of the outer columns. It goes down to where the dependence begins; the
 //! nodes above keep its columns, so that every row says which values it belongs to.
 
-use super::copy::copy;
+use super::super::copy::copy;
 use super::{Join, has_at_most_one_row, of_no_rows, passed_through, plan_reads_any, reads_any};
 use crate::data::Scalar;
 use crate::error::{Error, Result};

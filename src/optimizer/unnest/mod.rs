@@ -9,7 +9,6 @@
 //!
 //! Joins are treated innermost first; outer columns of joins further out are constants meanwhile.
 
-mod copy;
 mod domain;
 mod pull;
 #[cfg(test)]
@@ -32,6 +31,10 @@ pub(super) struct UnnestSubqueries;
 impl Rule for UnnestSubqueries {
     fn name(&self) -> &'static str {
         "unnest_subqueries"
+    }
+
+    fn is_needed(&self) -> bool {
+        true
     }
 
     fn apply(&self, plan: &Arc<Plan>, ids: &mut ColumnIds) -> Result<Arc<Plan>> {

@@ -5,7 +5,7 @@
 use anyhow::{Context, bail};
 use bytesize::ByteSize;
 use clap::Args;
-use gristmill::{Engine, Session};
+use gristmill::{Engine, EngineBuilder, Session};
 use std::collections::BTreeMap;
 use std::fs;
 use std::num::NonZeroUsize;
@@ -29,6 +29,11 @@ pub struct EngineArgs {
 impl EngineArgs {
     /// An engine within these limits.
     pub fn build(&self) -> anyhow::Result<Engine> {
+        Ok(self.builder()?.build()?)
+    }
+
+    /// What builds one.
+    pub fn builder(&self) -> anyhow::Result<EngineBuilder> {
         let mut builder = Engine::builder();
         if let Some(limit) = self.memory_limit {
             let bytes =
@@ -41,7 +46,7 @@ impl EngineArgs {
         if let Some(dir) = &self.spill_dir {
             builder = builder.temp_directory(dir.clone());
         }
-        Ok(builder.build()?)
+        Ok(builder)
     }
 
     /// Worker threads the engine will have.

@@ -36,6 +36,9 @@ enum Command {
     Query(query::QueryArgs),
     /// Run TPC-H: make the data on first use, time the queries, check every answer.
     Tpch(tpch::TpchArgs),
+    /// Show how good the plans of TPC-H are.
+    #[command(hide = true)]
+    TpchPlans(tpch::PlanArgs),
     /// Write the TPC-H tables as Parquet files.
     GenerateParquet(generate::GenerateArgs),
 }
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
     let outcome = Interrupt::install().and_then(|interrupt| match &cli.command {
         Command::Query(args) => query::run(args, &interrupt),
         Command::Tpch(args) => tpch::run(args, &interrupt),
+        Command::TpchPlans(args) => tpch::run_plans(args, &interrupt),
         Command::GenerateParquet(args) => generate::run(args, &interrupt),
     });
     match outcome {

@@ -11,6 +11,7 @@
 
 mod check;
 mod files;
+mod plans;
 mod report;
 
 use crate::engine::{EngineArgs, register_folder};
@@ -21,6 +22,7 @@ use arrow::array::RecordBatch;
 use clap::{Args, ValueEnum};
 use files::QUERIES;
 use gristmill::{Error, Session};
+pub use plans::{PlanArgs, run as run_plans};
 use report::{Check, Report, Row};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};

@@ -46,7 +46,8 @@ fn renamed_plan(plan: &Arc<Plan>, renamed: &Renamed) -> Arc<Plan> {
     Arc::new(node)
 }
 
-fn with_new_ids(expr: Expr, renamed: &Renamed) -> Expr {
+/// `expr` in terms of the copy.
+pub(super) fn with_new_ids(expr: Expr, renamed: &Renamed) -> Expr {
     match expr {
         Expr::Column { id, data_type, nullable } => {
             let id = renamed.get(&id).map_or(id, |column| column.id);
