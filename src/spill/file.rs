@@ -57,7 +57,7 @@ impl fmt::Debug for SpillFile {
 }
 
 /// Reads the blocks of one partition in the order in which they were written.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SpillReader {
     file: Arc<SpillFile>,
     next: Option<u32>,
