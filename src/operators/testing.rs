@@ -20,17 +20,18 @@ pub(super) struct Harness {
 impl Harness {
     pub(super) fn new(limit_bytes: usize) -> Self {
         let knobs = Knobs { lanes: 2, batch_rows: 1024, block_bytes: 64 << 10, fan_out: 4 };
-        Self::with(limit_bytes, knobs, &SpillDirectory::new(None, 0), None)
+        Self::with((limit_bytes, 0), knobs, &SpillDirectory::new(None, 0), None)
     }
 
+    /// A lane with a floor, in a pool with a limit.
     pub(super) fn with(
-        limit_bytes: usize,
+        (limit_bytes, floor_bytes): (usize, usize),
         knobs: Knobs,
         spill: &SpillDirectory,
         faults: Option<FaultConfig>,
     ) -> Self {
         let pool = Pool::new("test", limit_bytes);
-        let account = Account::open(&pool, 0, 4096, 0).expect("a floor of nothing fits");
+        let account = Account::open(&pool, floor_bytes, 4096, 0).expect("the floor fits");
         let faults = faults.map(|config| Arc::new(Faults::new(config)));
         let fails = faults.clone().filter(|f| f.config().spill_error > 0).map(|faults| {
             Arc::new(move || faults.fails_spill()) as Arc<dyn Fn() -> bool + Send + Sync>

@@ -9,6 +9,8 @@ use crate::exec::fault::FaultConfig;
 use crate::spill::SpillDirectory;
 use tempfile::TempDir;
 
+/// What evaluation and one batch to emit take.
+const LANE_BYTES: usize = 192 << 10;
 const SMALL: Knobs = Knobs { lanes: 1, batch_rows: 512, block_bytes: 16 << 10, fan_out: 4 };
 
 /// A place to sort in.
@@ -16,14 +18,16 @@ struct Place {
     directory: TempDir,
     spill: SpillDirectory,
     harness: Harness,
+    /// Where batches come from: no memory of the sort's.
+    input: Harness,
 }
 
 impl Place {
     fn new(limit_bytes: usize, faults: Option<FaultConfig>) -> Self {
         let directory = tempfile::tempdir().expect("a temporary folder");
         let spill = SpillDirectory::new(Some(directory.path().to_owned()), 1 << 30);
-        let harness = Harness::with(limit_bytes, SMALL, &spill, faults);
-        Self { directory, spill, harness }
+        let harness = Harness::with((limit_bytes, LANE_BYTES), SMALL, &spill, faults);
+        Self { directory, spill, harness, input: Harness::new(64 << 20) }
     }
 
     fn spilled_bytes(&self) -> u64 {
@@ -35,20 +39,20 @@ impl Place {
         assert_eq!(self.spill.used_bytes(), 0);
         assert_eq!(self.harness.account.used_bytes(), 0);
         self.harness.account.trim();
-        assert_eq!(self.harness.query.pool.granted_bytes(), 0);
+        assert_eq!(self.harness.query.pool.granted_bytes(), LANE_BYTES);
         assert_eq!(std::fs::read_dir(self.directory.path()).expect("readable").count(), 0);
     }
 
     /// Rows of a key, a number and a string made of the number.
     fn batch(&self, rows: &[(Option<i64>, i64)]) -> Batch {
         let (keys, numbers): (Vec<_>, Vec<_>) = rows.iter().map(|(k, n)| (*k, Some(*n))).unzip();
-        let mut strings = ViewBuilder::new(&self.harness.account, rows.len()).expect("fits");
+        let mut strings = ViewBuilder::new(&self.input.account, rows.len()).expect("fits");
         for (_, number) in rows {
-            strings.push(&self.harness.account, text(*number).as_bytes()).expect("fits");
+            strings.push(&self.input.account, text(*number).as_bytes()).expect("fits");
         }
         let columns = vec![
-            int_column(&self.harness, &keys),
-            int_column(&self.harness, &numbers),
+            int_column(&self.input, &keys),
+            int_column(&self.input, &numbers),
             Vector::Flat(FlatVector::new(Values::View(strings.freeze()))),
         ];
         Batch::new(columns, rows.len())
@@ -115,7 +119,7 @@ fn little_memory_gives_the_rows_that_ample_memory_does() {
     ] {
         let rows = rows(100_000, distinct, seed);
         let expected = sorted(&rows, descending, nulls_first, fetch);
-        for limit_bytes in [1 << 20, 3 << 20] {
+        for limit_bytes in [1280 << 10, 3 << 20] {
             let place = Place::new(limit_bytes, None);
             let output = place.sort(spec(descending, nulls_first, fetch), std::slice::from_ref(&rows));
             assert!(output.expect("spills") == expected, "case {seed} in {limit_bytes} bytes");
@@ -164,7 +168,7 @@ fn a_failing_disk_leaves_nothing_behind() {
     let mut failures = 0;
     for seed in 0..24 {
         let faults = FaultConfig { spill_error: 40 << (seed % 8), seed, ..FaultConfig::default() };
-        let place = Place::new(1 << 20, Some(faults));
+        let place = Place::new(1280 << 10, Some(faults));
         match place.sort(spec(false, false, None), std::slice::from_ref(&rows)) {
             Ok(output) => assert!(output == expected),
             Err(Error::Io { .. }) => failures += 1,
@@ -185,12 +189,12 @@ fn rows_of_a_mebibyte_sort_in_a_few() {
     let expr = Expr::Column { id: ColumnId(1), data_type: DataType::Utf8, nullable: true };
     for by_string in [false, true] {
         let place = Place::new(14 << 20, None);
-        let account = &place.harness.account;
+        let account = &place.input.account;
         let batches = (0..26).map(|number: i64| {
             let mut strings = ViewBuilder::new(account, 1).expect("fits");
             strings.push(account, &wide(number)).expect("fits");
             let strings = Vector::Flat(FlatVector::new(Values::View(strings.freeze())));
-            Batch::new(vec![int_column(&place.harness, &[Some(number)]), strings], 1)
+            Batch::new(vec![int_column(&place.input, &[Some(number)]), strings], 1)
         });
         let expr = if by_string { expr.clone() } else { column(0) };
         let keys = vec![SortKey { expr, descending: true, nulls_first: false }];
@@ -217,10 +221,8 @@ fn rows_of_a_mebibyte_sort_in_a_few() {
 #[test]
 fn what_no_budget_could_sort_says_how_much_it_lacks() {
     let place = Place::new(2 << 20, None);
-    // The batch is not the pool's, as if a source of another query had made it.
-    let elsewhere = Place::new(64 << 20, None);
-    let mut strings = ViewBuilder::new(&elsewhere.harness.account, 1).expect("fits");
-    strings.push(&elsewhere.harness.account, &[b'x'; 8 << 20]).expect("fits");
+    let mut strings = ViewBuilder::new(&place.input.account, 1).expect("fits");
+    strings.push(&place.input.account, &[b'x'; 8 << 20]).expect("fits");
     let batch = Batch::new(vec![Vector::Flat(FlatVector::new(Values::View(strings.freeze())))], 1);
     let expr = Expr::Literal(crate::data::Scalar::int(DataType::Int64, 1));
     let keys = vec![SortKey { expr, descending: false, nulls_first: false }];
