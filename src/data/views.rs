@@ -113,6 +113,28 @@ impl ViewBuilder {
         Ok(())
     }
 
+    /// Number of values.
+    pub(crate) fn len(&self) -> usize {
+        self.views.len()
+    }
+
+    /// Value `index`. Panics past the end.
+    pub(crate) fn get(&self, index: usize) -> &[u8] {
+        let view = &self.views[index];
+        if view_len(*view) <= MAX_INLINE_BYTES {
+            return view_bytes(view, &[]);
+        }
+        let (buffer, offset) = ((*view >> 64) as u32 as usize, (*view >> 96) as u32 as usize);
+        let bytes: &[u8] = self.full.get(buffer).map_or(&self.current, |full| full);
+        &bytes[offset..offset + view_len(*view)]
+    }
+
+    /// Forgets all values but the first `len`; the bytes of forgotten ones stay allocated. Panics past the length.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        assert!(len <= self.views.len(), "truncating {} values to {len}", self.views.len());
+        self.views.set_len(len);
+    }
+
     /// Bytes of memory behind it.
     pub(crate) fn allocated_bytes(&self) -> usize {
         let full: usize = self.full.iter().map(|b| b.len()).sum();

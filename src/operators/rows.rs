@@ -3,7 +3,7 @@
 //! Invariants:
 //! 1. What is appended or gathered is copied: results share nothing with what they came from (nested arrays aside).
 //! 2. A decimal column becomes 128 bits wide when the first wide value comes, and stays so until it is taken.
-//! 3. After an error a builder is only dropped: its columns may differ in length.
+//! 3. After an error the columns of a builder may differ in length until it is truncated to what it had before.
 
 use crate::data::{
     Batch, Bitmap, BitmapMut, Bounds, Buf, BufMut, FlatVector, Plain, Values, Vector, ViewBuilder,
@@ -55,6 +55,12 @@ impl RowsBuilder {
         self.rows
     }
 
+    /// Forgets all rows but the first `rows`, also after an error, and keeps the memory.
+    pub(super) fn truncate(&mut self, rows: usize) {
+        self.columns.iter_mut().for_each(|column| column.truncate(rows));
+        self.rows = rows;
+    }
+
     /// Bytes of memory behind the rows.
     pub(super) fn allocated_bytes(&self) -> usize {
         self.columns.iter().map(ColumnBuilder::allocated_bytes).sum()
@@ -90,6 +96,18 @@ impl BitsBuilder {
             self.len += 1;
         }
         Ok(())
+    }
+
+    /// Forgets all bits but the first `len`.
+    fn truncate(&mut self, len: usize) {
+        let Some(words) = &mut self.words else { return };
+        words.set_len(len.div_ceil(64));
+        if let Some(last) = words.last_mut()
+            && !len.is_multiple_of(64)
+        {
+            *last &= (1 << (len % 64)) - 1;
+        }
+        self.len = len;
     }
 
     fn freeze(self) -> Bitmap {
@@ -246,6 +264,41 @@ impl ColumnBuilder {
             (_, from) => return Err(mixed_types(from)),
         }
         Ok(())
+    }
+
+    fn truncate(&mut self, len: usize) {
+        use ValuesBuilder as B;
+        if len == 0 {
+            *self = Self { room: self.room, ..Self::default() };
+            return;
+        }
+        if let Some(validity) = &mut self.validity {
+            validity.truncate(len);
+        }
+        match &mut self.values {
+            B::Empty => {}
+            B::Bool(v) => v.truncate(len),
+            B::I8(v) => v.set_len(len),
+            B::I16(v) => v.set_len(len),
+            B::I32(v) => v.set_len(len),
+            B::I64(v) => v.set_len(len),
+            B::I128(v) => v.set_len(len),
+            B::U8(v) => v.set_len(len),
+            B::U16(v) => v.set_len(len),
+            B::U32(v) => v.set_len(len),
+            B::U64(v) => v.set_len(len),
+            B::F32(v) => v.set_len(len),
+            B::F64(v) => v.set_len(len),
+            B::View(v) => v.truncate(len),
+            B::Nested(pieces) => {
+                let mut end = 0;
+                pieces.retain(|piece| {
+                    end += piece.len();
+                    end <= len
+                });
+            }
+        }
+        self.len = len;
     }
 
     fn allocated_bytes(&self) -> usize {

@@ -1,6 +1,7 @@
 //! What tests of operators need: an account, a lane's context, batches and expressions.
 
 use crate::data::{Batch, BitmapMut, BufMut, DataType, FlatVector, Scalar, Selection, Values, Vector};
+use crate::exec::fault::{FaultConfig, Faults};
 use crate::exec::{LaneCx, OpenCx, QueryCx};
 use crate::expr::{ColumnId, CompareOp, Expr};
 use crate::mem::{Account, Knobs, Pool};
@@ -18,11 +19,24 @@ pub(super) struct Harness {
 
 impl Harness {
     pub(super) fn new(limit_bytes: usize) -> Self {
-        let pool = Pool::new("test", limit_bytes);
         let knobs = Knobs { lanes: 2, batch_rows: 1024, block_bytes: 64 << 10, fan_out: 4 };
-        let spill = Arc::new(SpillDirectory::new(None, 0));
-        let account = Account::open(&pool, 0, 4096, 0).expect("a floor of nothing fits");
-        let query = Arc::new(QueryCx::new(pool, knobs, spill, None, None));
+        Self::with((limit_bytes, 0), knobs, &SpillDirectory::new(None, 0), None)
+    }
+
+    /// A lane with a floor, in a pool with a limit.
+    pub(super) fn with(
+        (limit_bytes, floor_bytes): (usize, usize),
+        knobs: Knobs,
+        spill: &SpillDirectory,
+        faults: Option<FaultConfig>,
+    ) -> Self {
+        let pool = Pool::new("test", limit_bytes);
+        let account = Account::open(&pool, floor_bytes, 4096, 0).expect("the floor fits");
+        let faults = faults.map(|config| Arc::new(Faults::new(config)));
+        let fails = faults.clone().filter(|f| f.config().spill_error > 0).map(|faults| {
+            Arc::new(move || faults.fails_spill()) as Arc<dyn Fn() -> bool + Send + Sync>
+        });
+        let query = Arc::new(QueryCx::new(pool, knobs, Arc::new(spill.for_query(fails)), None, faults));
         Self { account, query, metrics: OperatorMetrics::new("test") }
     }
 
@@ -36,6 +50,11 @@ impl Harness {
 
     pub(super) fn open(&self) -> OpenCx<'_> {
         OpenCx::granted(&self.query, 1, &self.metrics, 0).expect("nothing is granted")
+    }
+
+    /// What an operator that needs `shared_bytes` is opened with.
+    pub(super) fn open_with(&self, lanes: usize, shared_bytes: usize) -> OpenCx<'_> {
+        OpenCx::granted(&self.query, lanes, &self.metrics, shared_bytes).expect("the floor fits")
     }
 
     /// The same batch with `rows` selected.

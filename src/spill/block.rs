@@ -4,7 +4,7 @@
 //! 1. A block holds rows in the representation they had when written: 64-bit decimals come back 64 bits wide.
 //!    Dictionaries and constants are written out, and strings bring only the bytes their rows need (up to an eighth
 //!    more, where that saves a copy).
-//! 2. A decoded batch points into the block; the block's slab stays charged while a part of it lives.
+//! 2. A decoded batch points into the message; its slab stays charged while a part of it lives.
 
 use super::checksum::{Checksum, STRIPE_BYTES};
 use super::index::BlockEntry;
@@ -25,7 +25,7 @@ use std::sync::Arc;
 /// Bytes of a block's trailer.
 pub(super) const TRAILER_BYTES: usize = STRIPE_BYTES;
 
-const MAGIC: u64 = u64::from_le_bytes(*b"GRSTSPL1");
+const MAGIC: u64 = u64::from_le_bytes(*b"GRSTSPL2");
 /// Before a message's metadata: a mark and the metadata's length.
 const PREFIX_BYTES: usize = 8;
 
@@ -36,18 +36,17 @@ pub(super) struct BlockSchema {
     pub(super) arrow: SchemaRef,
 }
 
-/// What a block says about itself, behind its message; `checksum` covers the message. The trailer's own last word is
+/// What a block says about itself, behind its message; `checksum` covers the message as stored. The trailer's own last word is
 /// the checksum of message and trailer.
 pub(super) fn trailer(entry: &BlockEntry, mut checksum: Checksum) -> [u8; TRAILER_BYTES] {
     let mut bytes = [0; TRAILER_BYTES];
     let words = [
         MAGIC,
-        u64::from(entry.partition),
-        u64::from(entry.rows),
-        u64::from(entry.schema),
-        entry.len,
+        u64::from(entry.partition) | u64::from(entry.rows) << 32,
+        u64::from(entry.schema) | u64::from(entry.segment) << 32,
+        entry.message_bytes,
+        entry.stored_bytes,
         entry.offset,
-        u64::from(entry.segment),
     ];
     for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
         to.copy_from_slice(&word.to_le_bytes());
@@ -191,12 +190,14 @@ fn compact_strings(
     Ok(StringViews { views: views.freeze(), buffers })
 }
 
-/// The batch of a block read back: message and trailer, as the index describes it. `path` is for errors.
+/// The batch of a block read back: message and trailer, as the index describes it. A compressed message is put into a
+/// slab of `account`. `path` is for errors.
 pub(super) fn decode(
-    block: &Buf<u8>,
+    block: BufMut<u8>,
     entry: &BlockEntry,
     schema: &BlockSchema,
     path: &Path,
+    account: &Account,
 ) -> Result<Batch> {
     let damaged = |what: &str| {
         let message = format!(
@@ -205,19 +206,31 @@ pub(super) fn decode(
         );
         Error::data(message, Origin { file: path.to_owned(), row_group: None, column: None })
     };
-    let message_len = block.len().checked_sub(TRAILER_BYTES).ok_or_else(|| damaged("it is too short"))?;
+    let stored_len = block.len().checked_sub(TRAILER_BYTES).ok_or_else(|| damaged("it is too short"))?;
     let mut checksum = Checksum::new();
-    checksum.update(&block[..message_len]);
-    if block[message_len..] != trailer(entry, checksum) {
+    checksum.update(&block[..stored_len]);
+    if block[stored_len..] != trailer(entry, checksum) {
         return Err(damaged("its checksum or its description does not match"));
     }
-    let rows = read_message(&block.to_arrow().slice_with_length(0, message_len), &schema.arrow)
+    let message_len = entry.message_bytes as usize;
+    let message = if entry.is_compressed() {
+        let mut message = BufMut::<u8>::with_len(account, message_len)?;
+        let stored = block.get(..entry.stored_bytes as usize).ok_or_else(|| damaged("it is cut off"))?;
+        match lz4_flex::block::decompress_into(stored, &mut message) {
+            Ok(len) if len == message_len => message.freeze(),
+            Ok(_) => return Err(damaged("its message is cut off")),
+            Err(error) => return Err(damaged(&error.to_string())),
+        }
+    } else {
+        block.freeze()
+    };
+    let rows = read_message(&message.to_arrow().slice_with_length(0, message_len), &schema.arrow)
         .map_err(|what| damaged(&what))?;
     if rows.num_rows() != entry.rows as usize {
         return Err(damaged("its number of rows does not match"));
     }
     let columns = rows.columns().iter().zip(&schema.physical);
-    let columns = columns.map(|(array, physical)| from_array(array, *physical, block).map(Vector::Flat));
+    let columns = columns.map(|(array, physical)| from_array(array, *physical, &message).map(Vector::Flat));
     let columns: Option<Vec<Vector>> = columns.collect();
     Ok(Batch::new(columns.ok_or_else(|| damaged("a column is not aligned"))?, rows.num_rows()))
 }

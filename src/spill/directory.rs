@@ -88,6 +88,11 @@ impl SpillDirectory {
         self.metrics.bytes_written.load(Relaxed)
     }
 
+    /// Bytes of the quota that nobody uses.
+    pub(crate) fn available_bytes(&self) -> u64 {
+        self.root.quota_bytes.saturating_sub(self.root.used_bytes.load(Relaxed))
+    }
+
     /// Bytes of the quota in use, by all queries.
     #[cfg(test)]
     pub(crate) fn used_bytes(&self) -> u64 {

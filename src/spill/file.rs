@@ -57,20 +57,21 @@ impl fmt::Debug for SpillFile {
 }
 
 /// Reads the blocks of one partition in the order in which they were written.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SpillReader {
     file: Arc<SpillFile>,
     next: Option<u32>,
 }
 
 impl SpillReader {
-    /// Bytes of the next block, which [`next`](Self::next) will take from its account; `None` at the end.
+    /// Bytes of the next block in memory; `None` at the end.
     #[cfg(test)]
     pub(crate) fn next_bytes(&self) -> Option<usize> {
-        self.next.map(|at| self.file.index.entry(at).0.len as usize)
+        self.next.map(|at| self.file.index.entry(at).0.message_bytes as usize)
     }
 
     /// The next block, in slabs of `account`; `None` at the end. After a memory error the same call may be repeated.
+    /// While a compressed block is read there is also a slab of its compressed bytes.
     ///
     /// Blocks hold no dictionaries today, so no id is taken from `_ids`.
     ///
@@ -80,10 +81,10 @@ impl SpillReader {
         let Some(at) = self.next else { return Ok(None) };
         let (entry, next) = self.file.index.entry(at);
         let segment = &self.file.segments[entry.segment as usize];
-        let mut block = BufMut::<u8>::with_len(account, entry.len as usize)?;
+        let mut block = BufMut::<u8>::with_len(account, entry.len() as usize)?;
         segment.read(&mut block, entry.offset)?;
         let schema = &self.file.schemas[entry.schema as usize];
-        let batch = block::decode(&block.freeze(), &entry, schema, segment.path())?;
+        let batch = block::decode(block, &entry, schema, segment.path(), account)?;
         self.next = next;
         Ok(Some(batch))
     }

@@ -5,6 +5,8 @@
 //! 2. The index is charged: its entries live in slabs of one page, so that growing it never copies and needs one
 //!    page for some hundred blocks.
 
+use super::block::TRAILER_BYTES;
+use super::checksum::STRIPE_BYTES;
 use crate::data::BufMut;
 use crate::mem::{Account, Denied};
 
@@ -17,17 +19,31 @@ pub(super) struct BlockEntry {
     pub(super) segment: u32,
     /// Where in the segment it begins.
     pub(super) offset: u64,
-    /// Its bytes, trailer included.
-    pub(super) len: u64,
+    /// Bytes of its message.
+    pub(super) message_bytes: u64,
+    /// Bytes of the message as stored: fewer if it is compressed.
+    pub(super) stored_bytes: u64,
     /// Its rows.
     pub(super) rows: u32,
     /// Which of the writer's physical schemas it has.
     pub(super) schema: u32,
 }
 
+impl BlockEntry {
+    /// Bytes in the file: the message as stored, filled up to whole stripes, and the trailer.
+    pub(super) fn len(&self) -> u64 {
+        self.stored_bytes.next_multiple_of(STRIPE_BYTES as u64) + TRAILER_BYTES as u64
+    }
+
+    /// Whether the message is stored compressed.
+    pub(super) fn is_compressed(&self) -> bool {
+        self.stored_bytes < self.message_bytes
+    }
+}
+
 /// The end of a chain.
 const NONE: u32 = u32::MAX;
-const ENTRY_WORDS: usize = 5;
+const ENTRY_WORDS: usize = 6;
 const PAGE_WORDS: usize = 4096 / 8;
 const PAGE_ENTRIES: usize = PAGE_WORDS / ENTRY_WORDS;
 
@@ -68,7 +84,8 @@ impl BlockIndex {
         self.len += 1;
         let words = self.words_mut(at);
         words[0] = entry.offset;
-        words[1] = entry.len;
+        words[1] = entry.stored_bytes;
+        words[5] = entry.message_bytes;
         words[2] = u64::from(entry.rows) | u64::from(entry.schema) << 32;
         words[3] = u64::from(entry.segment) | u64::from(entry.partition) << 32;
         words[4] = u64::from(NONE);
@@ -79,7 +96,7 @@ impl BlockIndex {
         let chain = &mut self.chains[partition];
         chain.blocks += 1;
         chain.rows += u64::from(entry.rows);
-        chain.bytes += entry.len;
+        chain.bytes += entry.len();
         let before = std::mem::replace(&mut chain.last, at);
         if before == NONE {
             chain.first = at;
@@ -99,7 +116,8 @@ impl BlockIndex {
         let words = &self.pages[at as usize / PAGE_ENTRIES][start..start + ENTRY_WORDS];
         let entry = BlockEntry {
             offset: words[0],
-            len: words[1],
+            stored_bytes: words[1],
+            message_bytes: words[5],
             rows: words[2] as u32,
             schema: (words[2] >> 32) as u32,
             segment: words[3] as u32,
@@ -148,7 +166,9 @@ mod tests {
         for i in 0..1000u32 {
             index.reserve(&account).expect("fits");
             let (partition, offset) = (i * 7 % 5, u64::from(i) << 33);
-            index.push(BlockEntry { partition, segment: i / 9, offset, len: 64, rows: i, schema: i % 3 });
+            let (message_bytes, stored_bytes) = (u64::from(i) + 1, 1);
+            let (segment, rows, schema) = (i / 9, i, i % 3);
+            index.push(BlockEntry { partition, segment, offset, message_bytes, stored_bytes, rows, schema });
         }
         for partition in 0..7 {
             let mut at = index.first(partition);
@@ -157,6 +177,7 @@ mod tests {
                 let (entry, next) = index.entry(number);
                 assert_eq!((entry.partition, entry.segment), (partition, entry.rows / 9));
                 assert_eq!((entry.offset, entry.schema), (u64::from(entry.rows) << 33, entry.rows % 3));
+                assert_eq!((entry.message_bytes, entry.stored_bytes), (u64::from(entry.rows) + 1, 1));
                 seen.push(entry.rows);
                 at = next;
             }
@@ -164,7 +185,7 @@ mod tests {
             assert_eq!(seen, expected);
             assert_eq!(index.blocks(partition), expected.len());
             assert_eq!(index.rows(partition), expected.iter().map(|&r| u64::from(r)).sum::<u64>());
-            assert_eq!(index.bytes(partition), expected.len() as u64 * 64);
+            assert_eq!(index.bytes(partition), expected.len() as u64 * 128);
         }
     }
 }

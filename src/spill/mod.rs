@@ -9,12 +9,15 @@
 //!    their segment is dropped: without segments the directory's use is zero.
 //! 3. A block comes back exactly as written or as an error that names the file; never as other rows.
 //! 4. Blocks of one partition are read in the order in which they were written.
-//! 5. Large bytes live in slabs of the account passed along: a writer holds one staging buffer of at most
-//!    [`SpillWriter::staging_bytes`], a reader the block it read last, and only as long as its batch lives.
+//! 5. Large bytes live in slabs of the account passed along: a writer holds one staging buffer of
+//!    [`SpillWriter::staging_bytes`], which stands for the compressor's table as well, a reader the block it read last,
+//!    and only as long as its batch lives.
 //! 6. File handles grow with writers and written bytes (one per writer and 64 MiB), not with partitions.
 //!
-//! A block is an uncompressed Arrow IPC record-batch message (every part aligned to 64 bytes) and a trailer of 64
-//! bytes that says what it is and carries the checksum of it all. Reads and writes are positional; nothing is mapped,
+//! A block is an uncompressed Arrow IPC record-batch message (every part aligned to 64 bytes), as it is or, where that
+//! saves a tenth, as one LZ4 block, and a trailer of 64 bytes that says what it is and carries the checksum of it all.
+//! The message is compressed as a whole and not by Arrow, whose codec allocates per buffer and misaligns what it leaves
+//! raw. Reads and writes are positional; nothing is mapped,
 //! so that a disk error is an error and not a signal.
 //!
 //! Must not know: operators, what partitions mean, who decides to spill.
@@ -28,7 +31,7 @@ mod segment;
 mod writer;
 
 pub(crate) use directory::SpillDirectory;
-pub(crate) use file::SpillFile;
+pub(crate) use file::{SpillFile, SpillReader};
 pub(crate) use writer::SpillWriter;
 
 #[cfg(test)]

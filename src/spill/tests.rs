@@ -1,7 +1,7 @@
 //! The room as others use it.
 
 use super::directory::FaultHook;
-use super::{SpillDirectory, SpillFile};
+use super::{SpillDirectory, SpillFile, SpillWriter};
 use crate::data::{
     Batch, BitmapMut, BufMut, DataType, Dictionary, DictionaryIds, FlatVector, Scalar, Selection, Values,
     Vector, ViewBuilder,
@@ -47,6 +47,15 @@ fn account() -> (Pool, Account) {
 fn ints(account: &Account, values: impl IntoIterator<Item = i64>) -> Vector {
     let values: Vec<i64> = values.into_iter().collect();
     Vector::Flat(FlatVector::new(Values::I64(BufMut::copy_of(account, &values).expect("fits").freeze())))
+}
+
+/// Integers that do not compress.
+fn noise(account: &Account, rows: u64) -> Vector {
+    let mix = |i: u64| {
+        let z = (i ^ (i >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        ((z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB)) as i64
+    };
+    ints(account, (1..=rows).map(|i| mix(i.wrapping_mul(0x9E37_79B9_7F4A_7C15))))
 }
 
 fn with_nulls(account: &Account, values: Values) -> Vector {
@@ -271,7 +280,7 @@ fn the_quota_refuses_a_block_and_keeps_the_others() {
     let directory = home.spill(100_000);
     let query = directory.for_query(None);
     let (_pool, account) = account();
-    let batch = Batch::new(vec![ints(&account, 0..5_000)], 5_000);
+    let batch = Batch::new(vec![noise(&account, 5_000)], 5_000);
     let mut writer = query.writer(&[DataType::Int64], &account, 64 << 10).expect("fits");
     writer.write(0, &batch, &account).expect("fits");
     writer.write(0, &batch, &account).expect("fits");
@@ -298,8 +307,8 @@ fn failures_of_the_disk_are_errors_that_return_the_quota() {
     };
     let directory = home.spill(1 << 30).for_query(Some(hook));
     let (_pool, account) = account();
-    let batch = Batch::new(vec![ints(&account, 0..60_000)], 60_000);
-    let mut writer = directory.writer(&[DataType::Int64], &account, 1 << 20).expect("fits");
+    let batch = Batch::new(vec![ints(&account, 0..150_000)], 150_000);
+    let mut writer = directory.writer(&[DataType::Int64], &account, 2 << 20).expect("fits");
     writer.write(0, &batch, &account).expect("no fault yet");
     let used = directory.used_bytes();
     armed.store(true, Relaxed);
@@ -324,23 +333,117 @@ fn damage_anywhere_is_an_error_that_names_the_file() {
     let home = TestDirectory::new("damage");
     let directory = home.spill(1 << 30);
     let (_pool, account) = account();
-    let batch = Batch::new(vec![ints(&account, 0..100)], 100);
-    let mut writer = directory.writer(&[DataType::Int64], &account, 4096).expect("fits");
-    writer.write(0, &batch, &account).expect("room");
-    writer.write(0, &batch, &account).expect("room");
-    let file = Arc::new(writer.finish().expect("written"));
-    let ids = DictionaryIds::default();
-    let bytes = file.bytes(0) / 2;
-    for at in 0..bytes {
-        file.segments()[0].damage(bytes + at, 1 << (at % 8));
-        let mut reader = file.reader(0);
-        assert!(reader.next(&account, &ids).is_ok(), "the block before is whole");
-        let error = reader.next(&account, &ids).expect_err("damaged");
-        let Error::Data(data) = &error else { panic!("{error}") };
-        assert!(data.origin.as_ref().is_some_and(|o| o.file.starts_with(&home.0)), "{error}");
-        file.segments()[0].damage(bytes + at, 1 << (at % 8));
+    // One that is compressed and one that is not.
+    for (column, rows, is_compressed) in
+        [(ints(&account, (0..400).map(|i| i / 9)), 400, true), (noise(&account, 60), 60, false)]
+    {
+        let batch = Batch::new(vec![column], rows);
+        let mut writer = directory.writer(&[DataType::Int64], &account, 4096).expect("fits");
+        writer.write(0, &batch, &account).expect("room");
+        writer.write(0, &batch, &account).expect("room");
+        let file = Arc::new(writer.finish().expect("written"));
+        let ids = DictionaryIds::default();
+        let bytes = file.bytes(0) / 2;
+        let message_bytes = file.reader(0).next_bytes().expect("a block") as u64;
+        assert_eq!(bytes < message_bytes, is_compressed, "{bytes} of {message_bytes}");
+        for at in 0..bytes {
+            file.segments()[0].damage(bytes + at, 1 << (at % 8));
+            let mut reader = file.reader(0);
+            assert!(reader.next(&account, &ids).is_ok(), "the block before is whole");
+            let error = reader.next(&account, &ids).expect_err("damaged");
+            let Error::Data(data) = &error else { panic!("{error}") };
+            assert!(data.origin.as_ref().is_some_and(|o| o.file.starts_with(&home.0)), "{error}");
+            file.segments()[0].damage(bytes + at, 1 << (at % 8));
+        }
+        for block in read_all(&file, 0, &account) {
+            assert_same_rows(&[DataType::Int64], &batch, &block);
+        }
     }
-    assert_eq!(read_all(&file, 0, &account).len(), 2);
+}
+
+#[test]
+fn messages_are_compressed_where_that_saves_a_tenth_within_the_staging_bytes() {
+    let home = TestDirectory::new("compressed");
+    let directory = home.spill(1 << 30);
+    let pool = Pool::new("test", 64 << 20);
+    let source = Account::open(&pool, 0, 4096, 0).expect("fits");
+    for block_bytes in [4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20] {
+        let room = crate::mem::size_class_bytes(SpillWriter::staging_bytes(block_bytes)) + 8 * 4096;
+        for (column, least, most) in [
+            (ints(&source, (0..200_000).map(|i| i / 100)), 0, 60),
+            (ints(&source, 0..200_000), 0, 90),
+            (noise(&source, 200_000), 99, 120),
+        ] {
+            let writing = Account::open(&Pool::new("writing", room), 0, 4096, 0).expect("fits");
+            let before = directory.written_bytes();
+            let batch = Batch::new(vec![column], 200_000);
+            let mut writer = directory.writer(&[DataType::Int64], &writing, block_bytes).expect("fits");
+            // Slices of a flat column need no memory.
+            for start in (0..200_000).step_by(400) {
+                let part = batch.slice(start, 400, &source).expect("fits");
+                writer.write(0, &part, &writing).expect("fits the staging buffer and the index");
+            }
+            drop(writer.finish().expect("written"));
+            let percent = (directory.written_bytes() - before) * 100 / (200_000 * 8);
+            let largest = if block_bytes == 4 << 10 { most + 10 } else { most };
+            assert!((least..=largest).contains(&percent), "{percent} % in blocks of {block_bytes}");
+        }
+    }
+}
+
+/// Prints what compression costs and saves: `cargo test --lib spill_throughput -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn spill_throughput() {
+    let home = TestDirectory::new("throughput");
+    let directory = home.spill(8 << 30);
+    let pool = Pool::new("test", 512 << 20);
+    let account = Account::open(&pool, 0, 1 << 20, 64 << 20).expect("fits");
+    let rows = 8192;
+    let words = ["furiously", "carefully ironic", "deposits", "pending packages haggle", "regular", "accounts"];
+    let mut comments = ViewBuilder::new(&account, rows).expect("fits");
+    for row in 0..rows * 5 {
+        let text: Vec<&str> = (0..4).map(|word| words[(row * 7 + word * row / 3) % words.len()]).collect();
+        if row % 5 == 0 {
+            comments.push(&account, text.join(" ").as_bytes()).expect("fits");
+        }
+    }
+    let decimals = ints(&account, (0..rows as i64).map(|i| i * 7919 % 10_000_000));
+    let cases = [
+        ("sequence", DataType::Int64, ints(&account, 0..rows as i64)),
+        ("decimals", DataType::Int64, decimals),
+        ("comments", DataType::Utf8, Vector::Flat(FlatVector::new(Values::View(comments.freeze())))),
+        ("noise", DataType::Int64, noise(&account, rows as u64)),
+    ];
+    for (name, data_type, column) in cases {
+        let batch = Batch::new(vec![column], rows);
+        for block_bytes in [64 << 10, 256 << 10] {
+            let before = directory.written_bytes();
+            let started = std::time::Instant::now();
+            let mut writer = directory.writer(std::slice::from_ref(&data_type), &account, block_bytes).expect("fits");
+            for _ in 0..500 {
+                writer.write(0, &batch, &account).expect("room");
+            }
+            let wrote = started.elapsed().as_secs_f64();
+            let file = Arc::new(writer.finish().expect("written"));
+            let started = std::time::Instant::now();
+            let mut reader = file.reader(0);
+            let mut message_bytes = 0;
+            while let Some(bytes) = reader.next_bytes() {
+                message_bytes += bytes;
+                reader.next(&account, &DictionaryIds::default()).expect("readable");
+            }
+            let read = started.elapsed().as_secs_f64();
+            let megabytes = message_bytes as f64 / 1e6;
+            println!(
+                "{name:>10} {:>4} KiB: {:.2} of the bytes, write {:.0} MB/s, read {:.0} MB/s",
+                block_bytes >> 10,
+                (directory.written_bytes() - before) as f64 / message_bytes as f64,
+                megabytes / wrote,
+                megabytes / read,
+            );
+        }
+    }
 }
 
 #[test]

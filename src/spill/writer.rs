@@ -13,16 +13,24 @@ use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::writer::StreamEncoder;
+use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
 use std::sync::Arc;
 
-const LARGEST_STAGING_BYTES: usize = 256 << 10;
+/// Larger messages are stored as they are: they come from rows that do not fit a block, or from very large blocks.
+const LARGEST_COMPRESSED_BYTES: usize = 512 << 10;
+/// Below this the compressor does with a table of 16-bit entries.
+const SMALL_TABLE_MESSAGE_BYTES: usize = 64 << 10;
+const SMALL_TABLE_BYTES: usize = 8 << 10;
+const LARGE_TABLE_BYTES: usize = 16 << 10;
 
 /// Appends batches to partitions; all partitions share one segment at a time. For one lane or task.
 pub(crate) struct SpillWriter {
     directory: SpillDirectory,
     column_count: usize,
     block_bytes: usize,
+    /// A message, then its compressed form.
     staging: BufMut<u8>,
+    compressor: CompressTable,
     schemas: Vec<WriteSchema>,
     segments: Vec<Segment>,
     index: BlockIndex,
@@ -45,12 +53,18 @@ impl SpillWriter {
         if let Some(nested) = schema.iter().find(|t| block::has_dictionary(t)) {
             return Err(Error::unsupported(format!("spilling columns of type {nested}"), None));
         }
+        // Stands also for the compressor's table, which is on the heap: those pages are never touched.
         let staging = BufMut::with_capacity(account, Self::staging_bytes(block_bytes))?;
+        let compressor = match message_room(block_bytes) {
+            ..SMALL_TABLE_MESSAGE_BYTES => CompressTable::small(),
+            _ => CompressTable::large(),
+        };
         Ok(Self {
             directory,
             column_count: schema.len(),
             block_bytes,
             staging,
+            compressor,
             schemas: Vec::new(),
             segments: Vec::new(),
             index: BlockIndex::default(),
@@ -58,9 +72,12 @@ impl SpillWriter {
         })
     }
 
-    /// Bytes of staging buffer a writer takes; it needs a page more for every 60 or so blocks.
+    /// Bytes a writer takes for a message, its compressed form and the compressor's table; it needs a page more for
+    /// every 60 or so blocks.
     pub(crate) fn staging_bytes(block_bytes: usize) -> usize {
-        block_bytes.next_multiple_of(STRIPE_BYTES).clamp(4096, LARGEST_STAGING_BYTES)
+        let room = message_room(block_bytes);
+        let table_bytes = if room < SMALL_TABLE_MESSAGE_BYTES { SMALL_TABLE_BYTES } else { LARGE_TABLE_BYTES };
+        stored_room(room) + compressed_room(room) + table_bytes
     }
 
     /// Appends the rows alive of `batch` to `partition`, as one block, or as several if one would be larger than
@@ -109,21 +126,30 @@ impl SpillWriter {
         }
         let number = self.segments.len() - 1;
         let segment = &mut self.segments[number];
-        let entry = BlockEntry {
+        let mut entry = BlockEntry {
             partition,
             segment: number as u32,
             offset: segment.len(),
-            len: (message_len + TRAILER_BYTES) as u64,
+            message_bytes: message_len as u64,
+            stored_bytes: message_len as u64,
             rows: batch.rows() as u32,
             schema: schema as u32,
         };
-        if let Err(error) = append(segment, &mut self.staging, &encoded, &entry) {
+        let room = message_room(self.block_bytes);
+        let appended = if message_len <= room {
+            self.staging.set_len(stored_room(room) + compressed_room(room));
+            let (message, compressed) = self.staging.split_at_mut(stored_room(room));
+            append_compressed(segment, &encoded, message, compressed, &mut self.compressor, &mut entry)
+        } else {
+            append(segment, &mut self.staging, stored_room(room), &encoded, &entry)
+        };
+        if let Err(error) = appended {
             segment.roll_back();
             return Err(error);
         }
         segment.commit();
         self.index.push(entry);
-        self.written_bytes += entry.len;
+        self.written_bytes += entry.len();
         Ok(())
     }
 
@@ -147,15 +173,64 @@ impl std::fmt::Debug for SpillWriter {
     }
 }
 
-/// Appends message and trailer to the segment by way of the staging buffer, in as few writes as it allows.
+/// Bytes of the largest message that a writer of such blocks compresses: a block with its description.
+fn message_room(block_bytes: usize) -> usize {
+    (block_bytes + block_bytes / 16 + 2048).min(LARGEST_COMPRESSED_BYTES).next_multiple_of(STRIPE_BYTES)
+}
+
+/// Room for a message of `room` bytes as a block.
+fn stored_room(room: usize) -> usize {
+    room + TRAILER_BYTES
+}
+
+/// Room for whatever a message of `room` bytes is compressed to, as a block.
+fn compressed_room(room: usize) -> usize {
+    get_maximum_output_size(room).next_multiple_of(STRIPE_BYTES) + TRAILER_BYTES
+}
+
+/// Appends message and trailer to the segment in one write, compressed if that saves a tenth.
+fn append_compressed(
+    segment: &mut Segment,
+    encoded: &[Buffer],
+    message: &mut [u8],
+    compressed: &mut [u8],
+    compressor: &mut CompressTable,
+    entry: &mut BlockEntry,
+) -> Result<()> {
+    let message_len = entry.message_bytes as usize;
+    let mut at = 0;
+    for buffer in encoded {
+        message[at..at + buffer.len()].copy_from_slice(buffer);
+        at += buffer.len();
+    }
+    message[at..message_len].fill(0);
+    let room = compressed.len() - TRAILER_BYTES;
+    let compressed_len = compress_into_with_table(&message[..message_len], &mut compressed[..room], compressor)
+        .map_err(|e| Error::internal(format!("a spill block cannot be compressed: {e}")))?;
+    let block = if compressed_len <= message_len / 10 * 9 {
+        entry.stored_bytes = compressed_len as u64;
+        compressed
+    } else {
+        message
+    };
+    let stored_len = (entry.stored_bytes as usize).next_multiple_of(STRIPE_BYTES);
+    block[entry.stored_bytes as usize..stored_len].fill(0);
+    let mut checksum = Checksum::new();
+    checksum.update(&block[..stored_len]);
+    block[stored_len..stored_len + TRAILER_BYTES].copy_from_slice(&block::trailer(entry, checksum));
+    segment.append(&block[..stored_len + TRAILER_BYTES])
+}
+
+/// Appends message and trailer to the segment as they are, by way of `room` bytes of the staging buffer.
 fn append(
     segment: &mut Segment,
     staging: &mut BufMut<u8>,
+    room: usize,
     message: &[Buffer],
     entry: &BlockEntry,
 ) -> Result<()> {
-    // Slabs are whole pages, so a full buffer is whole stripes, and a trailer fits whatever is not full.
-    let capacity = staging.capacity() / STRIPE_BYTES * STRIPE_BYTES;
+    // Whole stripes, so that a trailer fits whatever is not full.
+    let capacity = room / STRIPE_BYTES * STRIPE_BYTES;
     let mut checksum = Checksum::new();
     staging.set_len(0);
     for buffer in message {

@@ -51,6 +51,7 @@ impl Keys {
     }
 
     /// Number of keys.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.offsets.len() - 1
     }
@@ -75,17 +76,6 @@ impl Keys {
         self.offsets.reserve(account, self.offsets.len() + rows)?;
         self.bytes.reserve(account, end)?;
         Ok(())
-    }
-
-    /// Appends a key, for which there is room.
-    pub(super) fn push(&mut self, key: &[u8]) {
-        self.bytes.extend_from_slice(key);
-        self.offsets.push(self.bytes.len() as u32);
-    }
-
-    /// Bytes of memory behind the keys.
-    pub(super) fn allocated_bytes(&self) -> usize {
-        self.offsets.allocated_bytes() + self.bytes.allocated_bytes()
     }
 }
 

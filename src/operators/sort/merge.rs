@@ -1,37 +1,83 @@
-//! Merging runs.
+//! Merging runs, from memory and from disk.
+//!
+//! Invariants:
+//! 1. Among equal keys the run given first comes first.
+//! 2. Each run has one chunk in hand, and a second one only while rows of the first are being laid out.
+//! 3. A call that was refused memory can be repeated, and between two calls the merge can be taken apart into what is
+//!    left of its runs: no row is lost or comes twice.
 
 use super::super::rows::{Pick, gather_column};
-use super::keys::{Keys, prefix};
+use super::keys::prefix;
 use super::run::{Chunk, Run, rest_of};
-use crate::data::FlatVector;
-use crate::error::{Error, Result};
+use crate::data::{
+    BitmapMut, Buf, BufMut, DictionaryIds, FlatVector, MAX_INLINE_BYTES, StringViews, Values, for_each_values,
+    view_inline, view_len, view_of,
+};
+use crate::error::{Error, MemoryError, Result};
 use crate::mem::Account;
-use std::collections::VecDeque;
+use crate::spill::SpillReader;
+use arrow::array::Array;
 use std::sync::Arc;
 
-/// Merges any number of runs by a tree of losers: a comparison per level and row (Knuth, TAOCP vol. 3, 5.4.1).
-///
-/// Among equal keys the run given first comes first.
-pub(super) struct Merge {
-    cursors: Vec<Cursor>,
-    /// At 0 the cursor of the least row; at every other node the loser of the comparison made there. The cursors are
-    /// the leaves, beginning at node `cursors.len()`.
-    tree: Vec<u32>,
-    /// Cursors that have rows.
-    live: usize,
-    /// The chunks that rows of the batch being made come from.
-    sources: Vec<Arc<Chunk>>,
-    picks: Vec<Pick>,
+/// Strings of so many bytes on average are not copied when rows are laid out, but shared with where they lie.
+const SHARED_BYTES: usize = 2048;
+
+/// How much of a merge to lay out at once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Portion {
+    /// At most so many rows.
+    pub(super) rows: usize,
+    /// About so many bytes, but at least one row.
+    pub(super) bytes: usize,
+    /// Whether the keys come along, as a last column.
+    pub(super) has_keys: bool,
+}
+
+/// Whether an error says that memory was refused, so that the same call may be made again.
+pub(super) fn is_refusal(error: &Error) -> bool {
+    matches!(error, Error::Memory(memory) if matches!(**memory, MemoryError::Exceeded { .. }))
 }
 
 /// A number of rows, and their columns.
 pub(super) type Rows = (usize, Vec<FlatVector>);
 
+/// Merges any number of runs by a tree of losers: a comparison per level and row (Knuth, TAOCP vol. 3, 5.4.1).
+pub(super) struct Merge {
+    cursors: Vec<Cursor>,
+    /// At 0 the cursor of the least row; at every other node the loser of the comparison made there. The cursors are
+    /// the leaves, beginning at node `cursors.len()`. Empty until every cursor has its first chunk.
+    tree: Vec<u32>,
+    /// The winner, if it must get its next chunk before anything else.
+    stalled: Option<usize>,
+    /// Cursors that have rows.
+    live: usize,
+    /// The chunks that rows of the batch being made come from.
+    sources: Vec<Source>,
+    picks: Vec<Pick>,
+    /// Picks laid out already.
+    taken: usize,
+    /// Bytes of a row, strings at the size of their views, and the columns that have strings.
+    widths: Option<(usize, Vec<usize>)>,
+}
+
+/// A chunk while rows of it are being laid out.
+struct Source {
+    chunk: Arc<Chunk>,
+    cursor: usize,
+    /// The first row that was picked of it.
+    first_row: usize,
+    /// Where the reader was before it read the chunk.
+    before: Option<SpillReader>,
+}
+
 /// Where a run stands.
 struct Cursor {
-    rest: VecDeque<Chunk>,
-    /// `None` at the end.
+    /// What comes after `current`.
+    run: Run,
+    /// `None` at the end, and before the first chunk.
     current: Option<Arc<Chunk>>,
+    /// Where the reader was before it read `current`.
+    before: Option<SpillReader>,
     row: usize,
     /// Of the key of `row`.
     prefix: u64,
@@ -41,25 +87,34 @@ struct Cursor {
 
 impl Cursor {
     fn new(run: Run) -> Self {
-        let mut cursor = Self { rest: run.chunks, current: None, row: 0, prefix: 0, source: 0 };
-        cursor.next_chunk();
-        cursor
+        Self { run, current: None, before: None, row: 0, prefix: 0, source: 0 }
     }
 
-    fn next_chunk(&mut self) {
-        self.current = self.rest.pop_front().map(Arc::new);
-        self.row = 0;
+    /// Gets the next chunk; `current` stays empty at the end. After an error nothing has changed but that.
+    fn load(&mut self, ids: &DictionaryIds, account: &Account) -> Result<()> {
+        self.current = None;
+        self.before = self.run.reader.clone();
+        let chunk = match (self.run.chunks.pop_front(), &mut self.run.reader) {
+            (Some(chunk), _) => Some(chunk),
+            (None, Some(reader)) => {
+                reader.next(account, ids)?.map(|block| Chunk::of_block(&block).map(Arc::new)).transpose()?
+            }
+            (None, None) => None,
+        };
+        self.row = std::mem::take(&mut self.run.skip);
+        self.current = chunk;
         self.note_prefix();
+        Ok(())
     }
 
     fn note_prefix(&mut self) {
         if let Some(chunk) = &self.current {
-            self.prefix = prefix(chunk.keys.get(self.row));
+            self.prefix = prefix(chunk.key(self.row));
         }
     }
 
     fn key(&self) -> Option<&[u8]> {
-        self.current.as_ref().map(|chunk| chunk.keys.get(self.row))
+        self.current.as_ref().map(|chunk| chunk.key(self.row))
     }
 
     /// Whether its row comes before that of `other`; one at its end comes last.
@@ -70,96 +125,216 @@ impl Cursor {
         let order = self.prefix.cmp(&other.prefix).then_with(|| rest_of(key).cmp(rest_of(other_key)));
         (!order.is_eq()).then_some(order.is_lt())
     }
+
+    /// Adds its chunk to the sources of the batch being made.
+    fn enlist(&mut self, cursor: usize, sources: &mut Vec<Source>) {
+        self.source = sources.len() as u32;
+        if let Some(chunk) = &self.current {
+            let (chunk, before) = (Arc::clone(chunk), self.before.clone());
+            sources.push(Source { chunk, cursor, first_row: self.row, before });
+        }
+    }
+
+    /// What is left of the run, with no block in memory.
+    fn into_run(mut self) -> Run {
+        let Some(chunk) = self.current else { return self.run };
+        self.run.skip = self.row;
+        match self.before {
+            Some(before) => self.run.reader = Some(before),
+            None => self.run.chunks.push_front(chunk),
+        }
+        self.run
+    }
 }
 
 impl Merge {
-    /// A merge of `runs`.
+    /// A merge of `runs`; nothing is read yet.
     pub(super) fn new(runs: Vec<Run>) -> Self {
-        let cursors: Vec<Cursor> = runs.into_iter().map(Cursor::new).collect();
-        let live = cursors.iter().filter(|c| c.current.is_some()).count();
-        let mut merge = Self { cursors, tree: Vec::new(), live, sources: Vec::new(), picks: Vec::new() };
-        merge.build();
-        merge
+        Self {
+            cursors: runs.into_iter().map(Cursor::new).collect(),
+            tree: Vec::new(),
+            stalled: None,
+            live: 0,
+            sources: Vec::new(),
+            picks: Vec::new(),
+            taken: 0,
+            widths: None,
+        }
     }
 
-    /// The next rows in order, at most `max_rows` and at least one; `None` at the end.
-    pub(super) fn next_rows(&mut self, max_rows: usize, account: &Account) -> Result<Option<Rows>> {
-        if let Some(chunk) = self.whole_chunk(max_rows) {
-            return Ok(Some((chunk.rows(), chunk.columns)));
+    /// The next rows in order; `None` at the end. Blocks are read into `blocks`, rows laid out in `account`.
+    pub(super) fn next_rows(
+        &mut self,
+        portion: Portion,
+        ids: &DictionaryIds,
+        blocks: &Account,
+        account: &Account,
+    ) -> Result<Option<Rows>> {
+        if self.taken == self.picks.len() {
+            self.picks.clear();
+            self.sources.clear();
+            self.taken = 0;
+            self.prepare(ids, blocks)?;
+            if let Some(rows) = self.whole_chunk(portion, ids, blocks)? {
+                return Ok(Some(rows));
+            }
+            self.pick(portion, ids, blocks)?;
         }
-        self.pick(max_rows);
-        if self.picks.is_empty() {
-            return Ok(None);
+        let mut rows = (self.picks.len() - self.taken).min(portion.rows);
+        while rows > 0 {
+            match self.gather(rows, portion.has_keys, account) {
+                Ok(columns) => {
+                    self.taken += rows;
+                    return Ok(Some((rows, columns)));
+                }
+                Err(error) if rows > 1 && is_refusal(&error) => rows /= 2,
+                Err(error) => return Err(error),
+            }
         }
-        let columns = self.gather(account)?;
-        self.sources.clear();
-        Ok(Some((self.picks.len(), columns)))
+        Ok(None)
     }
 
-    /// As `next_rows`, with the rows' keys.
-    pub(super) fn next_chunk(&mut self, max_rows: usize, account: &Account) -> Result<Option<Chunk>> {
-        if let Some(chunk) = self.whole_chunk(max_rows) {
-            return Ok(Some(chunk));
+    /// As `next_rows` with keys, as a chunk.
+    pub(super) fn next_chunk(
+        &mut self,
+        rows: usize,
+        ids: &DictionaryIds,
+        account: &Account,
+    ) -> Result<Option<Chunk>> {
+        let portion = Portion { rows, bytes: usize::MAX, has_keys: true };
+        let rows = self.next_rows(portion, ids, account, account)?;
+        rows.map(|(_, columns)| Chunk::new(columns, None)).transpose()
+    }
+
+    /// Whether some of its rows are in memory without being on disk.
+    pub(super) fn is_in_memory(&self) -> bool {
+        let is_in_memory = |cursor: &Cursor| {
+            cursor.run.is_in_memory() || (cursor.before.is_none() && cursor.current.is_some())
+        };
+        self.cursors.iter().any(is_in_memory)
+    }
+
+    /// What is left of the runs, in their order; blocks read go and are read again.
+    pub(super) fn into_runs(self) -> Vec<Run> {
+        let Self { cursors, sources, picks, taken, .. } = self;
+        let (laid_out, owed) = picks.split_at(taken);
+        let cursor_of = |pick: &&Pick| sources[pick.source as usize].cursor;
+        let run = |(index, cursor): (usize, Cursor)| {
+            let Some(first) = owed.iter().find(|pick| cursor_of(pick) == index) else { return cursor.into_run() };
+            // Rows picked and not laid out come first again.
+            let owed_rows = owed.iter().filter(|pick| cursor_of(pick) == index).count();
+            let source = &sources[first.source as usize];
+            let mut run = cursor.run;
+            run.rows += owed_rows as u64;
+            run.skip = source.first_row + laid_out.iter().filter(|pick| pick.source == first.source).count();
+            if source.before.is_some() {
+                run.reader.clone_from(&source.before);
+            } else {
+                let again = sources[first.source as usize..].iter().filter(|source| source.cursor == index);
+                for (at, source) in again.enumerate() {
+                    run.chunks.insert(at, Arc::clone(&source.chunk));
+                }
+            }
+            run
+        };
+        cursors.into_iter().enumerate().map(run).filter(|run| run.rows > 0).collect()
+    }
+
+    /// Gets every cursor its chunk.
+    fn prepare(&mut self, ids: &DictionaryIds, blocks: &Account) -> Result<()> {
+        if self.tree.is_empty() {
+            for cursor in self.cursors.iter_mut().filter(|cursor| cursor.current.is_none()) {
+                cursor.load(ids, blocks)?;
+            }
+            self.live = self.cursors.iter().filter(|c| c.current.is_some()).count();
+            self.build();
         }
-        self.pick(max_rows);
-        if self.picks.is_empty() {
-            return Ok(None);
+        if let Some(stalled) = self.stalled {
+            self.cursors[stalled].load(ids, blocks)?;
+            self.stalled = None;
+            self.settle(stalled);
         }
-        let columns = self.gather(account)?;
-        let key = |pick: &Pick| self.sources[pick.source as usize].keys.get(pick.row as usize);
-        let mut keys = Keys::new(account)?;
-        keys.reserve(self.picks.len(), self.picks.iter().map(|p| key(p).len()).sum(), account)?;
-        self.picks.iter().for_each(|pick| keys.push(key(pick)));
-        self.sources.clear();
-        Ok(Some(Chunk { columns, keys }))
+        Ok(())
     }
 
     /// A chunk that no other run interferes with, as it is.
-    fn whole_chunk(&mut self, max_rows: usize) -> Option<Chunk> {
-        let winner = *self.tree.first()? as usize;
-        let cursor = &mut self.cursors[winner];
-        let fits = cursor.current.as_ref().is_some_and(|chunk| chunk.rows() <= max_rows);
-        if self.live != 1 || cursor.row != 0 || !fits {
-            return None;
+    fn whole_chunk(
+        &mut self,
+        portion: Portion,
+        ids: &DictionaryIds,
+        blocks: &Account,
+    ) -> Result<Option<Rows>> {
+        let Some(&winner) = self.tree.first() else { return Ok(None) };
+        let cursor = &mut self.cursors[winner as usize];
+        let is_whole = |chunk: &Arc<Chunk>| chunk.rows() <= portion.rows && chunk.is_in_place();
+        let Some(chunk) = cursor.current.take_if(|chunk| self.live == 1 && cursor.row == 0 && is_whole(chunk))
+        else {
+            return Ok(None);
+        };
+        cursor.run.rows -= chunk.rows() as u64;
+        let columns = &chunk.columns()[..chunk.columns().len() - usize::from(!portion.has_keys)];
+        let rows = (chunk.rows(), columns.to_vec());
+        drop(chunk);
+        self.advance(winner as usize, ids, blocks)?;
+        Ok(Some(rows))
+    }
+
+    /// Gives the winner its next chunk, now or, if that is refused, when it is needed.
+    fn advance(&mut self, winner: usize, ids: &DictionaryIds, blocks: &Account) -> Result<bool> {
+        match self.cursors[winner].load(ids, blocks) {
+            Ok(()) => {
+                self.settle(winner);
+                Ok(true)
+            }
+            Err(error) if is_refusal(&error) => {
+                self.stalled = Some(winner);
+                Ok(false)
+            }
+            Err(error) => Err(error),
         }
-        let chunk = cursor.current.take().and_then(Arc::into_inner);
-        cursor.next_chunk();
-        self.settle(winner);
-        chunk
     }
 
     /// Sets `picks` to the next rows and `sources` to their chunks.
-    fn pick(&mut self, max_rows: usize) {
-        self.picks.clear();
-        self.sources.clear();
-        for cursor in &mut self.cursors {
-            if let Some(chunk) = &cursor.current {
-                cursor.source = self.sources.len() as u32;
-                self.sources.push(Arc::clone(chunk));
-            }
+    fn pick(&mut self, portion: Portion, ids: &DictionaryIds, blocks: &Account) -> Result<()> {
+        for (index, cursor) in self.cursors.iter_mut().enumerate() {
+            cursor.enlist(index, &mut self.sources);
         }
-        while self.picks.len() < max_rows && self.live > 0 {
+        let (width, strings) = match &mut self.widths {
+            Some(widths) => widths,
+            none => none.insert(self.sources.first().map_or((0, Vec::new()), |source| widths(&source.chunk))),
+        };
+        let (width, strings) = (*width, std::mem::take(strings));
+        let mut bytes = 0;
+        while self.picks.len() < portion.rows && bytes < portion.bytes && self.live > 0 {
             let winner = self.tree[0] as usize;
             let cursor = &mut self.cursors[winner];
-            self.picks.push(Pick { source: cursor.source, row: cursor.row as u32 });
-            cursor.row += 1;
-            if cursor.current.as_ref().is_some_and(|chunk| cursor.row < chunk.rows()) {
-                cursor.note_prefix();
-            } else {
-                cursor.next_chunk();
-                if let Some(chunk) = &cursor.current {
-                    cursor.source = self.sources.len() as u32;
-                    self.sources.push(Arc::clone(chunk));
-                }
+            let Some(chunk) = &cursor.current else { break };
+            let place = chunk.place(cursor.row);
+            if portion.bytes < usize::MAX {
+                bytes += width + strings.iter().map(|at| long_bytes(&chunk.columns()[*at], place)).sum::<usize>();
             }
-            self.settle(winner);
+            self.picks.push(Pick { source: cursor.source, row: place as u32 });
+            cursor.row += 1;
+            cursor.run.rows -= 1;
+            if cursor.row < chunk.rows() {
+                cursor.note_prefix();
+                self.settle(winner);
+            } else if self.advance(winner, ids, blocks)? {
+                self.cursors[winner].enlist(winner, &mut self.sources);
+            } else {
+                break;
+            }
         }
+        self.widths = Some((width, strings));
+        Ok(())
     }
 
-    fn gather(&self, account: &Account) -> Result<Vec<FlatVector>> {
-        let sources: Vec<&[FlatVector]> = self.sources.iter().map(|chunk| &chunk.columns[..]).collect();
+    fn gather(&self, rows: usize, has_keys: bool, account: &Account) -> Result<Vec<FlatVector>> {
+        let sources: Vec<&[FlatVector]> = self.sources.iter().map(|source| source.chunk.columns()).collect();
         let Some(first) = sources.first() else { return Err(Error::internal("rows without a source")) };
-        (0..first.len()).map(|column| gather_column(&sources, column, &self.picks, account)).collect()
+        let picks = &self.picks[self.taken..self.taken + rows];
+        let columns = 0..first.len() - usize::from(!has_keys);
+        columns.map(|column| lay_out(&sources, column, picks, account)).collect()
     }
 
     /// Whether cursor `a` is ahead of cursor `b`.
@@ -202,4 +377,65 @@ impl Merge {
         }
         self.tree[0] = winner;
     }
+}
+
+/// Bytes of a row of the chunk, strings at the size of their views, and which columns have strings.
+fn widths(chunk: &Chunk) -> (usize, Vec<usize>) {
+    let columns = chunk.columns();
+    let width_of = |values: &Values| {
+        for_each_values!(
+            values,
+            fixed(v, V) => size_of_val(&**v) / v.len().max(1),
+            bool(_b) => 1,
+            view(_s) => 16,
+            nested(n) => n.get_array_memory_size() / n.len().max(1),
+        )
+    };
+    let width = columns.iter().map(|column| 1 + width_of(&column.values)).sum();
+    let is_string = |at: &usize| matches!(columns[*at].values, Values::View(_));
+    (width, (0..columns.len()).filter(is_string).collect())
+}
+
+/// Bytes of a string that are not in its view.
+fn long_bytes(column: &FlatVector, row: usize) -> usize {
+    match &column.values {
+        Values::View(strings) => Some(view_len(strings.views[row])).filter(|len| *len > MAX_INLINE_BYTES).unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// Column `column` of the rows `picks`. Where strings are long they are not copied.
+fn lay_out(sources: &[&[FlatVector]], column: usize, picks: &[Pick], account: &Account) -> Result<FlatVector> {
+    let of = |pick: &Pick| &sources[pick.source as usize][column];
+    let long: usize = picks.iter().map(|pick| long_bytes(of(pick), pick.row as usize)).sum();
+    if long < SHARED_BYTES * picks.len() {
+        return gather_column(sources, column, picks, account);
+    }
+    let mut views = BufMut::with_len(account, picks.len())?;
+    let mut buffers: Vec<Buf<u8>> = Vec::new();
+    for (to, pick) in views.iter_mut().zip(picks) {
+        let (vector, row) = (of(pick), pick.row as usize);
+        let Values::View(from) = &vector.values else {
+            return Err(Error::internal("a column of strings holds something else"));
+        };
+        *to = match from.get(row) {
+            _ if vector.is_null(row) => view_inline(&[]),
+            short if short.len() <= MAX_INLINE_BYTES => view_inline(short),
+            long => {
+                let (buffer, offset) = (from.views[row] >> 64, from.views[row] >> 96);
+                buffers.push(from.buffers[buffer as u32 as usize].slice(offset as u32 as usize, long.len()));
+                view_of(long, buffers.len() as u32 - 1, 0)
+            }
+        };
+    }
+    let has_nulls = sources.iter().any(|source| source[column].validity.is_some());
+    let validity = if has_nulls {
+        let mut bits = BitmapMut::with_len(account, picks.len())?;
+        bits.fill_from(|at| !of(&picks[at]).is_null(picks[at].row as usize));
+        Some(bits.freeze())
+    } else {
+        None
+    };
+    let strings = StringViews { views: views.freeze(), buffers: buffers.into() };
+    Ok(FlatVector { values: Values::View(strings), validity, bounds: None })
 }

@@ -1,30 +1,47 @@
 //! Ordering rows: a breaker.
 //!
 //! Every lane collects rows, and whenever it has a run's worth of them sorts them into a run; the source merges the
-//! runs of all lanes. Rows are compared by keys of bytes ([`keys`]), so that neither sorting nor merging knows types.
+//! runs of all lanes. Rows are compared by keys of bytes ([`keys`]), so that neither sorting nor merging knows types,
+//! and no key is evaluated twice: keys travel with their rows as one more column, also to disk and back.
+//!
+//! When memory is refused or asked for, a lane merges the runs it has into one on disk ([`spill`]) and starts anew, so
+//! that a run on disk is about as large as what the lane could hold. The source merges as many runs at a time as it
+//! gets memory for blocks of, two at least, and writes what it merges to disk until what is left is merged in one go.
 //!
 //! With a small fetch each lane keeps only rows that can be among the first: a run is cut to that many rows, runs are
 //! merged before they become many, and rows behind the last row of any full run are dropped before they are copied.
+//! Runs on disk and merges of them are cut to the fetch as well.
 //!
 //! Invariants:
-//! 1. Rows of a run are in key order, rows of equal keys in the order in which the lane took them.
-//! 2. A run's chunks hold their rows and keys by themselves: the merge reads each chunk once, from first row to last,
-//!    and drops it behind itself. This is also the form in which runs can be spilled and read back block by block.
+//! 1. Rows of a run are in key order, rows of equal keys in the order in which the lane took them. To keep it so, only
+//!    runs that are next to each other are merged.
+//! 2. A run's chunks hold their rows and keys by themselves: the merge reads each chunk or block once, from first row
+//!    to last, and drops it behind itself.
 //! 3. With a fetch of `n`, a row is dropped only if `n` rows that do not come after it are kept somewhere.
-//!
-//! Everything is charged to the lanes' accounts; runs keep their slabs charged after their lane has ended. Runs do not
-//! spill yet: what does not fit ends in a memory error.
+//! 4. Rows, blocks being merged and rows being written have an account each, so that what may grow never takes the
+//!    floor of what must get through. Runs keep their slabs charged after their lane has ended.
+//! 5. After a refusal, either something is on disk that was in memory or fewer runs are merged at a time: so it ends.
 
+mod consumer;
 mod keys;
 mod merge;
 mod run;
 mod sink;
 mod source;
+mod spill;
 
 use crate::data::DataType;
+use crate::error::{Error, MemoryError};
 use crate::exec::{Handoff, SinkBox, SourceBox};
 use crate::expr::{ColumnId, Expr};
+use crate::mem::{Knobs, Pool};
+use crate::spill::SpillWriter;
 use std::sync::Arc;
+use std::time::Duration;
+
+const PAGE_BYTES: usize = 4096;
+/// Longer no call goes on by itself.
+const SLICE: Duration = Duration::from_millis(4);
 
 /// One key of an order.
 #[derive(Clone, Debug)]
@@ -72,7 +89,52 @@ impl SortSpec {
     fn row_bytes(&self) -> usize {
         self.types.iter().map(DataType::value_bytes).sum()
     }
+
+    /// The columns of a run, keys last.
+    fn run_types(&self) -> Vec<DataType> {
+        self.types.iter().cloned().chain([DataType::Binary]).collect()
+    }
+
+    /// Pages that any number of rows take at least.
+    fn columns_bytes(&self) -> usize {
+        2 * (self.types.len() + 2) * PAGE_BYTES
+    }
+
+    /// Memory for one block of rows on its way to disk.
+    fn spill_floor_bytes(&self, knobs: &Knobs) -> usize {
+        SpillWriter::staging_bytes(knobs.block_bytes) + 2 * knobs.block_bytes + 2 * self.columns_bytes()
+    }
+
+    /// Memory for blocks of two runs on their way back, twice.
+    fn read_floor_bytes(&self, knobs: &Knobs) -> usize {
+        4 * (knobs.block_bytes * 3 / 2 + self.columns_bytes())
+    }
+
+    /// The fetch, or what no number of rows reaches.
+    fn fetch_rows(&self) -> u64 {
+        self.fetch.unwrap_or(u64::MAX)
+    }
+
+    /// No single row fits what the budget leaves.
+    fn too_small(&self, refused: &Error, pool: &Pool) -> Error {
+        let missing_bytes = match refused {
+            Error::Memory(memory) => match &**memory {
+                MemoryError::Exceeded { required_bytes, .. } | MemoryError::BudgetTooSmall { required_bytes, .. } => {
+                    *required_bytes
+                }
+            },
+            _ => 0,
+        };
+        let limit_bytes = pool.limit_bytes();
+        Error::memory(MemoryError::BudgetTooSmall {
+            required_bytes: limit_bytes.saturating_add(missing_bytes),
+            limit_bytes,
+            operator: self.name(),
+        })
+    }
 }
 
+#[cfg(test)]
+mod spill_tests;
 #[cfg(test)]
 mod tests;

@@ -1,129 +1,206 @@
-//! Runs: rows collected, then sorted and laid out in order.
+//! Runs: rows collected, sorted, and kept in memory or on disk.
 
-use super::super::rows::{Pick, RowsBuilder, gather_column};
-use super::keys::{Keys, PREFIX_BYTES, prefix};
-use crate::data::{Batch, BufMut, FlatVector};
-use crate::error::Result;
-use crate::exec::LaneCx;
+use super::super::rows::RowsBuilder;
+use super::keys::{PREFIX_BYTES, prefix};
+use crate::data::{Batch, Buf, BufMut, FlatVector, StringViews, Values, Vector, ViewBuilder};
+use crate::error::{Error, Result};
 use crate::mem::{Account, Denied};
+use crate::spill::SpillReader;
+use arrow::array::Array;
 use std::cmp::Ordering;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-/// Rows in order, with their keys.
+/// Rows in order; the last column holds their keys.
+#[derive(Debug)]
 pub(super) struct Chunk {
-    pub(super) columns: Vec<FlatVector>,
-    pub(super) keys: Keys,
+    columns: Vec<FlatVector>,
+    keys: StringViews,
+    /// Where in the columns each row lies (in the low half), where they do not lie in order.
+    order: Option<Buf<u128>>,
+    rows: usize,
 }
 
 impl Chunk {
+    /// The rows of `columns`, or those that `order` names.
+    pub(super) fn new(columns: Vec<FlatVector>, order: Option<Buf<u128>>) -> Result<Self> {
+        let Some(FlatVector { values: Values::View(keys), .. }) = columns.last() else {
+            return Err(Error::internal("sorted rows without their keys"));
+        };
+        let rows = order.as_ref().map_or(keys.len(), |order| order.len());
+        Ok(Self { keys: keys.clone(), columns, order, rows })
+    }
+
+    /// Rows read back from a spill block.
+    pub(super) fn of_block(batch: &Batch) -> Result<Self> {
+        let flat = |column: &Vector| match column {
+            Vector::Flat(flat) => Ok(flat.clone()),
+            Vector::Constant { .. } | Vector::Dict { .. } => Err(Error::internal("a spilled column is not flat")),
+        };
+        Self::new(batch.columns().iter().map(flat).collect::<Result<_>>()?, None)
+    }
+
     /// Number of rows.
     pub(super) fn rows(&self) -> usize {
-        self.keys.len()
+        self.rows
+    }
+
+    /// The columns, keys last.
+    pub(super) fn columns(&self) -> &[FlatVector] {
+        &self.columns
+    }
+
+    /// About the bytes of memory behind it.
+    fn allocated_bytes(&self) -> usize {
+        let bytes = |column: &FlatVector| match &column.values {
+            Values::View(strings) => strings.buffers.iter().map(|b| b.len()).sum::<usize>() + strings.len() * 16,
+            Values::Nested(array) => array.get_array_memory_size(),
+            values => values.len() * 8,
+        };
+        self.columns.iter().map(bytes).sum()
+    }
+
+    /// Whether the columns hold the rows and nothing else, in order.
+    pub(super) fn is_in_place(&self) -> bool {
+        self.order.is_none()
+    }
+
+    /// Where in the columns row `row` lies.
+    pub(super) fn place(&self, row: usize) -> usize {
+        self.order.as_ref().map_or(row, |order| place_of(order[row]))
+    }
+
+    /// The key of row `row`.
+    pub(super) fn key(&self, row: usize) -> &[u8] {
+        self.keys.get(self.place(row))
     }
 }
 
-/// Chunks in order; none is empty.
-#[derive(Default)]
+/// Rows in order: chunks in memory, or blocks on disk. It can be put away half read.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Run {
-    pub(super) chunks: VecDeque<Chunk>,
+    pub(super) chunks: VecDeque<Arc<Chunk>>,
+    /// Where to go on after the chunks.
+    pub(super) reader: Option<SpillReader>,
+    /// Rows of the first chunk or block that were taken already.
+    pub(super) skip: usize,
+    /// Rows that are left.
+    pub(super) rows: u64,
 }
 
 impl Run {
-    /// Number of rows.
-    pub(super) fn rows(&self) -> usize {
-        self.chunks.iter().map(Chunk::rows).sum()
+    /// A run in memory.
+    pub(super) fn of_chunks(chunks: VecDeque<Arc<Chunk>>) -> Self {
+        let rows = chunks.iter().map(|chunk| chunk.rows() as u64).sum();
+        Self { chunks, reader: None, skip: 0, rows }
     }
 
-    /// The key of the last row.
+    /// A run on disk.
+    pub(super) fn of_file(reader: SpillReader, rows: u64) -> Self {
+        Self { chunks: VecDeque::new(), reader: Some(reader), skip: 0, rows }
+    }
+
+    /// Whether it holds memory.
+    pub(super) fn is_in_memory(&self) -> bool {
+        !self.chunks.is_empty()
+    }
+
+    /// About the bytes of memory it holds.
+    pub(super) fn allocated_bytes(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.allocated_bytes()).sum()
+    }
+
+    /// The key of the last row, of a run in memory.
     pub(super) fn last_key(&self) -> Option<&[u8]> {
-        self.chunks.back().map(|chunk| chunk.keys.get(chunk.rows() - 1))
+        self.chunks.back().map(|chunk| chunk.key(chunk.rows() - 1))
     }
 }
 
 /// Collects the rows of the next run.
 pub(super) struct RunBuilder {
     rows: RowsBuilder,
-    keys: Keys,
+    keys: ViewBuilder,
+    /// Of each row its key's prefix above its number.
+    order: BufMut<u128>,
 }
 
 impl RunBuilder {
     pub(super) fn new(columns: usize, account: &Account) -> Result<Self, Denied> {
-        Ok(Self { rows: RowsBuilder::new(columns), keys: Keys::new(account)? })
+        let keys = ViewBuilder::new(account, 0)?;
+        Ok(Self { rows: RowsBuilder::new(columns), keys, order: BufMut::empty() })
     }
 
-    /// Appends `rows` (positions) of `batch`, whose keys `keys` has in the same order.
+    /// Appends the rows `positions` of `batch`, with their `keys` in the same order; all of them or, after an error,
+    /// none.
     pub(super) fn append<'a>(
         &mut self,
         batch: &Batch,
-        rows: &[u32],
-        keys: impl Iterator<Item = &'a [u8]> + Clone,
+        positions: &[u32],
+        keys: impl Iterator<Item = &'a [u8]>,
         account: &Account,
     ) -> Result<()> {
-        self.keys.reserve(rows.len(), keys.clone().map(<[u8]>::len).sum(), account)?;
-        keys.for_each(|key| self.keys.push(key));
-        self.rows.append(batch, rows, account)
+        let before = self.rows();
+        let outcome = self.try_append(batch, positions, keys, account);
+        if outcome.is_err() {
+            self.order.set_len(before);
+            self.keys.truncate(before);
+            self.rows.truncate(before);
+        }
+        outcome
+    }
+
+    fn try_append<'a>(
+        &mut self,
+        batch: &Batch,
+        positions: &[u32],
+        keys: impl Iterator<Item = &'a [u8]>,
+        account: &Account,
+    ) -> Result<()> {
+        self.order.reserve(account, self.rows() + positions.len())?;
+        for key in keys {
+            self.keys.push(account, key)?;
+        }
+        self.rows.append(batch, positions, account)?;
+        for row in self.rows()..self.keys.len() {
+            self.order.push(u128::from(prefix(self.keys.get(row))) << 64 | row as u128);
+        }
+        Ok(())
     }
 
     /// Number of rows collected.
     pub(super) fn rows(&self) -> usize {
-        self.keys.len()
+        self.order.len()
     }
 
     /// Bytes of memory behind them.
     pub(super) fn allocated_bytes(&self) -> usize {
-        self.rows.allocated_bytes() + self.keys.allocated_bytes()
+        self.rows.allocated_bytes() + self.keys.allocated_bytes() + self.order.allocated_bytes()
     }
 
-    /// Sorts what was collected and lays out its first `fetch` rows; the builder is empty then.
-    ///
-    /// Columns are laid out one after the other and freed at once, so that for a moment there are both the rows as
-    /// they came and one column of them in order, not twice all of them.
-    pub(super) fn seal(&mut self, is_prefix_enough: bool, fetch: usize, cx: &LaneCx<'_>) -> Result<Run> {
-        let order = self.order(is_prefix_enough, cx)?;
-        let order = &order[..order.len().min(fetch)];
-        let pieces = || order.chunks(cx.batch_rows().max(1));
-        let mut run = Run::default();
-        for piece in pieces() {
-            let mut keys = Keys::new(cx.account)?;
-            let key = |entry: &u128| self.keys.get(row_of(*entry));
-            keys.reserve(piece.len(), piece.iter().map(|entry| key(entry).len()).sum(), cx.account)?;
-            piece.iter().for_each(|entry| keys.push(key(entry)));
-            run.chunks.push_back(Chunk { columns: Vec::new(), keys });
-        }
-        self.keys.clear();
-        let mut picks = Vec::with_capacity(cx.batch_rows().min(order.len()));
-        for column in self.rows.take()? {
-            for (piece, chunk) in pieces().zip(&mut run.chunks) {
-                cx.check()?;
-                picks.clear();
-                picks.extend(piece.iter().map(|entry| Pick { source: 0, row: *entry as u32 }));
-                let source = std::slice::from_ref(&column);
-                chunk.columns.push(gather_column(&[source], 0, &picks, cx.account)?);
-            }
-        }
-        Ok(run)
-    }
-
-    /// The rows in order: each as its key's prefix above its number.
-    fn order(&self, is_prefix_enough: bool, cx: &LaneCx<'_>) -> Result<BufMut<u128>> {
-        let mut order = BufMut::with_len(cx.account, self.rows())?;
-        for (row, entry) in order.iter_mut().enumerate() {
-            *entry = u128::from(prefix(self.keys.get(row))) << 64 | row as u128;
-        }
+    /// Sorts what was collected; the first `fetch` rows are a run, and the builder is empty. This needs no memory: the
+    /// rows stay where they are.
+    pub(super) fn sort(&mut self, is_prefix_enough: bool, fetch: u64, account: &Account) -> Result<Run> {
+        let mut order = std::mem::replace(&mut self.order, BufMut::empty());
+        let keys = std::mem::replace(&mut self.keys, ViewBuilder::new(account, 0)?).freeze();
         if is_prefix_enough {
             order.sort_unstable();
         } else {
-            let rest = |entry: u128| rest_of(self.keys.get(row_of(entry)));
+            let rest = |entry: u128| rest_of(keys.get(place_of(entry)));
             order.sort_unstable_by(|a, b| match (a >> 64).cmp(&(b >> 64)) {
                 Ordering::Equal => rest(*a).cmp(rest(*b)).then(a.cmp(b)),
                 unequal => unequal,
             });
         }
-        Ok(order)
+        order.set_len(order.len().min(usize::try_from(fetch).unwrap_or(usize::MAX)));
+        let mut columns = self.rows.take()?;
+        columns.push(FlatVector::new(Values::View(keys)));
+        let chunk = Chunk::new(columns, Some(order.freeze()))?;
+        Ok(Run::of_chunks(VecDeque::from([Arc::new(chunk)])))
     }
 }
 
-fn row_of(entry: u128) -> usize {
+/// Where the row of an entry lies.
+fn place_of(entry: u128) -> usize {
     entry as u32 as usize
 }
 

@@ -1,17 +1,22 @@
-//! The sink: collects rows and seals runs.
+//! The sink: collects rows, seals runs, spills them when memory is short.
 
-use super::SortSpec;
+use super::consumer::Victim;
 use super::keys::{KeyEncoder, Keys, prefix};
-use super::merge::Merge;
-use super::run::{Run, RunBuilder};
+use super::merge::{Merge, is_refusal};
+use super::run::{Chunk, Run, RunBuilder};
+use super::spill::Spill;
+use super::{PAGE_BYTES, SLICE, SortSpec};
 use crate::data::{Batch, BufMut, FlatVector};
-use crate::error::Result;
-use crate::exec::{Combine, Finish, Flow, Handoff, LaneCx, Need, OpenCx, Sink};
+use crate::error::{Error, Result};
+use crate::exec::{Combine, Finish, Flow, Handoff, LaneCx, Need, OpenCx, Sink, Wait, WaitReason};
 use crate::expr::{EvalCx, Evaluator};
-use crate::mem::Knobs;
+use crate::mem::{Account, Knobs};
+use crate::spill::SpillWriter;
 use parking_lot::Mutex;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 /// Rows of a run: sorting so many takes a few milliseconds.
 const RUN_ROWS: usize = 64 << 10;
@@ -19,9 +24,10 @@ const LARGEST_RUN_BYTES: usize = 4 << 20;
 const LEAST_RUN_BYTES: usize = 128 << 10;
 /// With a small fetch a lane merges its runs when it has this many.
 const MOST_RUNS: usize = 8;
-const PAGE_BYTES: usize = 4096;
 /// A guess, for the floor, of what a key takes besides the value.
 const KEY_BYTES: usize = 16;
+/// How often a row that does not fit waits for others to give memory back.
+const MOST_TURNS: u32 = 256;
 
 pub(super) struct SortSink {
     spec: Arc<SortSpec>,
@@ -32,21 +38,53 @@ pub(super) struct SortSink {
 pub(super) struct SortShared {
     encoder: KeyEncoder,
     run_bytes: usize,
+    /// Memory of lanes that have not started.
+    accounts: Mutex<Vec<Accounts>>,
     /// The runs of lanes that have combined.
     pub(super) runs: Mutex<Vec<Run>>,
     /// No row whose key's prefix is greater can be among the first; set only with a fetch.
     cutoff: AtomicU64,
 }
 
+/// A lane's memory.
+struct Accounts {
+    /// For rows and runs: revocable but for a batch.
+    rows: Account,
+    /// For what is on its way to disk.
+    spill: Account,
+}
+
 pub(super) struct Local {
     evaluator: Evaluator,
     builder: RunBuilder,
+    /// Runs in memory.
     runs: Vec<Run>,
     /// The keys of the batch in work.
     keys: Keys,
-    /// Positions of rows: of a batch without a selection, and of those worth keeping.
+    /// Numbers of rows: of a batch without a selection; of those worth keeping; and of their keys.
     all: BufMut<u32>,
     kept: BufMut<u32>,
+    kept_keys: BufMut<u32>,
+    pending: Option<Pending>,
+    spilling: Option<Spill>,
+    writer: Option<SpillWriter>,
+    /// Rows of the runs written so far, each a partition of the writer's.
+    spilled: Vec<u64>,
+    /// Rows the lane must hold before an injected refusal is heeded. Doubled each time, so that what is tested is that
+    /// spilling works at any moment, not that runs of single rows are slow.
+    forced_rows: usize,
+    victim: Victim,
+    accounts: Accounts,
+}
+
+/// A batch that is not in the builder yet, or not all of it.
+struct Pending {
+    batch: Batch,
+    /// Which of `kept` comes next.
+    at: usize,
+    /// How many to try at once.
+    step: usize,
+    turns: u32,
 }
 
 impl SortSink {
@@ -67,35 +105,170 @@ impl SortSink {
         }
     }
 
-    /// Makes a run of what the lane has collected.
+    /// Memory of a lane that holds one batch.
+    fn rows_floor_bytes(&self, knobs: &Knobs) -> usize {
+        let row_bytes = self.spec.row_bytes() + self.spec.keys.len() * KEY_BYTES + 48;
+        2 * knobs.batch_rows * row_bytes + 2 * self.spec.columns_bytes()
+    }
+
+    /// Makes a run of what the lane has collected, laid out in order if there is memory for that.
     fn seal(&self, shared: &SortShared, local: &mut Local, cx: &LaneCx<'_>) -> Result<()> {
         if local.builder.rows() == 0 {
             return Ok(());
         }
-        let fetch = self.spec.fetch.map_or(usize::MAX, |f| usize::try_from(f).unwrap_or(usize::MAX));
-        let run = local.builder.seal(shared.encoder.is_prefix_enough(), fetch, cx)?;
-        local.runs.push(run);
+        let account = &local.accounts.rows;
+        let run = local.builder.sort(shared.encoder.is_prefix_enough(), self.spec.fetch_rows(), account)?;
+        let (chunks, rest) = lay_out(vec![run.clone()], u64::MAX, cx, account)?;
+        local.runs.push(if rest.is_empty() { Run::of_chunks(chunks) } else { run });
         let Some(fetch) = self.small_fetch() else { return Ok(()) };
         if local.runs.len() == MOST_RUNS {
-            let mut merge = Merge::new(std::mem::take(&mut local.runs));
-            let mut first = Run::default();
-            let mut missing = fetch;
-            while missing > 0
-                && let Some(chunk) = merge.next_chunk(missing.min(cx.batch_rows()), cx.account)?
-            {
-                cx.check()?;
-                missing -= chunk.rows();
-                first.chunks.push_back(chunk);
-            }
-            local.runs.push(first);
+            let (chunks, rest) = lay_out(std::mem::take(&mut local.runs), fetch as u64, cx, account)?;
+            local.runs.push(Run::of_chunks(chunks));
+            local.runs.extend(rest);
         }
         if let Some(last) = local.runs.last()
-            && last.rows() == fetch
+            && last.rows == fetch as u64
             && let Some(key) = last.last_key()
         {
             shared.cutoff.fetch_min(prefix(key), Relaxed);
         }
         Ok(())
+    }
+
+    /// Begins to write everything in memory to disk.
+    fn start_spill(&self, shared: &SortShared, local: &mut Local, cx: &LaneCx<'_>) -> Result<()> {
+        let account = &local.accounts.rows;
+        if local.builder.rows() > 0 {
+            let is_prefix_enough = shared.encoder.is_prefix_enough();
+            local.runs.push(local.builder.sort(is_prefix_enough, self.spec.fetch_rows(), account)?);
+        }
+        if local.writer.is_none() {
+            let (types, block_bytes) = (self.spec.run_types(), cx.query.knobs.block_bytes);
+            local.writer = Some(cx.query.spill.writer(&types, &local.accounts.spill, block_bytes)?);
+        }
+        local.spilling = Some(Spill::new(std::mem::take(&mut local.runs), self.spec.fetch_rows()));
+        cx.metrics.counter("spills").fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    /// Goes on writing, until `until`; whether nothing is left to be written.
+    fn spill_on(
+        &self,
+        shared: &SortShared,
+        local: &mut Local,
+        until: Option<Instant>,
+        cx: &LaneCx<'_>,
+    ) -> Result<bool> {
+        let (Some(spill), Some(writer)) = (&mut local.spilling, &mut local.writer) else { return Ok(true) };
+        let accounts = (&local.accounts.rows, &local.accounts.spill);
+        let partition = local.spilled.len() as u32;
+        let is_over = spill
+            .advance(writer, partition, accounts, until, cx)
+            .map_err(|e| if is_refusal(&e) { self.spec.too_small(&e, &cx.query.pool) } else { e })?;
+        if is_over {
+            if self.small_fetch().is_some_and(|fetch| spill.rows == fetch as u64) {
+                shared.cutoff.fetch_min(spill.last_prefix, Relaxed);
+            }
+            local.spilled.push(spill.rows);
+            local.spilling = None;
+            local.accounts.rows.trim();
+        }
+        local.publish();
+        Ok(is_over)
+    }
+
+    /// Takes the pending batch in, spilling as often as it takes.
+    fn go_on(&self, shared: &SortShared, local: &mut Local, cx: &LaneCx<'_>) -> Result<Flow> {
+        let until = Instant::now() + SLICE;
+        loop {
+            if !self.spill_on(shared, local, Some(until), cx)? {
+                return Ok(Flow::Wait(turn(cx)));
+            }
+            let Some(pending) = &mut local.pending else { return Ok(Flow::NeedInput) };
+            let end = (pending.at + pending.step).min(local.kept.len());
+            if pending.at == end {
+                local.pending = None;
+                return Ok(Flow::NeedInput);
+            }
+            let (keys, key_numbers) = (&local.keys, &local.kept_keys[pending.at..end]);
+            let keys = key_numbers.iter().map(|number| keys.get(*number as usize));
+            let rows = &local.kept[pending.at..end];
+            let holds_rows = local.builder.rows() > 0 || !local.runs.is_empty();
+            match local.builder.append(&pending.batch, rows, keys, &local.accounts.rows) {
+                Ok(()) => {
+                    pending.at = end;
+                    if local.builder.rows() >= self.run_rows(cx)
+                        || local.builder.allocated_bytes()
+                            >= shared.run_bytes.max(2 * PAGE_BYTES * self.spec.types.len())
+                    {
+                        self.seal(shared, local, cx)?;
+                    }
+                    local.publish();
+                }
+                Err(error) if is_refusal(&error) && holds_rows => {
+                    self.start_spill(shared, local, cx)?;
+                }
+                Err(error) if is_refusal(&error) && pending.step > 1 => {
+                    pending.step = (end - pending.at).div_ceil(2);
+                }
+                // Somebody may be about to give back what was asked for.
+                Err(error) if is_refusal(&error) && pending.turns < MOST_TURNS => {
+                    pending.turns += 1;
+                    return Ok(Flow::Wait(turn(cx)));
+                }
+                Err(error) if is_refusal(&error) => return Err(self.spec.too_small(&error, &cx.query.pool)),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// A wait for no more than others' turn.
+pub(super) fn turn(cx: &LaneCx<'_>) -> Wait {
+    cx.waker.wake_by_ref();
+    Wait::registered(WaitReason::Turn, ())
+}
+
+/// The first `fetch` rows of runs in memory as chunks in order, and what is left if memory was refused.
+fn lay_out(
+    runs: Vec<Run>,
+    fetch: u64,
+    cx: &LaneCx<'_>,
+    account: &Account,
+) -> Result<(VecDeque<Arc<Chunk>>, Vec<Run>)> {
+    let mut merge = Merge::new(runs);
+    let mut chunks = VecDeque::new();
+    let mut missing = fetch;
+    while missing > 0 {
+        let rows = usize::try_from(missing).unwrap_or(usize::MAX).min(cx.batch_rows());
+        match merge.next_chunk(rows, &cx.query.ids, account) {
+            Ok(Some(chunk)) => {
+                missing -= chunk.rows() as u64;
+                chunks.push_back(Arc::new(chunk));
+            }
+            Ok(None) => break,
+            Err(error) if is_refusal(&error) => {
+                return Ok((chunks, merge.into_runs()));
+            }
+            Err(error) => return Err(error),
+        }
+        cx.check()?;
+    }
+    Ok((chunks, Vec::new()))
+}
+
+impl Local {
+    fn holds_rows(&self) -> bool {
+        self.builder.rows() > 0 || !self.runs.is_empty()
+    }
+
+    fn held_rows(&self) -> u64 {
+        self.builder.rows() as u64 + self.runs.iter().map(|run| run.rows).sum::<u64>()
+    }
+
+    fn publish(&self) {
+        let used_bytes = if self.holds_rows() { self.accounts.rows.used_bytes() } else { 0 };
+        self.victim.publish(used_bytes);
     }
 }
 
@@ -110,16 +283,28 @@ impl Sink for SortSink {
     fn need(&self, knobs: &Knobs) -> Need {
         let exprs: Vec<_> = self.spec.keys.iter().map(|key| key.expr.clone()).collect();
         let scratch = Evaluator::scratch_bytes(&exprs, knobs.batch_rows);
-        let row_bytes = self.spec.row_bytes() + exprs.len() * KEY_BYTES + 32;
-        let pages = 2 * (self.spec.types.len() + exprs.len() + 6) * PAGE_BYTES;
-        Need { lane_bytes: scratch + pages + 2 * knobs.batch_rows * row_bytes, shared_bytes: 0 }
+        let key_bytes = exprs.len() * KEY_BYTES + 3 * size_of::<u32>();
+        let pages = (exprs.len() + 6) * PAGE_BYTES;
+        let lane_floors = self.rows_floor_bytes(knobs) + self.spec.spill_floor_bytes(knobs);
+        Need {
+            lane_bytes: scratch + pages + knobs.batch_rows * key_bytes,
+            shared_bytes: knobs.lanes * lane_floors,
+        }
     }
 
     fn open(&self, cx: &OpenCx<'_>) -> Result<Arc<SortShared>> {
-        let share = cx.query.pool.limit_bytes() / (16 * cx.lanes.max(1));
+        let limit_bytes = cx.query.pool.limit_bytes();
+        let share = limit_bytes / (16 * cx.lanes.max(1));
+        let quantum_bytes = (limit_bytes / (64 * cx.lanes)).clamp(4 << 10, 256 << 10);
+        let knobs = &cx.query.knobs;
+        let (rows_bytes, spill_bytes) = (self.rows_floor_bytes(knobs), self.spec.spill_floor_bytes(knobs));
+        let rows = cx.lane_accounts(rows_bytes, quantum_bytes, rows_bytes);
+        let spill = cx.lane_accounts(spill_bytes, 4 << 10, spill_bytes);
+        let accounts = rows.into_iter().zip(spill).map(|(rows, spill)| Accounts { rows, spill });
         let shared = Arc::new(SortShared {
             encoder: KeyEncoder::new(&self.spec.keys)?,
             run_bytes: share.clamp(LEAST_RUN_BYTES, LARGEST_RUN_BYTES),
+            accounts: Mutex::new(accounts.collect()),
             runs: Mutex::new(Vec::new()),
             cutoff: AtomicU64::new(u64::MAX),
         });
@@ -127,15 +312,28 @@ impl Sink for SortSink {
         Ok(shared)
     }
 
-    fn local(&self, _shared: &Arc<SortShared>, cx: &LaneCx<'_>) -> Result<Local> {
+    fn local(&self, shared: &Arc<SortShared>, cx: &LaneCx<'_>) -> Result<Local> {
         let exprs: Vec<_> = self.spec.keys.iter().map(|key| key.expr.clone()).collect();
+        let accounts = shared.accounts.lock().pop();
+        let accounts = accounts.ok_or_else(|| Error::internal("more lanes than the sort was opened for"))?;
+        let victim = Victim::register(self.spec.name(), &cx.query.pool);
+        victim.exempt(&accounts.rows);
+        victim.exempt(&accounts.spill);
         Ok(Local {
             evaluator: Evaluator::new(&exprs, &self.spec.layout)?,
-            builder: RunBuilder::new(self.spec.types.len(), cx.account)?,
+            builder: RunBuilder::new(self.spec.types.len(), &accounts.rows)?,
             runs: Vec::new(),
             keys: Keys::new(cx.account)?,
-            all: BufMut::with_capacity(cx.account, 0)?,
-            kept: BufMut::with_capacity(cx.account, 0)?,
+            all: BufMut::empty(),
+            kept: BufMut::empty(),
+            kept_keys: BufMut::empty(),
+            pending: None,
+            spilling: None,
+            writer: None,
+            spilled: Vec::new(),
+            forced_rows: 1,
+            victim,
+            accounts,
         })
     }
 
@@ -149,6 +347,7 @@ impl Sink for SortSink {
         if self.spec.fetch == Some(0) {
             return Ok(Flow::Done);
         }
+        local.accounts.rows.relieve();
         let mut eval = EvalCx { account: cx.account, ids: &cx.query.ids };
         let columns = local.evaluator.evaluate(&batch, &mut eval)?;
         let columns =
@@ -162,39 +361,77 @@ impl Sink for SortSink {
         };
         shared.encoder.encode(&columns, rows, &mut local.keys, cx.account)?;
         drop(columns);
-        let keys = &local.keys;
         let cutoff = shared.cutoff.load(Relaxed);
-        if cutoff == u64::MAX {
-            let keys = (0..rows.len()).map(|at| keys.get(at));
-            local.builder.append(&batch, rows, keys, cx.account)?;
-        } else {
-            local.kept.set_len(0);
-            local.kept.reserve(cx.account, rows.len())?;
-            let is_kept = |at: &usize| prefix(keys.get(*at)) <= cutoff;
-            let kept = (0..rows.len()).filter(is_kept);
-            kept.clone().for_each(|at| local.kept.push(rows[at]));
-            if !local.kept.is_empty() {
-                let keys = kept.map(|at| keys.get(at));
-                local.builder.append(&batch, &local.kept, keys, cx.account)?;
+        for kept in [&mut local.kept, &mut local.kept_keys] {
+            kept.set_len(0);
+            kept.reserve(cx.account, rows.len())?;
+        }
+        for (at, row) in rows.iter().enumerate() {
+            if prefix(local.keys.get(at)) <= cutoff {
+                local.kept.push(*row);
+                local.kept_keys.push(at as u32);
             }
         }
-        let is_full = local.builder.rows() >= self.run_rows(cx)
-            || local.builder.allocated_bytes()
-                >= shared.run_bytes.max(2 * PAGE_BYTES * self.spec.types.len());
-        if is_full {
-            self.seal(shared, local, cx)?;
+        let step = local.kept.len();
+        local.pending = Some(Pending { batch, at: 0, step, turns: 0 });
+        let held_rows = local.held_rows();
+        let is_forced = held_rows >= local.forced_rows as u64 && cx.must_refuse();
+        if is_forced {
+            local.forced_rows = (2 * local.forced_rows).min(RUN_ROWS);
         }
-        Ok(Flow::NeedInput)
+        if held_rows > 0 && (local.victim.take_request() || is_forced) {
+            self.start_spill(shared, local, cx)?;
+        }
+        self.go_on(shared, local, cx)
+    }
+
+    fn resume(&self, shared: &Arc<SortShared>, local: &mut Local, cx: &LaneCx<'_>) -> Result<Flow> {
+        self.go_on(shared, local, cx)
     }
 
     fn combine(&self, shared: &Arc<SortShared>, local: &mut Local, cx: &LaneCx<'_>) -> Result<Combine> {
+        if !self.spill_on(shared, local, Some(Instant::now() + SLICE), cx)? {
+            return Ok(Combine::Wait(turn(cx)));
+        }
+        // Nobody could ask for these rows before the source starts: where memory is short they go now.
+        let pool = &cx.query.pool;
+        let is_tight = || pool.available_bytes() < pool.limit_bytes() / 4 || local.victim.take_request();
+        let used_bytes = local.accounts.rows.used_bytes();
+        let may_go = || self.small_fetch().is_none() && cx.query.spill.available_bytes() > 2 * used_bytes as u64;
+        if local.holds_rows() && (!local.spilled.is_empty() || (may_go() && is_tight())) {
+            self.start_spill(shared, local, cx)?;
+            return Ok(Combine::Wait(turn(cx)));
+        }
         self.seal(shared, local, cx)?;
-        shared.runs.lock().append(&mut local.runs);
+        let mut runs = Vec::with_capacity(local.spilled.len() + local.runs.len());
+        if let Some(writer) = local.writer.take() {
+            let file = Arc::new(writer.finish()?);
+            let spilled = local.spilled.drain(..).enumerate();
+            runs.extend(spilled.map(|(partition, rows)| Run::of_file(file.reader(partition as u32), rows)));
+        }
+        runs.append(&mut local.runs);
+        local.victim.publish(0);
+        shared.runs.lock().append(&mut runs);
         Ok(Combine::Ready)
     }
 
     fn finish(&self, _shared: &Arc<SortShared>, _cx: &LaneCx<'_>) -> Result<Finish> {
         Ok(Finish::Ready)
+    }
+
+    fn reclaim(
+        &self,
+        shared: &Arc<SortShared>,
+        local: &mut Local,
+        _target_bytes: usize,
+        cx: &LaneCx<'_>,
+    ) -> Result<usize> {
+        let before = local.accounts.rows.used_bytes();
+        if local.spilling.is_none() && local.holds_rows() {
+            self.start_spill(shared, local, cx)?;
+        }
+        self.spill_on(shared, local, None, cx)?;
+        Ok(before.saturating_sub(local.accounts.rows.used_bytes()))
     }
 }
 

@@ -5,8 +5,9 @@ use super::*;
 use crate::data::{Batch, BufMut, FlatVector, Values, Vector, ViewBuilder};
 use crate::error::{Error, Result};
 use crate::exec::{Combine, Flow, LaneCx, Pull, Sink, Source};
+use crate::mem::Knobs;
 
-fn key(id: u32, descending: bool, nulls_first: bool) -> SortKey {
+pub(super) fn key(id: u32, descending: bool, nulls_first: bool) -> SortKey {
     SortKey { expr: column(id), descending, nulls_first }
 }
 
@@ -17,40 +18,57 @@ fn spec(columns: u32, keys: Vec<SortKey>, fetch: Option<u64>) -> SortSpec {
 
 /// Pushes the batches of each lane and returns what the source emits.
 fn run(spec: SortSpec, harness: &Harness, lanes: Vec<Vec<Batch>>) -> Result<Vec<Batch>> {
+    let mut output = Vec::new();
+    run_into(spec, harness, lanes, |batch| output.push(batch))?;
+    Ok(output)
+}
+
+/// Pushes the batches of each lane, as they come, and hands on what the source emits.
+pub(super) fn run_into<B: IntoIterator<Item = Batch>>(
+    spec: SortSpec,
+    harness: &Harness,
+    lanes: Vec<B>,
+    mut emit: impl FnMut(Batch),
+) -> Result<()> {
     let (sink, source) = pair(spec);
-    let shared = sink.open(&harness.open())?;
+    let knobs = Knobs { lanes: lanes.len(), ..harness.query.knobs };
+    let source_open = harness.open_with(1, source.need(&knobs).shared_bytes);
+    let shared = sink.open(&harness.open_with(lanes.len(), sink.need(&knobs).shared_bytes))?;
     let mut locals = Vec::new();
     let cx: LaneCx<'_> = harness.lane();
     for batches in lanes {
         let mut local = sink.local(&shared, &cx)?;
         for batch in batches {
-            if let Flow::Done = sink.push(&shared, &mut local, batch, &cx)? {
+            let mut flow = sink.push(&shared, &mut local, batch, &cx)?;
+            while let Flow::Wait(_) = flow {
+                flow = sink.resume(&shared, &mut local, &cx)?;
+            }
+            if let Flow::Done = flow {
                 break;
             }
         }
         locals.push(local);
     }
     for mut local in locals {
-        assert!(matches!(sink.combine(&shared, &mut local, &cx)?, Combine::Ready));
+        while let Combine::Wait(_) = sink.combine(&shared, &mut local, &cx)? {}
     }
-    let shared = source.open(&harness.open())?;
+    drop(shared);
+    let shared = source.open(&source_open)?;
     let mut local = source.local(&shared, &cx)?;
-    let mut output = Vec::new();
     loop {
         match source.pull(&shared, &mut local, &cx)? {
             Pull::Emit(batch) => {
                 assert!((1..=1024).contains(&batch.rows()));
-                output.push(batch);
+                emit(batch);
             }
-            Pull::Done => break,
-            wait @ Pull::Wait(_) => panic!("{wait:?}"),
+            Pull::Wait(_) => {}
+            Pull::Done => return Ok(()),
         }
     }
-    Ok(output)
 }
 
 /// SplitMix64, so that a failure can be repeated.
-fn noise(seed: u64) -> impl FnMut(u64) -> i64 {
+pub(super) fn noise(seed: u64) -> impl FnMut(u64) -> i64 {
     let mut state = seed;
     move |below| {
         state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -114,7 +132,8 @@ fn a_fetch_keeps_the_first_rows_whatever_order_they_come_in() {
 fn a_small_fetch_holds_little_whatever_it_is_given() {
     let harness = Harness::new(2 << 20);
     let (sink, _source) = pair(spec(1, vec![key(0, false, false)], Some(100)));
-    let shared = sink.open(&harness.open()).expect("opens");
+    let need = sink.need(&harness.query.knobs).shared_bytes;
+    let shared = sink.open(&harness.open_with(1, need)).expect("opens");
     let cx = harness.lane();
     let mut local = sink.local(&shared, &cx).expect("starts");
     // Ever smaller values: no row can be dropped by the cutoff before its batch has come.
@@ -193,8 +212,8 @@ fn nothing_in_gives_nothing_out_and_memory_comes_back() {
 }
 
 #[test]
-fn what_does_not_fit_is_a_memory_error() {
-    let harness = Harness::new(1 << 20);
+fn what_does_not_fit_without_room_on_disk_is_an_error_that_says_so() {
+    let harness = Harness::new(2 << 20);
     let wide = BufMut::<i128>::zeroed(&harness.account, 1000).expect("fits").freeze();
     let wide = Batch::new(vec![Vector::Flat(FlatVector::new(Values::I128(wide)))], 1000);
     let expr = Expr::Column {
@@ -204,6 +223,6 @@ fn what_does_not_fit_is_a_memory_error() {
     };
     let keys = vec![SortKey { expr: expr.clone(), descending: false, nulls_first: false }];
     let spec = SortSpec { layout: vec![ColumnId(0)], types: vec![expr.data_type()], keys, fetch: None };
-    let failed = run(spec, &harness, vec![vec![wide; 100]]).expect_err("1.6 MB");
-    assert!(matches!(failed, Error::Memory(_)), "{failed}");
+    let failed = run(spec, &harness, vec![vec![wide; 100]]).expect_err("4 MB with keys");
+    assert!(matches!(failed, Error::SpillQuota { .. }), "{failed}");
 }

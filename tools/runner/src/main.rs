@@ -10,6 +10,7 @@
 //!
 //! Must not know: anything of the engine but its public interface.
 
+mod benchmark;
 mod engine;
 mod generate;
 mod interrupt;
@@ -41,6 +42,11 @@ enum Command {
     TpchPlans(tpch::PlanArgs),
     /// Write the TPC-H tables as Parquet files.
     GenerateParquet(generate::GenerateArgs),
+    /// Time queries over a folder of Parquet files, each in a process of its own.
+    BenchmarkParquet(benchmark::BenchmarkArgs),
+    /// One query of `benchmark-parquet`.
+    #[command(hide = true)]
+    BenchmarkQuery(benchmark::QueryProcessArgs),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +56,8 @@ fn main() -> ExitCode {
         Command::Tpch(args) => tpch::run(args, &interrupt),
         Command::TpchPlans(args) => tpch::run_plans(args, &interrupt),
         Command::GenerateParquet(args) => generate::run(args, &interrupt),
+        Command::BenchmarkParquet(args) => benchmark::run(args, &interrupt),
+        Command::BenchmarkQuery(args) => benchmark::run_query(args, &interrupt),
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -120,6 +120,11 @@ pub fn run(args: &TpchArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Name and text of every query, for data of scale factor `scale`.
+pub fn queries_at(scale: f64) -> Vec<(String, String)> {
+    QUERIES.iter().map(|query| (query.name.to_owned(), query.sql_at(scale))).collect()
+}
+
 /// Figures of one run.
 struct Run {
     seconds: f64,

@@ -1,0 +1,71 @@
+//! A merge whose rows go to disk, a slice of time after the other.
+
+use super::keys::prefix;
+use super::merge::{Merge, Portion};
+use super::run::Run;
+use crate::data::{Batch, FlatVector, Values, Vector};
+use crate::error::Result;
+use crate::exec::LaneCx;
+use crate::mem::Account;
+use crate::spill::SpillWriter;
+use std::time::Instant;
+
+/// Makes one run on disk of several.
+pub(super) struct Spill {
+    merge: Merge,
+    /// Rows still wanted.
+    missing: u64,
+    /// Rows written.
+    pub(super) rows: u64,
+    /// The prefix of the last key written.
+    pub(super) last_prefix: u64,
+}
+
+impl Spill {
+    /// The first `fetch` rows of `runs`.
+    pub(super) fn new(runs: Vec<Run>, fetch: u64) -> Self {
+        Self { merge: Merge::new(runs), missing: fetch, rows: 0, last_prefix: u64::MAX }
+    }
+
+    /// Writes rows to `partition` until everything is written (then it answers true) or `until`. Blocks are read into
+    /// `blocks`, rows laid out in `account`. After a refusal of blocks the merge can be taken apart.
+    pub(super) fn advance(
+        &mut self,
+        writer: &mut SpillWriter,
+        partition: u32,
+        (blocks, account): (&Account, &Account),
+        until: Option<Instant>,
+        cx: &LaneCx<'_>,
+    ) -> Result<bool> {
+        let knobs = &cx.query.knobs;
+        while self.missing > 0 {
+            let rows = usize::try_from(self.missing).unwrap_or(usize::MAX).min(knobs.batch_rows);
+            let portion = Portion { rows, bytes: knobs.block_bytes, has_keys: true };
+            let Some((rows, columns)) = self.merge.next_rows(portion, &cx.query.ids, blocks, account)? else {
+                return Ok(true);
+            };
+            self.last_prefix = columns.last().map_or(u64::MAX, |keys| last_prefix(keys, rows));
+            let batch = Batch::new(columns.into_iter().map(Vector::Flat).collect(), rows);
+            writer.write(partition, &batch, account)?;
+            self.rows += rows as u64;
+            self.missing -= rows as u64;
+            cx.check()?;
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What is left of the runs.
+    pub(super) fn into_runs(self) -> Vec<Run> {
+        self.merge.into_runs()
+    }
+}
+
+fn last_prefix(keys: &FlatVector, rows: usize) -> u64 {
+    match &keys.values {
+        Values::View(keys) if rows > 0 => prefix(keys.get(rows - 1)),
+        _ => u64::MAX,
+    }
+}
