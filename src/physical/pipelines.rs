@@ -2,7 +2,7 @@
 
 use super::plan::{Node, PhysicalPlan};
 use crate::error::Result;
-use crate::exec::{PipelineSpec, QuerySpec, SinkBox, SourceBox, TransformBox};
+use crate::exec::{Feed, PipelineSpec, QuerySpec, Shape, SinkBox, SourceBox, TransformBox};
 use crate::operators;
 
 /// The pipelines of `plan`, the last of which ends in `result`.
@@ -13,40 +13,51 @@ pub(crate) fn pipelines(plan: &PhysicalPlan, result: SinkBox) -> Result<QuerySpe
     Ok(QuerySpec { pipelines: done })
 }
 
-/// A pipeline that has no sink yet.
+/// A pipeline that has no sink yet: a tree of operators, the number of whose root will be the next one.
 struct Open {
-    sources: Vec<SourceBox>,
-    transforms: Vec<TransformBox>,
-    max_lanes: usize,
+    sources: Vec<(SourceBox, Feed)>,
+    transforms: Vec<(TransformBox, usize)>,
     depends_on: Vec<usize>,
 }
 
 impl Open {
-    fn from_source(source: SourceBox) -> Self {
-        Self { sources: vec![source], transforms: Vec::new(), max_lanes: usize::MAX, depends_on: Vec::new() }
+    fn from_source(source: SourceBox, max_lanes: usize) -> Self {
+        Self {
+            sources: vec![(source, Feed { next: 0, max_lanes })],
+            transforms: Vec::new(),
+            depends_on: Vec::new(),
+        }
     }
 
     fn through(mut self, transform: TransformBox) -> Self {
-        self.transforms.push(transform);
+        self.transforms.push((transform, self.transforms.len() + 1));
         self
     }
 
     fn close(self, sink: SinkBox) -> PipelineSpec {
-        let Self { sources, transforms, max_lanes, depends_on } = self;
-        PipelineSpec { sources, transforms, sink, max_lanes, depends_on }
+        let (sources, feeds) = self.sources.into_iter().unzip();
+        let (transforms, next) = self.transforms.into_iter().unzip();
+        let shape = Shape { feeds, next };
+        PipelineSpec { sources, transforms, shape, sink, max_lanes: usize::MAX, depends_on: self.depends_on }
     }
 
     /// Ends the pipeline in a breaker's sink and begins the next at its source.
-    fn broken(self, sink: SinkBox, source: SourceBox, done: &mut Vec<PipelineSpec>) -> Self {
+    fn broken(
+        self,
+        sink: SinkBox,
+        source: SourceBox,
+        max_lanes: usize,
+        done: &mut Vec<PipelineSpec>,
+    ) -> Self {
         done.push(self.close(sink));
-        Self { depends_on: vec![done.len() - 1], ..Self::from_source(source) }
+        Self { depends_on: vec![done.len() - 1], ..Self::from_source(source, max_lanes) }
     }
 }
 
 fn build(plan: &PhysicalPlan, done: &mut Vec<PipelineSpec>) -> Result<Open> {
     Ok(match &plan.node {
-        Node::Scan { provider, request } => Open::from_source(provider.scan(request.clone())?),
-        Node::Values { rows } => Open::from_source(operators::values(plan.types(), rows.clone())),
+        Node::Scan { provider, request } => Open::from_source(provider.scan(request.clone())?, usize::MAX),
+        Node::Values { rows } => Open::from_source(operators::values(plan.types(), rows.clone()), usize::MAX),
         Node::Filter { input, conjuncts } => {
             let transform = operators::filter(input.layout.clone(), conjuncts.clone());
             build(input, done)?.through(transform)
@@ -62,7 +73,7 @@ fn build(plan: &PhysicalPlan, done: &mut Vec<PipelineSpec>) -> Result<Open> {
                 aggregates: aggregates.clone(),
             };
             let (sink, source) = operators::hash_aggregate(spec);
-            build(input, done)?.broken(sink, source, done)
+            build(input, done)?.broken(sink, source, usize::MAX, done)
         }
         Node::HashJoin { kind, build: build_side, probe, keys, residual } => {
             let spec = operators::HashJoinSpec {
@@ -97,7 +108,7 @@ fn build(plan: &PhysicalPlan, done: &mut Vec<PipelineSpec>) -> Result<Open> {
             };
             let (sink, source) = operators::sort(spec);
             // One lane carries the order on.
-            Open { max_lanes: 1, ..build(input, done)?.broken(sink, source, done) }
+            build(input, done)?.broken(sink, source, 1, done)
         }
         Node::Limit { input, skip, fetch } => build(input, done)?.through(operators::limit(*skip, *fetch)),
     })
