@@ -121,6 +121,10 @@ pub(crate) enum Plan {
     /// Rows of two inputs that meet. Until subqueries are unnested, expressions within `right` may read columns of
     /// `left` (a dependent join): for each left row the right input is what it is with that row's values.
     Join { kind: JoinKind, left: Arc<Plan>, right: Arc<Plan>, keys: Vec<JoinKey>, filters: Vec<Expr> },
+    /// All rows of all inputs. `values` has for each input what the columns are in its rows.
+    UnionAll { columns: Vec<Column>, inputs: Vec<Arc<Plan>>, values: Vec<Vec<Expr>> },
+    /// Each row of the input as often as the integer `times` says; not at all if that is null or less than one.
+    Repeat { input: Arc<Plan>, times: Expr },
     /// Rows after the first `skip`, at most `fetch` of them.
     Limit { input: Arc<Plan>, skip: u64, fetch: Option<u64> },
 }
@@ -130,10 +134,11 @@ impl Plan {
     pub(crate) fn columns(&self) -> Vec<&Column> {
         match self {
             Self::Scan { columns, .. } => columns.iter().map(|(c, _)| c).collect(),
-            Self::Values { columns, .. } => columns.iter().collect(),
-            Self::Filter { input, .. } | Self::Sort { input, .. } | Self::Limit { input, .. } => {
-                input.columns()
-            }
+            Self::Values { columns, .. } | Self::UnionAll { columns, .. } => columns.iter().collect(),
+            Self::Filter { input, .. }
+            | Self::Sort { input, .. }
+            | Self::Repeat { input, .. }
+            | Self::Limit { input, .. } => input.columns(),
             Self::Project { columns, .. } => columns.iter().map(|(c, _)| c).collect(),
             Self::Aggregate { groups, aggregates, .. } => {
                 groups.iter().map(|(c, _)| c).chain(aggregates.iter().map(|(c, _)| c)).collect()
@@ -154,9 +159,10 @@ impl Plan {
     /// The columns it produces, nullable where an outer join below puts nulls.
     pub(crate) fn output_columns(&self) -> Vec<Column> {
         match self {
-            Self::Filter { input, .. } | Self::Sort { input, .. } | Self::Limit { input, .. } => {
-                input.output_columns()
-            }
+            Self::Filter { input, .. }
+            | Self::Sort { input, .. }
+            | Self::Repeat { input, .. }
+            | Self::Limit { input, .. } => input.output_columns(),
             Self::Join { kind, left, right, .. } => {
                 let side = |input: &Self, gets_nulls: bool| {
                     let columns = input.output_columns().into_iter();
@@ -171,9 +177,11 @@ impl Plan {
                 }
                 columns
             }
-            Self::Scan { .. } | Self::Values { .. } | Self::Project { .. } | Self::Aggregate { .. } => {
-                self.columns().into_iter().cloned().collect()
-            }
+            Self::Scan { .. }
+            | Self::Values { .. }
+            | Self::Project { .. }
+            | Self::Aggregate { .. }
+            | Self::UnionAll { .. } => self.columns().into_iter().cloned().collect(),
         }
     }
 
@@ -200,7 +208,9 @@ impl Plan {
             | Self::Project { input, .. }
             | Self::Aggregate { input, .. }
             | Self::Sort { input, .. }
+            | Self::Repeat { input, .. }
             | Self::Limit { input, .. } => vec![input],
+            Self::UnionAll { inputs, .. } => inputs.iter().collect(),
             Self::Join { left, right, .. } => vec![left, right],
         }
     }
@@ -219,6 +229,10 @@ impl Plan {
             }
             Self::Sort { input, keys, fetch } => Self::Sort { input: f(&input)?, keys, fetch },
             Self::Limit { input, skip, fetch } => Self::Limit { input: f(&input)?, skip, fetch },
+            Self::Repeat { input, times } => Self::Repeat { input: f(&input)?, times },
+            Self::UnionAll { columns, inputs, values } => {
+                Self::UnionAll { columns, inputs: inputs.iter().map(f).collect::<Result<_, E>>()?, values }
+            }
             Self::Join { kind, left, right, keys, filters } => {
                 Self::Join { kind, left: f(&left)?, right: f(&right)?, keys, filters }
             }
@@ -250,6 +264,11 @@ impl Plan {
                 });
                 let keys = keys.collect::<Result<_, E>>()?;
                 Self::Join { kind, left, right, keys, filters: all(filters, f)? }
+            }
+            Self::Repeat { input, times } => Self::Repeat { input, times: f(times)? },
+            Self::UnionAll { columns, inputs, values } => {
+                let values = values.into_iter().map(|list| all(list, f)).collect::<Result<_, E>>()?;
+                Self::UnionAll { columns, inputs, values }
             }
             Self::Filter { input, conjuncts } => Self::Filter { input, conjuncts: all(conjuncts, f)? },
             Self::Project { input, columns } => Self::Project { input, columns: named(columns, f)? },
@@ -289,6 +308,8 @@ impl Plan {
                 }
                 filters.iter().for_each(f);
             }
+            Self::Repeat { times, .. } => f(times),
+            Self::UnionAll { values, .. } => values.iter().flatten().for_each(f),
             Self::Project { columns, .. } => columns.iter().for_each(|(_, e)| f(e)),
             Self::Aggregate { groups, aggregates, .. } => {
                 groups.iter().for_each(|(_, e)| f(e));
@@ -314,9 +335,15 @@ impl Plan {
             Self::Scan { columns, filter_columns, .. } => {
                 columns.iter().chain(filter_columns).map(|(c, _)| c).collect()
             }
-            Self::Values { .. } | Self::Project { .. } | Self::Aggregate { .. } => self.columns(),
+            Self::Values { .. } | Self::Project { .. } | Self::Aggregate { .. } | Self::UnionAll { .. } => {
+                self.columns()
+            }
             Self::Join { kind: JoinKind::Mark { column, .. }, .. } => vec![column],
-            Self::Filter { .. } | Self::Sort { .. } | Self::Limit { .. } | Self::Join { .. } => vec![],
+            Self::Filter { .. }
+            | Self::Sort { .. }
+            | Self::Repeat { .. }
+            | Self::Limit { .. }
+            | Self::Join { .. } => vec![],
         }
     }
 

@@ -221,6 +221,12 @@ fn write_node(
             }
             line
         }
+        Plan::UnionAll { columns, values, .. } => {
+            let columns = names.list(columns, |c| names.column(c.id));
+            let values = names.list(values, |list| format!("[{}]", names.exprs(list)));
+            format!("UnionAll: [{columns}] of {values}")
+        }
+        Plan::Repeat { times, .. } => format!("Repeat: {}", names.expr(times)),
         Plan::Limit { skip, fetch, .. } => match (skip, fetch) {
             (0, Some(fetch)) => format!("Limit: {fetch}"),
             (skip, Some(fetch)) => format!("Limit: {fetch} offset {skip}"),

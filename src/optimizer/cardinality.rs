@@ -56,7 +56,14 @@ pub(super) fn sizes(plan: &Plan) -> Option<Sizes> {
             let Sizes { rows, base_rows } = sizes(input)?;
             Sizes { rows: rows * Known { plan, statistics: None }.conjunction(conjuncts), base_rows }
         }
-        Plan::Project { input, .. } | Plan::Sort { input, fetch: None, .. } => sizes(input)?,
+        Plan::Project { input, .. } | Plan::Sort { input, fetch: None, .. } | Plan::Repeat { input, .. } => {
+            sizes(input)?
+        }
+        Plan::UnionAll { inputs, .. } => {
+            let all = inputs.iter().map(|input| sizes(input)).collect::<Option<Vec<_>>>()?;
+            let sum = |size: fn(&Sizes) -> f64| all.iter().map(size).sum();
+            Sizes { rows: sum(|s| s.rows), base_rows: sum(|s| s.base_rows) }
+        }
         Plan::Aggregate { groups, .. } if groups.is_empty() => Sizes::same(1.0),
         Plan::Aggregate { input, groups, .. } => {
             let input_rows = rows(input)?;
@@ -141,7 +148,16 @@ pub(super) fn distinct(key: &Expr, input: &Plan) -> Option<f64> {
             distinct(expr, below)
         }
         Plan::Values { rows, .. } => Some(rows.len() as f64),
-        Plan::Filter { .. } | Plan::Join { .. } | Plan::Sort { .. } | Plan::Limit { .. } => {
+        Plan::UnionAll { columns, inputs, values } => {
+            let at = columns.iter().position(|column| column.id == id)?;
+            let each = inputs.iter().zip(values).map(|(input, values)| distinct(&values[at], input));
+            each.sum()
+        }
+        Plan::Filter { .. }
+        | Plan::Join { .. }
+        | Plan::Sort { .. }
+        | Plan::Repeat { .. }
+        | Plan::Limit { .. } => {
             let mut inputs = input.inputs().into_iter();
             let owner = inputs.find(|input| input.columns().iter().any(|column| column.id == id))?;
             distinct(key, owner)

@@ -106,6 +106,8 @@ fn convert(plan: &Arc<Plan>, mark: ColumnId, negated: bool, passes: &mut usize) 
         | Plan::Values { .. }
         | Plan::Aggregate { .. }
         | Plan::Sort { .. }
+        | Plan::UnionAll { .. }
+        | Plan::Repeat { .. }
         | Plan::Limit { .. } => return None,
     };
     Some(Arc::new(converted))

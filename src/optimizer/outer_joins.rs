@@ -51,6 +51,19 @@ fn rewrite(plan: &Arc<Plan>, mut conditions: Vec<Expr>) -> Arc<Plan> {
             let conditions = if fetch.is_none() { conditions } else { vec![] };
             Plan::Sort { input: rewrite(input, conditions), keys: keys.clone(), fetch: *fetch }
         }
+        Plan::Repeat { input, times } => {
+            Plan::Repeat { input: rewrite(input, conditions), times: times.clone() }
+        }
+        Plan::UnionAll { columns, inputs, values } => {
+            let inputs = inputs.iter().zip(values).map(|(input, values)| {
+                let defined: Vec<_> = columns.iter().cloned().zip(values.iter().cloned()).collect();
+                let definitions = Definitions::of(&defined);
+                let of_input = conditions.iter().filter(|e| definitions.may_expand(e));
+                rewrite(input, of_input.map(|e| definitions.apply(e.clone())).collect())
+            });
+            let inputs = inputs.collect();
+            Plan::UnionAll { columns: columns.clone(), inputs, values: values.clone() }
+        }
         Plan::Limit { input, skip, fetch } => {
             Plan::Limit { input: rewrite(input, vec![]), skip: *skip, fetch: *fetch }
         }
@@ -145,7 +158,7 @@ fn is_unique(plan: &Plan, columns: &HashSet<ColumnId>) -> bool {
             }
             JoinKind::Inner | JoinKind::Left | JoinKind::Full => false,
         },
-        Plan::Scan { .. } => false,
+        Plan::Scan { .. } | Plan::UnionAll { .. } | Plan::Repeat { .. } => false,
     }
 }
 

@@ -82,6 +82,16 @@ fn prune(plan: &Arc<Plan>, required: &Required) -> Arc<Plan> {
         Plan::Limit { input, skip, fetch } => {
             Arc::new(Plan::Limit { input: prune(input, required), skip: *skip, fetch: *fetch })
         }
+        Plan::Repeat { input, times } => {
+            let needed = required.union(&read_by([times])).copied().collect();
+            Arc::new(Plan::Repeat { input: prune(input, &needed), times: times.clone() })
+        }
+        Plan::UnionAll { columns, inputs, values } => {
+            let keep: Vec<bool> = columns.iter().map(|column| required.contains(&column.id)).collect();
+            let values: Vec<Vec<Expr>> = values.iter().map(|list| kept(list, &keep)).collect();
+            let inputs = inputs.iter().zip(&values).map(|(input, values)| prune(input, &read_by(values)));
+            Arc::new(Plan::UnionAll { columns: kept(columns, &keep), inputs: inputs.collect(), values })
+        }
         Plan::Join { kind, left, right, keys, filters } => {
             let read = read_by(keys.iter().flat_map(|key| [&key.left, &key.right]).chain(filters));
             let needed: Required = required.union(&read).copied().collect();
@@ -170,6 +180,8 @@ fn project(input: Arc<Plan>, columns: Vec<(Column, Expr)>) -> Arc<Plan> {
         | Plan::Aggregate { .. }
         | Plan::Sort { .. }
         | Plan::Join { .. }
+        | Plan::UnionAll { .. }
+        | Plan::Repeat { .. }
         | Plan::Limit { .. } => Arc::new(Plan::Project { input, columns }),
     }
 }
@@ -212,6 +224,16 @@ mod tests {
             &ProjectionPushdown,
             "select count(*) from t",
             "Aggregate: groups=[] aggregates=[count(*) AS count_star()]\n  Scan t: []\n",
+        );
+    }
+
+    #[test]
+    fn unions_carry_only_what_is_read() {
+        assert_rewrites(
+            &ProjectionPushdown,
+            "select v from (select a as v, c as w from t union all select x + y, 'z' from u)",
+            "UnionAll: [v] of [a], [CAST((x + y) AS INTEGER)]\n  Scan t: [a]\n  Project: (x + y)\n    \
+             Scan u: [x, y]\n",
         );
     }
 

@@ -70,7 +70,14 @@ fn verify(plan: &Plan, outer: &HashSet<ColumnId>) -> Result<(), String> {
         | Plan::Project { .. }
         | Plan::Aggregate { .. }
         | Plan::Sort { .. }
+        | Plan::UnionAll { .. }
+        | Plan::Repeat { .. }
         | Plan::Limit { .. } => {
+            if let Plan::UnionAll { columns, inputs, values } = plan
+                && (values.len() != inputs.len() || values.iter().any(|list| list.len() != columns.len()))
+            {
+                return Err("an input of a union lacks values".into());
+            }
             for input in plan.inputs() {
                 verify(input, outer)?;
                 available.extend(input.columns().iter().map(|column| column.id));

@@ -146,6 +146,8 @@ fn write_node(plan: &PhysicalPlan, depth: usize, names: &BTreeMap<ColumnId, Stri
             let _ = write!(out, "Sort {}", keys.join(", "));
             fetch.map_or(Ok(()), |f| write!(out, " first {f}"))
         }
+        Node::UnionAll { inputs } => write!(out, "UnionAll of {}", inputs.len()),
+        Node::Repeat { times, .. } => write!(out, "Repeat {}", text(times, names)),
         Node::Limit { skip, fetch, .. } => {
             let _ = write!(out, "Limit");
             let _ = fetch.map_or(Ok(()), |f| write!(out, " {f}"));

@@ -78,6 +78,25 @@ fn lower_node(plan: &Plan, sources: Sources<'_>) -> Result<Arc<PhysicalPlan>> {
         Plan::Sort { input, keys, fetch } => {
             Node::Sort { input: lower_node(input, sources)?, keys: keys.clone(), fetch: *fetch }
         }
+        Plan::UnionAll { columns, inputs, values } => {
+            let inputs = inputs.iter().zip(values).map(|(input, values)| {
+                let input = lower_node(input, sources)?;
+                let read = |e: &Expr| if let Expr::Column { id, .. } = e { Some(*id) } else { None };
+                if values.iter().map(read).eq(input.layout.iter().map(|id| Some(*id))) {
+                    return Ok(input);
+                }
+                Ok(Arc::new(PhysicalPlan {
+                    estimated_rows: input.estimated_rows,
+                    layout: columns.iter().map(|c| c.id).collect(),
+                    fields: columns.iter().map(|c| c.field.clone()).collect(),
+                    node: Node::Project { input, expressions: values.clone() },
+                }))
+            });
+            Node::UnionAll { inputs: inputs.collect::<Result<_>>()? }
+        }
+        Plan::Repeat { input, times } => {
+            Node::Repeat { input: lower_node(input, sources)?, times: times.clone() }
+        }
         Plan::Limit { input, skip, fetch } => {
             Node::Limit { input: lower_node(input, sources)?, skip: *skip, fetch: *fetch }
         }

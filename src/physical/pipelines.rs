@@ -41,6 +41,21 @@ impl Open {
         PipelineSpec { sources, transforms, shape, sink, max_lanes: usize::MAX, depends_on: self.depends_on }
     }
 
+    /// The rows of all branches, which meet at the operator that comes next.
+    fn union(branches: Vec<Self>) -> Self {
+        let root = branches.iter().map(|branch| branch.transforms.len()).sum();
+        let mut all = Self { sources: Vec::new(), transforms: Vec::new(), depends_on: Vec::new() };
+        for branch in branches {
+            let (offset, own_root) = (all.transforms.len(), branch.transforms.len());
+            let moved = |next: usize| if next == own_root { root } else { offset + next };
+            let sources = branch.sources.into_iter();
+            all.sources.extend(sources.map(|(s, feed)| (s, Feed { next: moved(feed.next), ..feed })));
+            all.transforms.extend(branch.transforms.into_iter().map(|(t, next)| (t, moved(next))));
+            all.depends_on.extend(branch.depends_on);
+        }
+        all
+    }
+
     /// Ends the pipeline in a breaker's sink and begins the next at its source.
     fn broken(
         self,
@@ -109,6 +124,14 @@ fn build(plan: &PhysicalPlan, done: &mut Vec<PipelineSpec>) -> Result<Open> {
             let (sink, source) = operators::sort(spec);
             // One lane carries the order on.
             build(input, done)?.broken(sink, source, 1, done)
+        }
+        Node::UnionAll { inputs } => {
+            let branches = inputs.iter().map(|input| build(input, done)).collect::<Result<_>>()?;
+            Open::union(branches)
+        }
+        Node::Repeat { input, times } => {
+            let transform = operators::repeat(input.layout.clone(), input.types(), times.clone());
+            build(input, done)?.through(transform)
         }
         Node::Limit { input, skip, fetch } => build(input, done)?.through(operators::limit(*skip, *fetch)),
     })

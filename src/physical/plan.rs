@@ -42,6 +42,10 @@ pub(crate) enum Node {
         keys: Vec<HashJoinKey>,
         residual: Vec<Expr>,
     },
+    /// All rows of all inputs, whose columns agree by position.
+    UnionAll { inputs: Vec<Arc<PhysicalPlan>> },
+    /// Each row as often as a column says.
+    Repeat { input: Arc<PhysicalPlan>, times: Expr },
     /// Orders; with a fetch keeps only the first rows.
     Sort { input: Arc<PhysicalPlan>, keys: Vec<SortKey>, fetch: Option<u64> },
     /// Skips and stops.
@@ -62,7 +66,9 @@ impl PhysicalPlan {
             | Node::Project { input, .. }
             | Node::HashAggregate { input, .. }
             | Node::Sort { input, .. }
+            | Node::Repeat { input, .. }
             | Node::Limit { input, .. } => vec![input],
+            Node::UnionAll { inputs } => inputs.iter().collect(),
             Node::HashJoin { build, probe, .. } => vec![build, probe],
         }
     }

@@ -26,6 +26,7 @@ mod parse;
 mod query;
 mod scope;
 mod select;
+mod set_operation;
 mod subquery;
 #[cfg(test)]
 mod tests;

@@ -34,14 +34,20 @@ fn renamed_plan(plan: &Arc<Plan>, renamed: &Renamed) -> Arc<Plan> {
         Plan::Scan { columns, filter_columns, .. } => {
             columns.iter_mut().chain(filter_columns).for_each(|(column, _)| rename(column));
         }
-        Plan::Values { columns, .. } => columns.iter_mut().for_each(rename),
+        Plan::Values { columns, .. } | Plan::UnionAll { columns, .. } => {
+            columns.iter_mut().for_each(rename);
+        }
         Plan::Project { columns, .. } => columns.iter_mut().for_each(|(column, _)| rename(column)),
         Plan::Aggregate { groups, aggregates, .. } => {
             groups.iter_mut().for_each(|(column, _)| rename(column));
             aggregates.iter_mut().for_each(|(column, _)| rename(column));
         }
         Plan::Join { kind: JoinKind::Mark { column, .. }, .. } => rename(column),
-        Plan::Filter { .. } | Plan::Sort { .. } | Plan::Limit { .. } | Plan::Join { .. } => {}
+        Plan::Filter { .. }
+        | Plan::Sort { .. }
+        | Plan::Repeat { .. }
+        | Plan::Limit { .. }
+        | Plan::Join { .. } => {}
     }
     Arc::new(node)
 }

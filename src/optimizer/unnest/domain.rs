@@ -69,6 +69,8 @@ fn source_of<'p>(left: &'p Arc<Plan>, outer: &BTreeSet<ColumnId>) -> &'p Arc<Pla
             | Plan::Aggregate { .. }
             | Plan::Sort { .. }
             | Plan::Limit { .. }
+            | Plan::UnionAll { .. }
+            | Plan::Repeat { .. }
             | Plan::Join { .. } => return source,
         };
     }
@@ -176,6 +178,12 @@ impl Domain<'_> {
                                min or max";
                 Err(Error::unsupported(message, None))
             }
+            Plan::Repeat { input, times } => {
+                let (input, values) = self.push(input)?;
+                let times = inline(times.clone(), &names(&values));
+                Ok((Arc::new(Plan::Repeat { input, times }), values))
+            }
+            Plan::UnionAll { columns, inputs, values } => self.union(columns, inputs, values),
             Plan::Join { kind, left, right, keys, filters } => {
                 self.join(kind.clone(), [left, right], keys, filters)
             }
@@ -278,6 +286,31 @@ impl Domain<'_> {
             (Some(values), _) | (None, Some(values)) => Ok((plan, values)),
             (None, None) => Err(Error::internal("a dependent join without a dependent part")),
         }
+    }
+
+    /// Every input for all values.
+    fn union(
+        &mut self,
+        columns: &[Column],
+        inputs: &[Arc<Plan>],
+        values: &[Vec<Expr>],
+    ) -> Result<(Arc<Plan>, Values)> {
+        let known: Values = (self.columns.iter())
+            .map(|column| (column.id, Column { id: self.ids.fresh(), field: column.field.clone() }))
+            .collect();
+        let (mut pushed, mut pushed_values) = (vec![], vec![]);
+        for (input, values) in inputs.iter().zip(values) {
+            let (input, of_input) = self.push(input)?;
+            let names = names(&of_input);
+            let mut values: Vec<Expr> = values.iter().map(|e| inline(e.clone(), &names)).collect();
+            for id in known.keys() {
+                values.push(read(&of_input, *id)?);
+            }
+            pushed.push(input);
+            pushed_values.push(values);
+        }
+        let columns = columns.iter().chain(known.values()).cloned().collect();
+        Ok((Arc::new(Plan::UnionAll { columns, inputs: pushed, values: pushed_values }), known))
     }
 
     /// The values of a full join, whichever side a row has.
