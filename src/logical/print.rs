@@ -226,6 +226,22 @@ fn write_node(
             let values = names.list(values, |list| format!("[{}]", names.exprs(list)));
             format!("UnionAll: [{columns}] of {values}")
         }
+        Plan::Shared { number, columns, .. } => {
+            format!("Shared {number}: [{}]", names.list(columns, |c| names.column(c.id)))
+        }
+        Plan::LimitPer { groups, keys, skip, fetch, .. } => {
+            let mut line = format!("LimitPer [{}]:", names.exprs(groups));
+            if let Some(fetch) = fetch {
+                let _ = write!(line, " {fetch}");
+            }
+            if *skip > 0 {
+                let _ = write!(line, " offset {skip}");
+            }
+            if !keys.is_empty() {
+                let _ = write!(line, " by {}", names.list(keys, |key| names.sort_key(key)));
+            }
+            line
+        }
         Plan::Repeat { times, .. } => format!("Repeat: {}", names.expr(times)),
         Plan::Limit { skip, fetch, .. } => match (skip, fetch) {
             (0, Some(fetch)) => format!("Limit: {fetch}"),

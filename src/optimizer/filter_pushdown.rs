@@ -80,6 +80,15 @@ fn push(plan: &Arc<Plan>, mut conjuncts: Vec<Expr>) -> Arc<Plan> {
         Plan::Repeat { input, times } => {
             Arc::new(Plan::Repeat { input: push(input, conjuncts), times: times.clone() })
         }
+        Plan::LimitPer { input, groups, keys, skip, fetch } => {
+            let grouped: HashSet<ColumnId> = groups.iter().filter_map(column_of).collect();
+            let grouped = Columns(grouped);
+            // All rows of a group pass, or none.
+            let (moving, staying) = partition(conjuncts, |e| grouped.cover(e) && is_deterministic(e));
+            let input = push(input, moving);
+            let (groups, keys) = (groups.clone(), keys.clone());
+            filter(Plan::LimitPer { input, groups, keys, skip: *skip, fetch: *fetch }, staying)
+        }
         Plan::UnionAll { columns, inputs, values } => push_union(plan, columns, inputs, values, conjuncts),
         Plan::Limit { input, skip, fetch } => {
             let input = push(input, vec![]);
@@ -102,7 +111,7 @@ fn push(plan: &Arc<Plan>, mut conjuncts: Vec<Expr>) -> Arc<Plan> {
         Plan::Join { kind, left, right, keys, filters } => {
             push_join(kind.clone(), [left, right], keys.clone(), filters.clone(), conjuncts)
         }
-        Plan::Values { .. } => filter(plan.as_ref().clone(), conjuncts),
+        Plan::Values { .. } | Plan::Shared { .. } => filter(plan.as_ref().clone(), conjuncts),
     }
 }
 
@@ -190,8 +199,11 @@ fn push_union(
     for ((input, values), defined) in inputs.iter().zip(values).zip(&defined) {
         let definitions = Definitions::of(defined);
         let moved = moving.iter().map(|conjunct| fold(definitions.apply(conjunct.clone()))).collect();
-        if let Some(moved) = simplify_conjuncts(moved) {
-            kept.push(push(input, moved));
+        let pushed = simplify_conjuncts(moved).map(|moved| push(input, moved));
+        if let Some(input) = pushed
+            && !matches!(input.as_ref(), Plan::Values { rows, .. } if rows.is_empty())
+        {
+            kept.push(input);
             kept_values.push(values.clone());
         }
     }
@@ -206,6 +218,14 @@ fn push_union(
             filter(union, staying)
         }
         (_, None, _) | (_, _, None) => Arc::new(plan.emptied()),
+    }
+}
+
+/// The column, if an expression is nothing else.
+fn column_of(expr: &Expr) -> Option<ColumnId> {
+    match expr {
+        Expr::Column { id, .. } => Some(*id),
+        _ => None,
     }
 }
 
@@ -280,8 +300,8 @@ mod tests {
         assert_rewrites(
             &FilterPushdown,
             "select v from (select a as v, 1 as k from t union all select x, 2 from u) where v > 3 and k = 2",
-            "Project: v\n  Project: x AS v, k#8 AS k#10\n    Project: x, 2 AS k#8\n      \
-             Scan u: [k#4, x, y] filters=[(x > 3)]\n",
+            "Project: v\n  Project: x AS v, 2 AS k#10\n    Project: x, 2\n      \
+             Scan u: [k#5, x, y] filters=[(x > 3)]\n",
         );
         assert_rewrites(
             &FilterPushdown,

@@ -51,7 +51,9 @@ impl Rule for LimitPushdown {
                 | Plan::Aggregate { .. }
                 | Plan::Join { .. }
                 | Plan::UnionAll { .. }
+                | Plan::Shared { .. }
                 | Plan::Repeat { .. }
+                | Plan::LimitPer { .. }
                 | Plan::Sort { .. },
                 _,
             ) => Arc::new(Plan::Limit { input: self.apply(input, ids)?, skip: *skip, fetch: *fetch }),

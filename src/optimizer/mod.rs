@@ -21,6 +21,7 @@ mod or_factors;
 mod outer_joins;
 mod projection_pushdown;
 mod runner;
+mod shared_subplans;
 mod sort_keys;
 mod split_averages;
 mod substitute;
@@ -65,4 +66,5 @@ static RULES: &[&dyn Rule] = &[
     &top_n::TopN,
     &join_order::JoinOrder,
     &projection_pushdown::ProjectionPushdown,
+    &shared_subplans::SharedSubplans,
 ];

@@ -82,6 +82,14 @@ fn prune(plan: &Arc<Plan>, required: &Required) -> Arc<Plan> {
         Plan::Limit { input, skip, fetch } => {
             Arc::new(Plan::Limit { input: prune(input, required), skip: *skip, fetch: *fetch })
         }
+        Plan::Shared { .. } => Arc::clone(plan),
+        Plan::LimitPer { input, groups, keys, skip, fetch } => {
+            let read = read_by(groups.iter().chain(keys.iter().map(|key| &key.expr)));
+            let needed: Required = required.union(&read).copied().collect();
+            // It sorts what it is given.
+            let (input, groups, keys) = (prune_exactly(input, &needed), groups.clone(), keys.clone());
+            Arc::new(Plan::LimitPer { input, groups, keys, skip: *skip, fetch: *fetch })
+        }
         Plan::Repeat { input, times } => {
             let needed = required.union(&read_by([times])).copied().collect();
             Arc::new(Plan::Repeat { input: prune(input, &needed), times: times.clone() })
@@ -181,7 +189,9 @@ fn project(input: Arc<Plan>, columns: Vec<(Column, Expr)>) -> Arc<Plan> {
         | Plan::Sort { .. }
         | Plan::Join { .. }
         | Plan::UnionAll { .. }
+        | Plan::Shared { .. }
         | Plan::Repeat { .. }
+        | Plan::LimitPer { .. }
         | Plan::Limit { .. } => Arc::new(Plan::Project { input, columns }),
     }
 }
@@ -232,7 +242,7 @@ mod tests {
         assert_rewrites(
             &ProjectionPushdown,
             "select v from (select a as v, c as w from t union all select x + y, 'z' from u)",
-            "UnionAll: [v] of [a], [CAST((x + y) AS INTEGER)]\n  Scan t: [a]\n  Project: (x + y)\n    \
+            "UnionAll: [v] of [a], [(x + y)]\n  Scan t: [a]\n  Project: (x + y)\n    \
              Scan u: [x, y]\n",
         );
     }

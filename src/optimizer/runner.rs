@@ -3,7 +3,7 @@
 use super::RULES;
 use crate::error::{Error, Result};
 use crate::expr::{ColumnId, Expr};
-use crate::logical::{ColumnIds, Plan};
+use crate::logical::{Column, ColumnIds, Plan};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,12 +66,22 @@ fn verify(plan: &Plan, outer: &HashSet<ColumnId>) -> Result<(), String> {
                 return Err("a row of VALUES has not as many values as there are columns".into());
             }
         }
+        Plan::Shared { plan, columns, .. } => {
+            verify(plan, &HashSet::new())?;
+            let types = |columns: Vec<&Column>| -> Vec<_> {
+                columns.into_iter().map(|column| column.field.data_type.clone()).collect()
+            };
+            if types(columns.iter().collect()) != types(plan.columns()) {
+                return Err("a shared plan has other columns than those who read it".into());
+            }
+        }
         Plan::Filter { .. }
         | Plan::Project { .. }
         | Plan::Aggregate { .. }
         | Plan::Sort { .. }
         | Plan::UnionAll { .. }
         | Plan::Repeat { .. }
+        | Plan::LimitPer { .. }
         | Plan::Limit { .. } => {
             if let Plan::UnionAll { columns, inputs, values } = plan
                 && (values.len() != inputs.len() || values.iter().any(|list| list.len() != columns.len()))

@@ -147,6 +147,12 @@ fn write_node(plan: &PhysicalPlan, depth: usize, names: &BTreeMap<ColumnId, Stri
             fetch.map_or(Ok(()), |f| write!(out, " first {f}"))
         }
         Node::UnionAll { inputs } => write!(out, "UnionAll of {}", inputs.len()),
+        Node::Shared { number, .. } => write!(out, "Shared {number}"),
+        Node::LimitPer { groups, skip, fetch, .. } => {
+            let _ = write!(out, "LimitPer [{}]", list(groups, names));
+            let _ = fetch.map_or(Ok(()), |f| write!(out, " {f}"));
+            if *skip > 0 { write!(out, " skip {skip}") } else { Ok(()) }
+        }
         Node::Repeat { times, .. } => write!(out, "Repeat {}", text(times, names)),
         Node::Limit { skip, fetch, .. } => {
             let _ = write!(out, "Limit");

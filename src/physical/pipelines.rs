@@ -4,13 +4,30 @@ use super::plan::{Node, PhysicalPlan};
 use crate::error::Result;
 use crate::exec::{Feed, PipelineSpec, QuerySpec, Shape, SinkBox, SourceBox, TransformBox};
 use crate::operators;
+use std::collections::HashMap;
 
 /// The pipelines of `plan`, the last of which ends in `result`.
 pub(crate) fn pipelines(plan: &PhysicalPlan, result: SinkBox) -> Result<QuerySpec> {
-    let mut done = Vec::new();
+    let mut done = Done::default();
     let open = build(plan, &mut done)?;
     done.push(open.close(result));
-    Ok(QuerySpec { pipelines: done })
+    Ok(QuerySpec { pipelines: done.pipelines })
+}
+
+/// What has been cut.
+#[derive(Default)]
+struct Done {
+    pipelines: Vec<PipelineSpec>,
+    /// By the number of a shared plan, what reads its rows and the pipeline that makes them.
+    shared: HashMap<usize, (operators::Reader, usize)>,
+}
+
+impl Done {
+    /// Adds a pipeline; its place.
+    fn push(&mut self, pipeline: PipelineSpec) -> usize {
+        self.pipelines.push(pipeline);
+        self.pipelines.len() - 1
+    }
 }
 
 /// A pipeline that has no sink yet: a tree of operators, the number of whose root will be the next one.
@@ -57,19 +74,13 @@ impl Open {
     }
 
     /// Ends the pipeline in a breaker's sink and begins the next at its source.
-    fn broken(
-        self,
-        sink: SinkBox,
-        source: SourceBox,
-        max_lanes: usize,
-        done: &mut Vec<PipelineSpec>,
-    ) -> Self {
-        done.push(self.close(sink));
-        Self { depends_on: vec![done.len() - 1], ..Self::from_source(source, max_lanes) }
+    fn broken(self, sink: SinkBox, source: SourceBox, max_lanes: usize, done: &mut Done) -> Self {
+        let finished = done.push(self.close(sink));
+        Self { depends_on: vec![finished], ..Self::from_source(source, max_lanes) }
     }
 }
 
-fn build(plan: &PhysicalPlan, done: &mut Vec<PipelineSpec>) -> Result<Open> {
+fn build(plan: &PhysicalPlan, done: &mut Done) -> Result<Open> {
     Ok(match &plan.node {
         Node::Scan { provider, request } => Open::from_source(provider.scan(request.clone())?, usize::MAX),
         Node::Values { rows } => Open::from_source(operators::values(plan.types(), rows.clone()), usize::MAX),
@@ -103,8 +114,7 @@ fn build(plan: &PhysicalPlan, done: &mut Vec<PipelineSpec>) -> Result<Open> {
             };
             let (sink, transform) = operators::hash_join(spec);
             let build_side = build(build_side, done)?;
-            done.push(build_side.close(sink));
-            let built = done.len() - 1;
+            let built = done.push(build_side.close(sink));
             let mut open = build(probe, done)?.through(transform);
             open.depends_on.push(built);
             open
@@ -128,6 +138,23 @@ fn build(plan: &PhysicalPlan, done: &mut Vec<PipelineSpec>) -> Result<Open> {
         Node::UnionAll { inputs } => {
             let branches = inputs.iter().map(|input| build(input, done)).collect::<Result<_>>()?;
             Open::union(branches)
+        }
+        Node::LimitPer { input, groups, skip, fetch } => {
+            let transform = operators::limit_per(input.layout.clone(), groups.clone(), *skip, *fetch);
+            build(input, done)?.through(transform)
+        }
+        Node::Shared { number, input } => {
+            let (reader, made) = match done.shared.get(number) {
+                Some((reader, made)) => (reader.clone(), *made),
+                None => {
+                    let (sink, reader) = operators::materialize(input.types());
+                    let open = build(input, done)?;
+                    let made = done.push(open.close(sink));
+                    done.shared.insert(*number, (reader.clone(), made));
+                    (reader, made)
+                }
+            };
+            Open { depends_on: vec![made], ..Open::from_source(reader.source(), usize::MAX) }
         }
         Node::Repeat { input, times } => {
             let transform = operators::repeat(input.layout.clone(), input.types(), times.clone());

@@ -22,6 +22,7 @@ use crate::error::Result;
 use crate::expr::{ColumnId, CompareOp, Expr};
 use crate::functions::AggregateCall;
 use crate::logical::{Column, ColumnIds, JoinKey, JoinKind, Plan};
+pub(super) use copy::copy;
 use pull::{Pulled, Puller};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -110,7 +111,9 @@ fn without_order(plan: &Arc<Plan>, asks_only_for_rows: bool) -> Arc<Plan> {
         | Plan::Sort { .. }
         | Plan::Join { .. }
         | Plan::UnionAll { .. }
+        | Plan::Shared { .. }
         | Plan::Repeat { .. }
+        | Plan::LimitPer { .. }
         | Plan::Limit { .. } => Arc::clone(plan),
     }
 }
@@ -310,7 +313,12 @@ fn has_at_most_one_row(plan: &Plan) -> bool {
         | Plan::Project { input, .. }
         | Plan::Sort { input, .. }
         | Plan::Limit { input, .. } => has_at_most_one_row(input),
-        Plan::Scan { .. } | Plan::Join { .. } | Plan::UnionAll { .. } | Plan::Repeat { .. } => false,
+        Plan::Scan { .. }
+        | Plan::Join { .. }
+        | Plan::UnionAll { .. }
+        | Plan::Shared { .. }
+        | Plan::LimitPer { .. }
+        | Plan::Repeat { .. } => false,
     }
 }
 

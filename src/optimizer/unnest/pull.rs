@@ -70,7 +70,12 @@ impl Puller<'_> {
                 self.pull(input)
             }
             // Each input of a union would have conditions of its own.
-            Plan::Sort { .. } | Plan::Limit { .. } | Plan::UnionAll { .. } | Plan::Repeat { .. } => Ok(None),
+            Plan::Sort { .. }
+            | Plan::Limit { .. }
+            | Plan::UnionAll { .. }
+            | Plan::Shared { .. }
+            | Plan::LimitPer { .. }
+            | Plan::Repeat { .. } => Ok(None),
             Plan::Join { kind: JoinKind::Inner, left, right, keys, filters } => {
                 let (Some(left), Some(right)) = (self.pull(left)?, self.pull(right)?) else {
                     return Ok(None);
