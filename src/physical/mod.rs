@@ -17,4 +17,4 @@ mod plan;
 pub(crate) use explain::{explain, explain_analyze};
 pub(crate) use lower::{Sources, lower};
 pub(crate) use pipelines::pipelines;
-pub(crate) use plan::PhysicalPlan;
+pub(crate) use plan::{Node, PhysicalPlan};
