@@ -302,14 +302,13 @@ fn limits_are_for_each_outer_row() {
   SingleJoin: a#0 <=> a#7
     Scan t: [a#0, b#1, c#2, d#3]
     Project: x, a#7
-      Project: x, y, a#7
-        LimitPer [a#7]: 1 by y
-          Project: x, y, a#7
-            Filter: (k = a#7)
-              InnerJoin
-                Aggregate: groups=[a#7] aggregates=[]
-                  Scan t: [a#7, b#8, c#9, d#10]
-                Scan u: [k, x, y]
+      LimitPer [a#7]: 1 by y
+        Project: x, y, a#7
+          Filter: (k = a#7)
+            InnerJoin
+              Aggregate: groups=[a#7] aggregates=[]
+                Scan t: [a#7, b#8, c#9, d#10]
+              Scan u: [k, x, y]
 ",
     );
     let one_row = bind("select a, (select max(x) from u where k = a limit 1) as n from t");
