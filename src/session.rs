@@ -4,7 +4,7 @@
 //!
 //! Invariants:
 //! 1. Nothing is process-wide: two engines in one process share nothing.
-//! 2. A query sees the tables as registered when it was made.
+//! 2. A query sees the tables and views as they were when it was made.
 //! 3. Dropping a result stream cancels its query.
 
 use crate::batches::BatchesTable;
@@ -21,7 +21,7 @@ use crate::parquet::ParquetTable;
 use crate::scan::ScanProvider;
 use crate::sched::{Priority, Scheduler, SchedulerConfig};
 use crate::spill::SpillDirectory;
-use crate::sql::{Statement, TableResolver};
+use crate::sql::{Definition, Statement, TableResolver, View};
 use crate::{optimizer, physical, sql};
 use arrow::array::{RecordBatch, StringViewArray};
 use arrow::datatypes::SchemaRef;
@@ -222,7 +222,7 @@ impl Engine {
 
     /// A session without tables.
     pub fn session(&self) -> Session {
-        Session { engine: Arc::clone(&self.inner), catalog: Mutex::default() }
+        Session { engine: Arc::clone(&self.inner), catalog: Mutex::default(), views: Arc::default() }
     }
 
     /// The most bytes it may hold.
@@ -245,17 +245,29 @@ impl Engine {
 pub struct Session {
     engine: Arc<EngineInner>,
     catalog: Mutex<Catalog<dyn ScanProvider>>,
+    views: Views,
 }
 
-struct Resolver<'a>(&'a Catalog<dyn ScanProvider>);
+/// Shared with statements that change them once they run.
+type Views = Arc<Mutex<Catalog<View>>>;
+
+struct Resolver<'a> {
+    tables: &'a Catalog<dyn ScanProvider>,
+    views: &'a Catalog<View>,
+}
 
 impl TableResolver for Resolver<'_> {
     fn table(&self, name: &str) -> Option<(String, Arc<dyn TableProvider>)> {
-        self.0.get(name).map(|(name, table)| (name.to_owned(), Arc::clone(table) as Arc<dyn TableProvider>))
+        let (name, table) = self.tables.get(name)?;
+        Some((name.to_owned(), Arc::clone(table) as Arc<dyn TableProvider>))
+    }
+
+    fn view(&self, name: &str) -> Option<Arc<View>> {
+        self.views.get(name).map(|(_, view)| Arc::clone(view))
     }
 
     fn names(&self) -> Vec<String> {
-        self.0.names().map(str::to_owned).collect()
+        self.tables.names().chain(self.views.names()).map(str::to_owned).collect()
     }
 }
 
@@ -300,7 +312,9 @@ impl Session {
     pub fn query(&self, sql: &str) -> Result<Query> {
         let started = Instant::now();
         let catalog = self.catalog.lock().clone();
-        let mut statements = sql::bind(sql, &Resolver(&catalog)).map_err(|e| e.with_excerpt(sql))?;
+        let views = self.views.lock().clone();
+        let resolver = Resolver { tables: &catalog, views: &views };
+        let mut statements = sql::bind(sql, &resolver).map_err(|e| e.with_excerpt(sql))?;
         let statement = match (statements.pop(), statements.is_empty()) {
             (Some(statement), true) => statement,
             (None, _) => return Err(Error::parse("there is no statement in the text", None)),
@@ -310,6 +324,7 @@ impl Session {
         };
         let (kind, bound) = match statement {
             Statement::Query(bound) => (Kind::Rows, bound),
+            Statement::Define(definition) => return Ok(self.define(definition, started)),
             Statement::Explain { analyze, query } => {
                 (if analyze { Kind::ExplainAnalyze } else { Kind::Explain }, query)
             }
@@ -331,7 +346,29 @@ impl Session {
             planning: started.elapsed(),
             timeout: None,
             memory_limit: None,
+            definition: None,
         })
+    }
+
+    /// A statement that changes the views once it runs.
+    fn define(&self, definition: Definition, started: Instant) -> Query {
+        let nothing = physical::PhysicalPlan {
+            node: physical::Node::Values { rows: vec![] },
+            layout: vec![],
+            fields: vec![],
+            estimated_rows: None,
+        };
+        Query {
+            engine: Arc::clone(&self.engine),
+            plan: Arc::new(nothing),
+            rules: vec![],
+            kind: Kind::Define,
+            fields: vec![],
+            planning: started.elapsed(),
+            timeout: None,
+            memory_limit: None,
+            definition: Some((definition, Arc::clone(&self.views))),
+        }
     }
 }
 
@@ -340,6 +377,7 @@ enum Kind {
     Rows,
     Explain,
     ExplainAnalyze,
+    Define,
 }
 
 /// A planned query, ready to run.
@@ -352,6 +390,7 @@ pub struct Query {
     planning: Duration,
     timeout: Option<Duration>,
     memory_limit: Option<usize>,
+    definition: Option<(Definition, Views)>,
 }
 
 impl Query {
@@ -372,7 +411,7 @@ impl Query {
     /// The columns it returns.
     pub fn schema(&self) -> SchemaRef {
         match self.kind {
-            Kind::Rows => arrow_schema(&self.fields),
+            Kind::Rows | Kind::Define => arrow_schema(&self.fields),
             Kind::Explain | Kind::ExplainAnalyze => text_schema(),
         }
     }
@@ -397,6 +436,12 @@ impl Query {
     pub fn stream(self) -> Result<ResultStream> {
         match self.kind {
             Kind::Rows => self.start(),
+            Kind::Define => {
+                if let Some((definition, views)) = self.definition {
+                    apply(definition, &mut views.lock());
+                }
+                Ok(ResultStream::nothing())
+            }
             Kind::Explain => Ok(ResultStream::text(&self.explain())),
             Kind::ExplainAnalyze => {
                 let rules = self.rules.clone();
@@ -464,6 +509,21 @@ impl Query {
     }
 }
 
+/// Changes the views.
+fn apply(definition: Definition, views: &mut Catalog<View>) {
+    match definition {
+        Definition::Create(view) => {
+            let name = view.name().to_owned();
+            views.insert(&name, view);
+        }
+        Definition::Drop(names) => {
+            for name in names {
+                views.remove(&name);
+            }
+        }
+    }
+}
+
 fn text_schema() -> SchemaRef {
     let field = arrow::datatypes::Field::new("plan", arrow::datatypes::DataType::Utf8View, false);
     Arc::new(arrow::datatypes::Schema::new(vec![field]))
@@ -493,8 +553,16 @@ impl ResultStream {
     fn text(text: &str) -> Self {
         let lines = StringViewArray::from_iter_values(text.lines());
         let batch = RecordBatch::try_new(text_schema(), vec![Arc::new(lines)]).ok();
+        Self::ready(text_schema(), batch)
+    }
+
+    fn nothing() -> Self {
+        Self::ready(arrow_schema(&[]), None)
+    }
+
+    fn ready(schema: SchemaRef, batch: Option<RecordBatch>) -> Self {
         Self {
-            schema: text_schema(),
+            schema,
             source: Rows::Ready(batch),
             run: None,
             profiler: None,

@@ -92,6 +92,8 @@ struct Database {
     engine: Engine,
     session: Session,
     spill: TempDir,
+    /// Statements that made or dropped views, for a session that takes the place of this one.
+    definitions: Vec<String>,
 }
 
 impl Database {
@@ -102,7 +104,17 @@ impl Database {
         for (name, file) in tables::all() {
             session.register_parquet(&name, file)?;
         }
-        Ok(Self { setting, attempt, engine, session, spill })
+        Ok(Self { setting, attempt, engine, session, spill, definitions: Vec::new() })
+    }
+
+    /// The same views in a new engine.
+    fn again(&self, attempt: u64) -> Result<Self, Failure> {
+        let mut new = Self::new(self.setting, attempt)?;
+        for sql in &self.definitions {
+            new.query(sql)?;
+        }
+        new.definitions.clone_from(&self.definitions);
+        Ok(new)
     }
 
     /// What must hold after every query, however it ended.
@@ -120,6 +132,10 @@ impl Database {
 
     fn query(&self, sql: &str) -> Result<DBOutput<DefaultColumnType>, Error> {
         let stream = self.session.query(sql)?.with_timeout(TIMEOUT).stream()?;
+        if stream.schema().fields().is_empty() {
+            stream.collect::<Result<Vec<_>, _>>()?;
+            return Ok(DBOutput::StatementComplete(0));
+        }
         let types = stream.schema().fields().iter().map(|f| column_type(f.data_type())).collect();
         let batches = stream.collect::<Result<Vec<_>, _>>()?;
         Ok(DBOutput::Rows { types, rows: rows::texts(&batches) })
@@ -148,13 +164,16 @@ impl sqllogictest::DB for Database {
             self.check_baseline()?;
             match outcome {
                 Err(error) if self.setting.may_retry(&error, self.attempt) => {
-                    *self = Self::new(self.setting, self.attempt + 1)?;
+                    *self = self.again(self.attempt + 1)?;
                 }
                 Err(error) => return Err(error.into()),
                 Ok(output) => {
+                    if matches!(&output, DBOutput::StatementComplete(_)) {
+                        self.definitions.push(sql.to_owned());
+                    }
                     // The next statement has all its attempts again.
                     if self.attempt > 0 {
-                        *self = Self::new(self.setting, 0)?;
+                        *self = self.again(0)?;
                     }
                     return Ok(output);
                 }

@@ -81,6 +81,11 @@ impl<T: ?Sized> Catalog<T> {
         self.tables.insert(name.to_lowercase(), (name.to_owned(), table)).map(|(_, table)| table)
     }
 
+    /// Removes a table; returns it.
+    pub(crate) fn remove(&mut self, name: &str) -> Option<Arc<T>> {
+        self.tables.remove(&name.to_lowercase()).map(|(_, table)| table)
+    }
+
     /// The table of that name, with the name as registered.
     pub(crate) fn get(&self, name: &str) -> Option<(&str, &Arc<T>)> {
         self.tables.get(&name.to_lowercase()).map(|(name, table)| (name.as_str(), table))

@@ -9,10 +9,15 @@
 //!    operator itself is given no more input on any lane, but on other lanes it is resumed while it owes rows, and
 //!    flushed.
 //! 4. A lane serves requests for its memory between two calls, downstream operators first.
+//! 5. A lane's state of an operator exists only while the operator lives (`shape`).
+//!
+//! Within a stage, operators are meant by their position on the stage's path; the sink's comes after the last.
 
+use super::checked::{CheckedSource, CheckedTransform};
 use super::contract::{Combine, Flow, Output, Pull};
 use super::cx::{LaneCx, QueryCx};
-use super::erased::{SinkLane, SourceLane, TransformLane};
+use super::erased::{SinkLane, SourceLane, SourceRun, TransformLane, TransformRun};
+use super::shape::{Cut, Origin, Stage};
 use super::victim::{Victim, VictimLink};
 use super::wait::Wait;
 use crate::data::Batch;
@@ -20,28 +25,9 @@ use crate::error::{Error, Result};
 use crate::mem::{Account, Reservation};
 use crate::metrics::OperatorMetrics;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::Waker;
 use std::time::Instant;
-
-/// Where rows of a stage come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
-    /// A main source.
-    Source(usize),
-    /// The drain of a transform.
-    Drain(usize),
-}
-
-impl Origin {
-    /// The first operator the rows go to.
-    fn first(self) -> usize {
-        match self {
-            Self::Source(_) => 0,
-            Self::Drain(at) => at + 1,
-        }
-    }
-}
 
 /// What a step ended with.
 #[derive(Debug)]
@@ -63,13 +49,6 @@ enum Next {
     Flush(usize),
 }
 
-/// A lane's operators.
-pub(super) struct LaneOperators {
-    pub(super) sources: Vec<Box<dyn SourceLane>>,
-    pub(super) transforms: Vec<Box<dyn TransformLane>>,
-    pub(super) sink: Box<dyn SinkLane>,
-}
-
 /// A lane's memory. Dropped in this order: a closed account has no view left that keeps its bytes.
 pub(super) struct LaneMemory {
     pub(super) victim: Victim,
@@ -81,13 +60,23 @@ pub(super) struct LaneMemory {
 /// The parts of a lane and where it stands.
 pub(super) struct Lane {
     // Locals, and the batch on its way, go before the account whose memory they hold.
-    sources: Vec<Box<dyn SourceLane>>,
-    transforms: Vec<Box<dyn TransformLane>>,
+    /// The source of the stage.
+    source: Option<Box<dyn SourceLane>>,
+    source_number: usize,
+    /// By number, those that live.
+    transforms: Vec<Option<Box<dyn TransformLane>>>,
     sink: Box<dyn SinkLane>,
     next: Next,
-    /// Operators before this index are over on this lane: one of them answered `Done` here.
-    over: usize,
-    /// Whether the lane raised the pipeline's cut since it was last asked.
+    /// For each transform, the number of the operator its rows go to.
+    next_of: Arc<[usize]>,
+    /// For each operator, by number, whether it is over on this lane: it, or one downstream, answered `Done` here.
+    over: Vec<bool>,
+    /// How many operators of the stage's path are over on this lane.
+    over_here: usize,
+    /// How many operators of the stage's path get no more input, when there were so many cuts.
+    unwanted: usize,
+    seen_cuts: usize,
+    /// Whether the lane cut something since it was last asked.
     has_cut: bool,
     /// Whether the stage's source has answered `Done`.
     is_source_done: bool,
@@ -99,6 +88,14 @@ pub(super) struct Lane {
     query: Arc<QueryCx>,
     metrics: LaneMetrics,
     memory: LaneMemory,
+}
+
+/// What a lane's states are made from.
+pub(super) struct StageRuns {
+    /// The stage's source, if rows come from one that this lane reads.
+    pub(super) source: Option<Arc<dyn SourceRun>>,
+    /// The transforms, with their numbers, whose life begins.
+    pub(super) transforms: Vec<(usize, Arc<dyn TransformRun>)>,
 }
 
 /// Metrics of the operators, in order: sources, transforms, sink.
@@ -123,19 +120,25 @@ macro_rules! cx {
 
 impl Lane {
     pub(super) fn new(
-        operators: LaneOperators,
+        sink: Box<dyn SinkLane>,
+        next_of: Arc<[usize]>,
         index: usize,
         query: Arc<QueryCx>,
         metrics: LaneMetrics,
         memory: LaneMemory,
     ) -> Self {
-        let LaneOperators { sources, transforms, sink } = operators;
+        let transforms = metrics.transforms.len();
         Self {
-            sources,
-            transforms,
+            source: None,
+            source_number: 0,
+            transforms: (0..transforms).map(|_| None).collect(),
             sink,
             next: Next::Pull,
-            over: 0,
+            next_of,
+            over: vec![false; transforms + 1],
+            over_here: 0,
+            unwanted: 0,
+            seen_cuts: 0,
             has_cut: false,
             is_source_done: false,
             more: Vec::new(),
@@ -157,33 +160,36 @@ impl Lane {
         self.memory.victim.is_asked()
     }
 
-    /// Serves a request for memory: free slabs first, then, while a stage runs (`origin`), its operators, downstream
-    /// first, until they have given enough. Operators that are over are not called.
-    pub(super) fn give_back(&mut self, origin: Option<Origin>, waker: &Waker) -> Result<()> {
+    /// Serves a request for memory: free slabs first, then, unless they are done, its operators, downstream first,
+    /// until they have given enough. Operators that are over are not called.
+    pub(super) fn give_back(&mut self, has_operators: bool, waker: &Waker) -> Result<()> {
         let target = self.memory.victim.take_request();
         if target == 0 {
             return Ok(());
         }
         let mut freed = self.memory.account.trim();
-        if let Some(origin) = origin {
+        if has_operators {
             let metrics = &self.metrics.sink;
-            if freed < target && self.over <= self.transforms.len() {
+            if freed < target && !self.over[self.transforms.len()] {
                 let answer = self.sink.reclaim(target - freed, &cx!(self, waker, metrics));
                 freed += answer.map_err(|e| complete(e, metrics, &self.query))?;
             }
-            for at in (self.over..self.transforms.len()).rev() {
-                if freed < target {
+            for at in (0..self.transforms.len()).rev() {
+                if freed < target
+                    && !self.over[at]
+                    && let Some(transform) = &mut self.transforms[at]
+                {
                     let metrics = &self.metrics.transforms[at];
-                    let answer = self.transforms[at].reclaim(target - freed, &cx!(self, waker, metrics));
+                    let answer = transform.reclaim(target - freed, &cx!(self, waker, metrics));
                     freed += answer.map_err(|e| complete(e, metrics, &self.query))?;
                 }
             }
-            if let Origin::Source(at) = origin
+            if let Some(source) = &mut self.source
                 && freed < target
                 && !self.is_source_done
             {
-                let metrics = &self.metrics.sources[at];
-                let answer = self.sources[at].reclaim(target - freed, &cx!(self, waker, metrics));
+                let metrics = &self.metrics.sources[self.source_number];
+                let answer = source.reclaim(target - freed, &cx!(self, waker, metrics));
                 freed += answer.map_err(|e| complete(e, metrics, &self.query))?;
             }
             self.memory.account.trim();
@@ -197,32 +203,75 @@ impl Lane {
         std::mem::take(&mut self.has_cut)
     }
 
-    /// Gets ready for the next stage.
-    pub(super) fn begin_stage(&mut self) {
+    /// Gets ready for `stage`: makes the states whose life begins.
+    pub(super) fn begin_stage(
+        &mut self,
+        stage: &Stage,
+        runs: StageRuns,
+        cut: &Cut,
+        waker: &Waker,
+    ) -> Result<()> {
+        for (at, run) in runs.transforms {
+            let metrics = &self.metrics.transforms[at];
+            let cx = cx!(self, waker, metrics);
+            let transform = run.lane(&cx).map_err(|e| complete(e, metrics, &self.query))?;
+            self.transforms[at] = Some(CheckedTransform::wrap(transform, &cx));
+        }
         self.next = Next::Pull;
         self.more.clear();
         self.flushing = None;
-        self.is_source_done = false;
+        self.over_here = stage.path.iter().take_while(|&&at| self.over[at]).count();
+        if self.over[self.transforms.len()] {
+            self.over_here = stage.path.len() + 1;
+        }
+        self.look_for_cuts(stage, cut);
+        self.is_source_done = true;
+        if let (Origin::Source(at), Some(run), 0) = (stage.origin, runs.source, self.unwanted) {
+            let metrics = &self.metrics.sources[at];
+            let cx = cx!(self, waker, metrics);
+            let source = run.lane(&cx).map_err(|e| complete(e, metrics, &self.query))?;
+            self.source = Some(CheckedSource::wrap(source, &cx));
+            self.source_number = at;
+            self.is_source_done = false;
+        }
+        Ok(())
     }
 
-    /// Makes one call. `cut` is how many operators get no more input: the last of them answered `Done` on some lane.
-    pub(super) fn step(&mut self, origin: Origin, cut: &AtomicUsize, waker: &Waker) -> Result<Outcome> {
-        let unwanted = cut.load(SeqCst);
-        if unwanted > 0 {
-            self.skip(origin, unwanted);
+    /// Lets go of the source and of the transforms that `is_over` says do not live on.
+    pub(super) fn end_stage(&mut self, is_over: impl Fn(usize) -> bool) {
+        self.source = None;
+        for (at, transform) in self.transforms.iter_mut().enumerate() {
+            if is_over(at) {
+                *transform = None;
+            }
+        }
+    }
+
+    fn look_for_cuts(&mut self, stage: &Stage, cut: &Cut) {
+        self.seen_cuts = cut.count();
+        self.unwanted = cut.unwanted(&stage.path);
+    }
+
+    /// Makes one call. `cut` holds the operators that answered `Done` on some lane.
+    pub(super) fn step(&mut self, stage: &Stage, cut: &Cut, waker: &Waker) -> Result<Outcome> {
+        if cut.count() != self.seen_cuts {
+            self.look_for_cuts(stage, cut);
+        }
+        if self.unwanted > 0 {
+            self.skip(self.unwanted);
         }
         match std::mem::replace(&mut self.next, Next::Pull) {
-            Next::Pull => self.pull(origin, waker),
-            Next::Push(at, batch) => self.push(at, batch, cut, waker),
-            Next::Resume(at) => self.resume(at, cut, waker),
-            Next::Flush(at) => self.flush(at, waker),
+            Next::Pull => self.pull(stage, waker),
+            Next::Push(at, batch) => self.push(at, batch, stage, cut, waker),
+            Next::Resume(at) => self.resume(at, stage, cut, waker),
+            Next::Flush(at) => self.flush(at, stage, waker),
         }
     }
 
     /// Leaves out the calls that nobody wants the outcome of (invariant 3).
-    fn skip(&mut self, origin: Origin, unwanted: usize) {
+    fn skip(&mut self, unwanted: usize) {
         // The operator that answered `Done` may still owe rows on this lane, unless it answered here.
-        let first = self.over.max(unwanted - 1);
+        let first = self.over_here.max(unwanted - 1);
         self.more.retain(|&at| at >= first);
         self.flushing = self.flushing.map(|at| at.max(first));
         match self.next {
@@ -231,30 +280,30 @@ impl Lane {
             Next::Push(..) | Next::Resume(_) | Next::Pull | Next::Flush(_) => {}
         }
         match self.next {
-            Next::Pull if origin.first() < unwanted => self.next = Next::Flush(first),
+            Next::Pull => self.next = Next::Flush(first),
             Next::Flush(at) if at < first => self.next = Next::Flush(first),
-            Next::Push(..) | Next::Resume(_) | Next::Pull | Next::Flush(_) => {}
+            Next::Push(..) | Next::Resume(_) | Next::Flush(_) => {}
         }
     }
 
-    fn pull(&mut self, origin: Origin, waker: &Waker) -> Result<Outcome> {
+    fn pull(&mut self, stage: &Stage, waker: &Waker) -> Result<Outcome> {
         self.memory.account.relieve();
         let started = Instant::now();
-        let (metrics, answer) = match origin {
+        let (metrics, answer) = match stage.origin {
             Origin::Source(at) => {
                 let metrics = &self.metrics.sources[at];
-                (metrics, self.sources[at].pull(&cx!(self, waker, metrics)))
+                (metrics, live(&mut self.source)?.pull(&cx!(self, waker, metrics)))
             }
             Origin::Drain(at) => {
                 let metrics = &self.metrics.transforms[at];
-                (metrics, self.transforms[at].drain(&cx!(self, waker, metrics)))
+                (metrics, live(&mut self.transforms[at])?.drain(&cx!(self, waker, metrics)))
             }
         };
         note_time(metrics, started);
         match answer.map_err(|e| complete(e, metrics, &self.query))? {
             Pull::Emit(batch) => {
                 note_rows(metrics, &batch);
-                self.next = Next::Push(origin.first(), batch);
+                self.next = Next::Push(0, batch);
                 Ok(Outcome::Again)
             }
             Pull::Wait(wait) => {
@@ -263,80 +312,80 @@ impl Lane {
             }
             Pull::Done => {
                 self.is_source_done = true;
-                self.next = Next::Flush(origin.first());
+                self.next = Next::Flush(0);
                 Ok(Outcome::Again)
             }
         }
     }
 
-    fn push(&mut self, at: usize, batch: Batch, cut: &AtomicUsize, waker: &Waker) -> Result<Outcome> {
+    fn push(&mut self, at: usize, batch: Batch, stage: &Stage, cut: &Cut, waker: &Waker) -> Result<Outcome> {
         let started = Instant::now();
         let rows = batch.rows() as u64;
-        if at == self.transforms.len() {
+        let Some(&number) = stage.path.get(at) else {
             let metrics = &self.metrics.sink;
             metrics.rows_in.fetch_add(rows, Relaxed);
             let answer = self.sink.push(batch, &cx!(self, waker, metrics));
             note_time(metrics, started);
             let answer = answer.map_err(|e| complete(e, metrics, &self.query))?;
-            return Ok(self.after_sink(answer, cut));
-        }
-        let metrics = &self.metrics.transforms[at];
+            return Ok(self.after_sink(answer, stage, cut));
+        };
+        let metrics = &self.metrics.transforms[number];
         metrics.rows_in.fetch_add(rows, Relaxed);
-        let answer = self.transforms[at].push(batch, &cx!(self, waker, metrics));
+        let answer = live(&mut self.transforms[number])?.push(batch, &cx!(self, waker, metrics));
         note_time(metrics, started);
         let answer = answer.map_err(|e| complete(e, metrics, &self.query))?;
-        Ok(self.after_transform(at, answer, cut))
+        Ok(self.after_transform(at, answer, stage, cut))
     }
 
-    fn resume(&mut self, at: usize, cut: &AtomicUsize, waker: &Waker) -> Result<Outcome> {
+    fn resume(&mut self, at: usize, stage: &Stage, cut: &Cut, waker: &Waker) -> Result<Outcome> {
         let started = Instant::now();
-        if at == self.transforms.len() {
+        let Some(&number) = stage.path.get(at) else {
             let metrics = &self.metrics.sink;
             let answer = self.sink.resume(&cx!(self, waker, metrics));
             note_time(metrics, started);
             let answer = answer.map_err(|e| complete(e, metrics, &self.query))?;
-            return Ok(self.after_sink(answer, cut));
-        }
-        let metrics = &self.metrics.transforms[at];
-        let answer = self.transforms[at].resume(&cx!(self, waker, metrics));
+            return Ok(self.after_sink(answer, stage, cut));
+        };
+        let metrics = &self.metrics.transforms[number];
+        let answer = live(&mut self.transforms[number])?.resume(&cx!(self, waker, metrics));
         note_time(metrics, started);
         let answer = answer.map_err(|e| complete(e, metrics, &self.query))?;
-        Ok(self.after_transform(at, answer, cut))
+        Ok(self.after_transform(at, answer, stage, cut))
     }
 
-    fn after_sink(&mut self, answer: Flow, cut: &AtomicUsize) -> Outcome {
+    fn after_sink(&mut self, answer: Flow, stage: &Stage, cut: &Cut) -> Outcome {
         match answer {
             Flow::NeedInput => self.unwind(),
             Flow::Wait(wait) => {
                 self.metrics.sink.waits.fetch_add(1, Relaxed);
-                self.next = Next::Resume(self.transforms.len());
+                self.next = Next::Resume(stage.path.len());
                 return Outcome::Wait(wait);
             }
             Flow::Done => {
-                self.cut(self.transforms.len(), cut);
+                self.cut(stage.path.len(), stage, cut);
                 self.unwind();
             }
         }
         Outcome::Again
     }
 
-    fn after_transform(&mut self, at: usize, answer: Output, cut: &AtomicUsize) -> Outcome {
+    fn after_transform(&mut self, at: usize, answer: Output, stage: &Stage, cut: &Cut) -> Outcome {
         match answer {
             Output::NeedInput => self.unwind(),
-            Output::Emit(batch) => self.emit(at, batch),
+            Output::Emit(batch) => self.emit(at, batch, stage),
             Output::EmitMore(batch) => {
                 self.more.push(at);
-                self.emit(at, batch);
+                self.emit(at, batch, stage);
             }
             Output::Wait(wait) => {
-                self.metrics.transforms[at].waits.fetch_add(1, Relaxed);
+                self.metrics.transforms[stage.path[at]].waits.fetch_add(1, Relaxed);
                 self.next = Next::Resume(at);
                 return Outcome::Wait(wait);
             }
             Output::Done(last) => {
-                self.cut(at, cut);
+                self.cut(at, stage, cut);
                 match last {
-                    Some(batch) => self.emit(at, batch),
+                    Some(batch) => self.emit(at, batch, stage),
                     None => self.unwind(),
                 }
             }
@@ -344,22 +393,20 @@ impl Lane {
         Outcome::Again
     }
 
-    fn flush(&mut self, at: usize, waker: &Waker) -> Result<Outcome> {
-        if at >= self.transforms.len() {
-            return Ok(Outcome::End);
-        }
+    fn flush(&mut self, at: usize, stage: &Stage, waker: &Waker) -> Result<Outcome> {
+        let Some(&number) = stage.path.get(at) else { return Ok(Outcome::End) };
         self.flushing = Some(at);
-        let metrics = &self.metrics.transforms[at];
+        let metrics = &self.metrics.transforms[number];
         let started = Instant::now();
-        let answer = self.transforms[at].flush(&cx!(self, waker, metrics));
+        let answer = live(&mut self.transforms[number])?.flush(&cx!(self, waker, metrics));
         note_time(metrics, started);
         match answer.map_err(|e| complete(e, metrics, &self.query))? {
             Output::NeedInput | Output::Done(None) => self.next = Next::Flush(at + 1),
             // There may be more: `unwind` comes back to this flush.
-            Output::Emit(batch) | Output::EmitMore(batch) => self.emit(at, batch),
+            Output::Emit(batch) | Output::EmitMore(batch) => self.emit(at, batch, stage),
             Output::Done(Some(batch)) => {
                 self.flushing = Some(at + 1);
-                self.emit(at, batch);
+                self.emit(at, batch, stage);
             }
             Output::Wait(wait) => {
                 metrics.waits.fetch_add(1, Relaxed);
@@ -370,8 +417,8 @@ impl Lane {
         Ok(Outcome::Again)
     }
 
-    fn emit(&mut self, at: usize, batch: Batch) {
-        note_rows(&self.metrics.transforms[at], &batch);
+    fn emit(&mut self, at: usize, batch: Batch, stage: &Stage) {
+        note_rows(&self.metrics.transforms[stage.path[at]], &batch);
         self.next = Next::Push(at + 1, batch);
     }
 
@@ -385,10 +432,15 @@ impl Lane {
     }
 
     /// Operator `at` wants no more: nothing before it is called again.
-    fn cut(&mut self, at: usize, cut: &AtomicUsize) {
-        cut.fetch_max(at + 1, SeqCst);
+    fn cut(&mut self, at: usize, stage: &Stage, cut: &Cut) {
+        let operator = stage.path.get(at).copied().unwrap_or(self.transforms.len());
+        cut.close(operator);
         self.has_cut = true;
-        self.over = self.over.max(at + 1);
+        self.over_here = self.over_here.max(at + 1);
+        self.over[operator] = true;
+        for upstream in (0..operator).rev() {
+            self.over[upstream] |= self.over[self.next_of[upstream]];
+        }
         self.more.retain(|&upstream| upstream > at);
         if self.flushing.is_some_and(|flushing| flushing <= at) {
             self.flushing = Some(at + 1);
@@ -414,6 +466,11 @@ impl Lane {
     pub(super) fn sink_cx<'a>(&'a self, waker: &'a Waker) -> LaneCx<'a> {
         cx!(self, waker, &self.metrics.sink)
     }
+}
+
+/// The state of an operator that lives.
+fn live<T: ?Sized>(slot: &mut Option<Box<T>>) -> Result<&mut T> {
+    slot.as_deref_mut().ok_or_else(|| Error::internal("an operator is called outside of its life"))
 }
 
 pub(super) fn note_time(metrics: &OperatorMetrics, started: Instant) {

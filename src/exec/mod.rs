@@ -21,6 +21,7 @@ pub(crate) mod fault;
 mod lane;
 mod pipeline;
 mod query;
+mod shape;
 mod victim;
 mod wait;
 
@@ -34,4 +35,5 @@ pub(crate) use cx::{LaneCx, OpenCx, QueryCx};
 pub(crate) use erased::{SinkBox, SourceBox, TransformBox};
 pub(crate) use pipeline::PipelineSpec;
 pub(crate) use query::{QueryRun, QuerySpec};
+pub(crate) use shape::{Feed, Shape};
 pub(crate) use wait::{Wait, WaitReason};

@@ -11,12 +11,13 @@
 //!    run, then its share in the query's life.
 //! 5. Nobody is woken while the barrier is locked: a wake may end tasks.
 
-use super::checked::{CheckedSink, CheckedSource, CheckedTransform};
+use super::checked::CheckedSink;
 use super::contract::{Finish, Need, OperatorTask};
 use super::cx::OpenCx;
-use super::erased::{SinkBox, SinkRun, SourceBox, TransformBox};
-use super::lane::{Lane, LaneMemory, LaneMetrics, LaneOperators, Origin, Outcome, complete};
+use super::erased::{SinkBox, SinkRun, SourceBox, SourceRun, TransformBox, TransformRun};
+use super::lane::{Lane, LaneMemory, LaneMetrics, Outcome, StageRuns, complete};
 use super::query::{Alive, QueryRun};
+use super::shape::{Cut, Origin, Shape, Stages};
 use super::victim::Victim;
 use super::wait::Wait;
 use crate::error::{Error, Result};
@@ -26,7 +27,6 @@ use crate::sched::{Step, Task, TaskHandle};
 use parking_lot::Mutex;
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -34,8 +34,10 @@ use std::time::{Duration, Instant};
 pub(crate) struct PipelineSpec {
     /// Its main sources, one stage each.
     pub(crate) sources: Vec<SourceBox>,
-    /// What rows go through, in order.
+    /// What rows go through.
     pub(crate) transforms: Vec<TransformBox>,
+    /// Who feeds whom.
+    pub(crate) shape: Shape,
     /// Where they end.
     pub(crate) sink: SinkBox,
     /// The most lanes to use; 1 keeps the order of the source.
@@ -47,15 +49,29 @@ pub(crate) struct PipelineSpec {
 impl PipelineSpec {
     /// Lanes it runs with under `knobs`.
     pub(crate) fn lanes(&self, knobs: &Knobs) -> usize {
-        let useful = self.sources.iter().map(|s| s.0.max_lanes()).max().unwrap_or(1);
+        let useful = (0..self.sources.len()).map(|at| self.source_lanes(at)).max().unwrap_or(1);
         knobs.lanes.min(self.max_lanes).min(useful).max(1)
+    }
+
+    /// Lanes that may read a source.
+    fn source_lanes(&self, at: usize) -> usize {
+        self.sources[at].0.max_lanes().min(self.shape.feeds[at].max_lanes).max(1)
+    }
+
+    fn stages(&self) -> Stages {
+        self.shape.stages(&|at| self.transforms[at].0.has_drain())
+    }
+
+    /// What the operators of one lane need at the most at once.
+    fn operators_bytes(&self, knobs: &Knobs) -> usize {
+        let source = |at: usize| self.sources[at].0.need(knobs).lane_bytes;
+        let transform = |at: usize| self.transforms[at].0.need(knobs).lane_bytes;
+        self.stages().peak(&source, &transform) + self.sink.0.need(knobs).lane_bytes
     }
 
     /// Floor of one lane: what its operators need, and what the lane's own small structures take on the heap.
     pub(crate) fn lane_bytes(&self, knobs: &Knobs) -> usize {
-        let sources = self.sources.iter().map(|s| s.0.need(knobs).lane_bytes);
-        let transforms = self.transforms.iter().map(|t| t.0.need(knobs).lane_bytes);
-        LANE_HEAP_BYTES + sources.chain(transforms).sum::<usize>() + self.sink.0.need(knobs).lane_bytes
+        LANE_HEAP_BYTES + self.operators_bytes(knobs)
     }
 
     /// Bytes its shared states need.
@@ -79,11 +95,18 @@ const SLICE: Duration = Duration::from_millis(2);
 pub(super) struct PipelineRun {
     query: Arc<QueryRun>,
     index: usize,
-    stages: Vec<Origin>,
+    stages: Stages,
+    /// Sources and transforms that live, or have not begun to.
+    upstream: Mutex<Upstream>,
     sink: Box<dyn SinkRun>,
-    /// Operators before this index get no more input: the last of them answered `Done`.
-    cut: AtomicUsize,
+    cut: Cut,
     barrier: Mutex<Barrier>,
+}
+
+/// What the lanes' states are made from.
+struct Upstream {
+    sources: Vec<Option<Arc<dyn SourceRun>>>,
+    transforms: Vec<Option<Arc<dyn TransformRun>>>,
 }
 
 struct Barrier {
@@ -105,6 +128,8 @@ enum Milestone {
 
 /// Where a lane stands.
 enum Phase {
+    /// Makes its states for a stage.
+    Opening(usize),
     /// Runs a stage.
     Stage(usize),
     /// Has ended a stage; waits for the others.
@@ -150,15 +175,25 @@ impl PipelineRun {
         let sink = sink.map_err(|e| complete(e, &metrics.sink, cx))?;
         let transforms = spec.transforms.iter().zip(&metrics.transforms);
         let transforms: Vec<_> = transforms
-            .map(|(t, m)| t.0.open(&open_cx(m, t.0.need(knobs))).map_err(|e| complete(e, m, cx)))
+            .map(|(t, m)| {
+                let opened = t.0.open(&open_cx(m, t.0.need(knobs)));
+                opened.map(|run| Some(Arc::from(run))).map_err(|e| complete(e, m, cx))
+            })
             .collect::<Result<_>>()?;
         let sources = spec.sources.iter().zip(&metrics.sources);
         let sources: Vec<_> = sources
-            .map(|(s, m)| s.0.open(&open_cx(m, s.0.need(knobs))).map_err(|e| complete(e, m, cx)))
+            .map(|(s, m)| {
+                let opened = s.0.open(&open_cx(m, s.0.need(knobs)));
+                opened.map(|run| Some(Arc::from(run))).map_err(|e| complete(e, m, cx))
+            })
             .collect::<Result<_>>()?;
 
-        let drains = spec.transforms.iter().enumerate().filter(|(_, t)| t.0.has_drain());
-        let stages = (0..sources.len()).map(Origin::Source).chain(drains.map(|(at, _)| Origin::Drain(at)));
+        let mut stages = spec.stages();
+        for stage in &mut stages.list {
+            if let Origin::Source(at) = stage.origin {
+                stage.max_lanes = spec.source_lanes(at);
+            }
+        }
         let barrier = Barrier {
             milestone: Milestone::Stage(0),
             lanes,
@@ -171,13 +206,15 @@ impl PipelineRun {
         let run = Arc::new(Self {
             query: Arc::clone(query),
             index,
-            stages: stages.collect(),
+            stages,
+            upstream: Mutex::new(Upstream { sources, transforms }),
             sink,
-            cut: AtomicUsize::new(0),
+            cut: Cut::new(spec.transforms.len()),
             barrier: Mutex::new(barrier),
         });
 
-        let operators_bytes = spec.lane_bytes(knobs) - LANE_HEAP_BYTES;
+        let operators_bytes = spec.operators_bytes(knobs);
+        let next_of: Arc<[usize]> = spec.shape.next.clone().into();
         let limit = cx.pool.limit_bytes();
         let quantum = (limit / (64 * lanes)).clamp(4 << 10, 256 << 10);
         let cache = (limit / (4 * lanes)).min(32 << 20);
@@ -185,34 +222,20 @@ impl PipelineRun {
         for lane in 0..lanes {
             let heap = floor.split(LANE_HEAP_BYTES);
             let account = Account::from_reservation(floor.split(operators_bytes), quantum, cache);
-            let lane_cx = |metrics| super::cx::LaneCx {
+            let sink_cx = super::cx::LaneCx {
                 query: cx,
                 account: &account,
                 lane,
                 waker: Waker::noop(),
-                metrics,
+                metrics: &metrics.sink,
             };
-            let complete_with = |m: &Arc<OperatorMetrics>| {
-                let m = Arc::clone(m);
-                move |e| complete(e, &m, cx)
-            };
-            let sources = sources.iter().zip(&metrics.sources).map(|(s, m)| {
-                let cx = lane_cx(m);
-                s.lane(&cx).map(|l| CheckedSource::wrap(l, &cx)).map_err(complete_with(m))
-            });
-            let sources = sources.collect::<Result<Vec<_>>>()?;
-            let transforms = transforms.iter().zip(&metrics.transforms).map(|(t, m)| {
-                let cx = lane_cx(m);
-                t.lane(&cx).map(|l| CheckedTransform::wrap(l, &cx)).map_err(complete_with(m))
-            });
-            let transforms = transforms.collect::<Result<Vec<_>>>()?;
-            let sink = run.sink.lane(&lane_cx(&metrics.sink)).map_err(complete_with(&metrics.sink))?;
-            let sink = CheckedSink::wrap(sink, &lane_cx(&metrics.sink));
-            let operators = LaneOperators { sources, transforms, sink };
+            let sink = run.sink.lane(&sink_cx).map_err(|e| complete(e, &metrics.sink, cx))?;
+            let sink = CheckedSink::wrap(sink, &sink_cx);
             let victim = Victim::register(&metrics.sink.name, &cx.pool, &account);
             let memory = LaneMemory { victim, account, _heap: heap };
-            let lane = Lane::new(operators, lane, Arc::clone(cx), metrics.clone(), memory);
-            states.push(LaneState { lane, phase: Phase::Stage(0), wait: None });
+            let next_of = Arc::clone(&next_of);
+            let lane = Lane::new(sink, next_of, lane, Arc::clone(cx), metrics.clone(), memory);
+            states.push(LaneState { lane, phase: Phase::Opening(0), wait: None });
         }
         drop(floor);
 
@@ -249,7 +272,57 @@ impl PipelineRun {
             barrier.arrived = 0;
             barrier.milestone = next;
         }
+        self.let_go(next);
         self.wake_all();
+    }
+
+    /// Drops what does not live on: no lane has a state of it any more.
+    fn let_go(&self, next: Milestone) {
+        let is_over = |last: usize| match next {
+            Milestone::Stage(stage) => last < stage,
+            Milestone::Finish | Milestone::Over => true,
+        };
+        let mut upstream = self.upstream.lock();
+        let lives = upstream.transforms.iter_mut().zip(&self.stages.lives);
+        let transforms: Vec<_> =
+            lives.filter(|(_, life)| is_over(*life.end())).map(|(t, _)| t.take()).collect();
+        let mut sources = Vec::new();
+        for (at, stage) in self.stages.list.iter().enumerate() {
+            if let Origin::Source(number) = stage.origin
+                && is_over(at)
+            {
+                sources.push(upstream.sources[number].take());
+            }
+        }
+        // Not under the lock: a drop may wake others.
+        drop(upstream);
+        drop((transforms, sources));
+    }
+
+    /// What a lane needs for the states of a stage.
+    fn runs(&self, stage: usize, lane: usize) -> StageRuns {
+        let Stages { list, lives } = &self.stages;
+        let upstream = self.upstream.lock();
+        let begin = lives.iter().enumerate().filter(|(_, life)| *life.start() == stage);
+        let transforms =
+            begin.filter_map(|(at, _)| Some((at, Arc::clone(upstream.transforms[at].as_ref()?))));
+        let source = match list[stage].origin {
+            Origin::Source(at) if lane < list[stage].max_lanes => upstream.sources[at].clone(),
+            Origin::Source(_) | Origin::Drain(_) => None,
+        };
+        StageRuns { source, transforms: transforms.collect() }
+    }
+
+    /// A lane has nothing more to do in a stage.
+    fn end_stage(&self, stage: usize, state: &mut LaneState) {
+        let next = stage + 1;
+        state.lane.end_stage(|at| *self.stages.lives[at].end() < next);
+        if next == self.stages.list.len() {
+            state.phase = Phase::Combining;
+        } else {
+            state.phase = Phase::Arrived(stage);
+            self.arrive(Milestone::Stage(next));
+        }
     }
 
     fn wake_all(&self) {
@@ -341,16 +414,26 @@ impl LaneTask {
         loop {
             run.query.cx.check()?;
             if state.lane.is_asked() {
-                let origin = match state.phase {
-                    Phase::Stage(stage) | Phase::Arrived(stage) => Some(run.stages[stage]),
+                let has_operators = match state.phase {
+                    Phase::Opening(_) | Phase::Stage(_) | Phase::Arrived(_) => true,
                     // The operators have been merged, or are being merged; only the lane's own slabs are left.
-                    Phase::Combining | Phase::Finishing => None,
+                    Phase::Combining | Phase::Finishing => false,
                 };
-                state.lane.give_back(origin, waker)?;
+                state.lane.give_back(has_operators, waker)?;
             }
             match state.phase {
-                Phase::Stage(stage) => {
-                    let outcome = state.lane.step(run.stages[stage], &run.cut, waker)?;
+                Phase::Opening(at) => {
+                    let stage = &run.stages.list[at];
+                    let lane = &mut state.lane;
+                    lane.begin_stage(stage, run.runs(at, lane.index), &run.cut, waker)?;
+                    if lane.index < stage.max_lanes {
+                        state.phase = Phase::Stage(at);
+                    } else {
+                        run.end_stage(at, state);
+                    }
+                }
+                Phase::Stage(at) => {
+                    let outcome = state.lane.step(&run.stages.list[at], &run.cut, waker)?;
                     if state.lane.take_has_cut() {
                         // Some lane may wait for a read that nobody wants any more.
                         run.wake_all();
@@ -361,19 +444,14 @@ impl LaneTask {
                             state.wait = Some(wait);
                             return Ok(Step::Parked);
                         }
-                        Outcome::End if stage + 1 == run.stages.len() => state.phase = Phase::Combining,
-                        Outcome::End => {
-                            state.phase = Phase::Arrived(stage);
-                            run.arrive(Milestone::Stage(stage + 1));
-                        }
+                        Outcome::End => run.end_stage(at, state),
                     }
                 }
                 Phase::Arrived(stage) => {
                     if run.milestone() != Milestone::Stage(stage + 1) {
                         return Ok(Step::Parked);
                     }
-                    state.lane.begin_stage();
-                    state.phase = Phase::Stage(stage + 1);
+                    state.phase = Phase::Opening(stage + 1);
                 }
                 Phase::Combining => match state.lane.combine(waker)? {
                     Outcome::Again => {}

@@ -121,6 +121,16 @@ pub(crate) enum Plan {
     /// Rows of two inputs that meet. Until subqueries are unnested, expressions within `right` may read columns of
     /// `left` (a dependent join): for each left row the right input is what it is with that row's values.
     Join { kind: JoinKind, left: Arc<Plan>, right: Arc<Plan>, keys: Vec<JoinKey>, filters: Vec<Expr> },
+    /// All rows of all inputs. `values` has for each input what the columns are in its rows.
+    UnionAll { columns: Vec<Column>, inputs: Vec<Arc<Plan>>, values: Vec<Vec<Expr>> },
+    /// Each row of the input as often as the integer `times` says; not at all if that is null or less than one.
+    Repeat { input: Arc<Plan>, times: Expr },
+    /// Of the rows that agree in `groups` (nulls are equal to each other), in the order of `keys`, those after the first
+    /// `skip`, at most `fetch` of them.
+    LimitPer { input: Arc<Plan>, groups: Vec<Expr>, keys: Vec<SortKey>, skip: u64, fetch: Option<u64> },
+    /// The rows of `plan`, which nodes of the same number share: it is executed once. Its columns in order, under
+    /// names of this node's own. Rules leave the plan as it is, for all who share it.
+    Shared { number: usize, plan: Arc<Plan>, columns: Vec<Column> },
     /// Rows after the first `skip`, at most `fetch` of them.
     Limit { input: Arc<Plan>, skip: u64, fetch: Option<u64> },
 }
@@ -130,10 +140,14 @@ impl Plan {
     pub(crate) fn columns(&self) -> Vec<&Column> {
         match self {
             Self::Scan { columns, .. } => columns.iter().map(|(c, _)| c).collect(),
-            Self::Values { columns, .. } => columns.iter().collect(),
-            Self::Filter { input, .. } | Self::Sort { input, .. } | Self::Limit { input, .. } => {
-                input.columns()
+            Self::Values { columns, .. } | Self::UnionAll { columns, .. } | Self::Shared { columns, .. } => {
+                columns.iter().collect()
             }
+            Self::Filter { input, .. }
+            | Self::Sort { input, .. }
+            | Self::Repeat { input, .. }
+            | Self::LimitPer { input, .. }
+            | Self::Limit { input, .. } => input.columns(),
             Self::Project { columns, .. } => columns.iter().map(|(c, _)| c).collect(),
             Self::Aggregate { groups, aggregates, .. } => {
                 groups.iter().map(|(c, _)| c).chain(aggregates.iter().map(|(c, _)| c)).collect()
@@ -154,9 +168,11 @@ impl Plan {
     /// The columns it produces, nullable where an outer join below puts nulls.
     pub(crate) fn output_columns(&self) -> Vec<Column> {
         match self {
-            Self::Filter { input, .. } | Self::Sort { input, .. } | Self::Limit { input, .. } => {
-                input.output_columns()
-            }
+            Self::Filter { input, .. }
+            | Self::Sort { input, .. }
+            | Self::Repeat { input, .. }
+            | Self::LimitPer { input, .. }
+            | Self::Limit { input, .. } => input.output_columns(),
             Self::Join { kind, left, right, .. } => {
                 let side = |input: &Self, gets_nulls: bool| {
                     let columns = input.output_columns().into_iter();
@@ -171,9 +187,12 @@ impl Plan {
                 }
                 columns
             }
-            Self::Scan { .. } | Self::Values { .. } | Self::Project { .. } | Self::Aggregate { .. } => {
-                self.columns().into_iter().cloned().collect()
-            }
+            Self::Scan { .. }
+            | Self::Values { .. }
+            | Self::Project { .. }
+            | Self::Aggregate { .. }
+            | Self::Shared { .. }
+            | Self::UnionAll { .. } => self.columns().into_iter().cloned().collect(),
         }
     }
 
@@ -200,18 +219,22 @@ impl Plan {
             | Self::Project { input, .. }
             | Self::Aggregate { input, .. }
             | Self::Sort { input, .. }
+            | Self::Repeat { input, .. }
+            | Self::LimitPer { input, .. }
             | Self::Limit { input, .. } => vec![input],
+            Self::UnionAll { inputs, .. } => inputs.iter().collect(),
+            Self::Shared { plan, .. } => vec![plan],
             Self::Join { left, right, .. } => vec![left, right],
         }
     }
 
-    /// The same node with `f` applied to each input.
+    /// The same node with `f` applied to each input, shared plans excepted.
     ///
     /// # Errors
     /// The first error of `f`.
     pub(crate) fn try_map_inputs<E>(&self, f: MapInput<'_, E>) -> Result<Self, E> {
         Ok(match self.clone() {
-            leaf @ (Self::Scan { .. } | Self::Values { .. }) => leaf,
+            leaf @ (Self::Scan { .. } | Self::Values { .. } | Self::Shared { .. }) => leaf,
             Self::Filter { input, conjuncts } => Self::Filter { input: f(&input)?, conjuncts },
             Self::Project { input, columns } => Self::Project { input: f(&input)?, columns },
             Self::Aggregate { input, groups, aggregates } => {
@@ -219,6 +242,13 @@ impl Plan {
             }
             Self::Sort { input, keys, fetch } => Self::Sort { input: f(&input)?, keys, fetch },
             Self::Limit { input, skip, fetch } => Self::Limit { input: f(&input)?, skip, fetch },
+            Self::LimitPer { input, groups, keys, skip, fetch } => {
+                Self::LimitPer { input: f(&input)?, groups, keys, skip, fetch }
+            }
+            Self::Repeat { input, times } => Self::Repeat { input: f(&input)?, times },
+            Self::UnionAll { columns, inputs, values } => {
+                Self::UnionAll { columns, inputs: inputs.iter().map(f).collect::<Result<_, E>>()?, values }
+            }
             Self::Join { kind, left, right, keys, filters } => {
                 Self::Join { kind, left: f(&left)?, right: f(&right)?, keys, filters }
             }
@@ -239,17 +269,32 @@ impl Plan {
         ) -> Result<Vec<(Column, Expr)>, E> {
             list.into_iter().map(|(column, e)| Ok((column, f(e)?))).collect()
         }
+        fn ordered<E>(
+            list: Vec<SortKey>,
+            f: &mut dyn FnMut(Expr) -> Result<Expr, E>,
+        ) -> Result<Vec<SortKey>, E> {
+            list.into_iter().map(|key| Ok(SortKey { expr: f(key.expr)?, ..key })).collect()
+        }
         Ok(match self {
             Self::Scan { table, provider, columns, filter_columns, filters } => {
                 Self::Scan { table, provider, columns, filter_columns, filters: all(filters, f)? }
             }
-            Self::Values { .. } | Self::Limit { .. } => self,
+            Self::Values { .. } | Self::Limit { .. } | Self::Shared { .. } => self,
             Self::Join { kind, left, right, keys, filters } => {
                 let keys = keys.into_iter().map(|key| {
                     Ok(JoinKey { left: f(key.left)?, right: f(key.right)?, null_safe: key.null_safe })
                 });
                 let keys = keys.collect::<Result<_, E>>()?;
                 Self::Join { kind, left, right, keys, filters: all(filters, f)? }
+            }
+            Self::Repeat { input, times } => Self::Repeat { input, times: f(times)? },
+            Self::LimitPer { input, groups, keys, skip, fetch } => {
+                let groups = all(groups, f)?;
+                Self::LimitPer { input, groups, keys: ordered(keys, f)?, skip, fetch }
+            }
+            Self::UnionAll { columns, inputs, values } => {
+                let values = values.into_iter().map(|list| all(list, f)).collect::<Result<_, E>>()?;
+                Self::UnionAll { columns, inputs, values }
             }
             Self::Filter { input, conjuncts } => Self::Filter { input, conjuncts: all(conjuncts, f)? },
             Self::Project { input, columns } => Self::Project { input, columns: named(columns, f)? },
@@ -265,13 +310,7 @@ impl Plan {
                     .collect::<Result<_, E>>()?;
                 Self::Aggregate { input, groups, aggregates }
             }
-            Self::Sort { input, keys, fetch } => {
-                let keys = keys
-                    .into_iter()
-                    .map(|key| Ok(SortKey { expr: f(key.expr)?, ..key }))
-                    .collect::<Result<_, E>>()?;
-                Self::Sort { input, keys, fetch }
-            }
+            Self::Sort { input, keys, fetch } => Self::Sort { input, keys: ordered(keys, f)?, fetch },
         })
     }
 
@@ -281,7 +320,7 @@ impl Plan {
             Self::Scan { filters: list, .. } | Self::Filter { conjuncts: list, .. } => {
                 list.iter().for_each(f);
             }
-            Self::Values { .. } | Self::Limit { .. } => {}
+            Self::Values { .. } | Self::Limit { .. } | Self::Shared { .. } => {}
             Self::Join { keys, filters, .. } => {
                 for key in keys {
                     f(&key.left);
@@ -289,6 +328,11 @@ impl Plan {
                 }
                 filters.iter().for_each(f);
             }
+            Self::Repeat { times, .. } => f(times),
+            Self::LimitPer { groups, keys, .. } => {
+                groups.iter().chain(keys.iter().map(|key| &key.expr)).for_each(f);
+            }
+            Self::UnionAll { values, .. } => values.iter().flatten().for_each(f),
             Self::Project { columns, .. } => columns.iter().for_each(|(_, e)| f(e)),
             Self::Aggregate { groups, aggregates, .. } => {
                 groups.iter().for_each(|(_, e)| f(e));
@@ -314,9 +358,18 @@ impl Plan {
             Self::Scan { columns, filter_columns, .. } => {
                 columns.iter().chain(filter_columns).map(|(c, _)| c).collect()
             }
-            Self::Values { .. } | Self::Project { .. } | Self::Aggregate { .. } => self.columns(),
+            Self::Values { .. }
+            | Self::Project { .. }
+            | Self::Aggregate { .. }
+            | Self::Shared { .. }
+            | Self::UnionAll { .. } => self.columns(),
             Self::Join { kind: JoinKind::Mark { column, .. }, .. } => vec![column],
-            Self::Filter { .. } | Self::Sort { .. } | Self::Limit { .. } | Self::Join { .. } => vec![],
+            Self::Filter { .. }
+            | Self::Sort { .. }
+            | Self::Repeat { .. }
+            | Self::LimitPer { .. }
+            | Self::Limit { .. }
+            | Self::Join { .. } => vec![],
         }
     }
 

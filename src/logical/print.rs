@@ -221,6 +221,28 @@ fn write_node(
             }
             line
         }
+        Plan::UnionAll { columns, values, .. } => {
+            let columns = names.list(columns, |c| names.column(c.id));
+            let values = names.list(values, |list| format!("[{}]", names.exprs(list)));
+            format!("UnionAll: [{columns}] of {values}")
+        }
+        Plan::Shared { number, columns, .. } => {
+            format!("Shared {number}: [{}]", names.list(columns, |c| names.column(c.id)))
+        }
+        Plan::LimitPer { groups, keys, skip, fetch, .. } => {
+            let mut line = format!("LimitPer [{}]:", names.exprs(groups));
+            if let Some(fetch) = fetch {
+                let _ = write!(line, " {fetch}");
+            }
+            if *skip > 0 {
+                let _ = write!(line, " offset {skip}");
+            }
+            if !keys.is_empty() {
+                let _ = write!(line, " by {}", names.list(keys, |key| names.sort_key(key)));
+            }
+            line
+        }
+        Plan::Repeat { times, .. } => format!("Repeat: {}", names.expr(times)),
         Plan::Limit { skip, fetch, .. } => match (skip, fetch) {
             (0, Some(fetch)) => format!("Limit: {fetch}"),
             (skip, Some(fetch)) => format!("Limit: {fetch} offset {skip}"),

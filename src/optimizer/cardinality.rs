@@ -60,7 +60,21 @@ pub(super) fn sizes(plan: &Plan) -> Option<Sizes> {
             let Sizes { rows, base_rows } = sizes(input)?;
             Sizes { rows: rows * Known { plan, statistics: None }.conjunction(conjuncts), base_rows }
         }
-        Plan::Project { input, .. } | Plan::Sort { input, fetch: None, .. } => sizes(input)?,
+        Plan::Project { input, .. } | Plan::Sort { input, fetch: None, .. } | Plan::Repeat { input, .. } => {
+            sizes(input)?
+        }
+        Plan::Shared { plan, .. } => sizes(plan)?,
+        Plan::LimitPer { input, groups, fetch, .. } => {
+            let input_rows = rows(input)?;
+            let groups = groups.iter().map(|key| distinct(key, input)).product::<Option<f64>>();
+            let groups = groups.unwrap_or(input_rows * UNKNOWN_GROUPS).min(input_rows);
+            Sizes::same(fetch.map_or(input_rows, |fetch| input_rows.min(groups * fetch as f64)))
+        }
+        Plan::UnionAll { inputs, .. } => {
+            let all = inputs.iter().map(|input| sizes(input)).collect::<Option<Vec<_>>>()?;
+            let sum = |size: fn(&Sizes) -> f64| all.iter().map(size).sum();
+            Sizes { rows: sum(|s| s.rows), base_rows: sum(|s| s.base_rows) }
+        }
         Plan::Aggregate { groups, .. } if groups.is_empty() => Sizes::same(1.0),
         Plan::Aggregate { input, groups, .. } => {
             let input_rows = rows(input)?;
@@ -168,7 +182,21 @@ pub(super) fn distinct(key: &Expr, input: &Plan) -> Option<f64> {
             distinct(expr, below)
         }
         Plan::Values { rows, .. } => Some(rows.len() as f64),
-        Plan::Filter { .. } | Plan::Join { .. } | Plan::Sort { .. } | Plan::Limit { .. } => {
+        Plan::Shared { plan, columns, .. } => {
+            let at = columns.iter().position(|column| column.id == id)?;
+            distinct(&plan.columns().get(at)?.to_expr(), plan)
+        }
+        Plan::UnionAll { columns, inputs, values } => {
+            let at = columns.iter().position(|column| column.id == id)?;
+            let each = inputs.iter().zip(values).map(|(input, values)| distinct(&values[at], input));
+            each.sum()
+        }
+        Plan::Filter { .. }
+        | Plan::Join { .. }
+        | Plan::Sort { .. }
+        | Plan::Repeat { .. }
+        | Plan::LimitPer { .. }
+        | Plan::Limit { .. } => {
             let mut inputs = input.inputs().into_iter();
             let owner = inputs.find(|input| input.columns().iter().any(|column| column.id == id))?;
             distinct(key, owner)

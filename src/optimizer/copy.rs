@@ -7,10 +7,10 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 /// What the columns of the original are called in the copy.
-pub(super) type Renamed = HashMap<ColumnId, Column>;
+pub(in crate::optimizer) type Renamed = HashMap<ColumnId, Column>;
 
 /// `plan` again, all columns it defines under new ids.
-pub(super) fn copy(plan: &Arc<Plan>, ids: &mut ColumnIds) -> (Arc<Plan>, Renamed) {
+pub(in crate::optimizer) fn copy(plan: &Arc<Plan>, ids: &mut ColumnIds) -> (Arc<Plan>, Renamed) {
     let mut renamed = Renamed::new();
     plan.for_each_node(&mut |node| {
         for column in node.defined_columns() {
@@ -34,14 +34,21 @@ fn renamed_plan(plan: &Arc<Plan>, renamed: &Renamed) -> Arc<Plan> {
         Plan::Scan { columns, filter_columns, .. } => {
             columns.iter_mut().chain(filter_columns).for_each(|(column, _)| rename(column));
         }
-        Plan::Values { columns, .. } => columns.iter_mut().for_each(rename),
+        Plan::Values { columns, .. } | Plan::UnionAll { columns, .. } | Plan::Shared { columns, .. } => {
+            columns.iter_mut().for_each(rename);
+        }
         Plan::Project { columns, .. } => columns.iter_mut().for_each(|(column, _)| rename(column)),
         Plan::Aggregate { groups, aggregates, .. } => {
             groups.iter_mut().for_each(|(column, _)| rename(column));
             aggregates.iter_mut().for_each(|(column, _)| rename(column));
         }
         Plan::Join { kind: JoinKind::Mark { column, .. }, .. } => rename(column),
-        Plan::Filter { .. } | Plan::Sort { .. } | Plan::Limit { .. } | Plan::Join { .. } => {}
+        Plan::Filter { .. }
+        | Plan::Sort { .. }
+        | Plan::Repeat { .. }
+        | Plan::LimitPer { .. }
+        | Plan::Limit { .. }
+        | Plan::Join { .. } => {}
     }
     Arc::new(node)
 }

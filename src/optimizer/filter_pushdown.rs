@@ -1,14 +1,14 @@
 //! Moves conjuncts towards the scans, and into them.
 //!
 //! They pass projections (columns replaced by what they stand for), sorts, and aggregations as far as they read only
-//! group keys. They do not pass a limit, which they would change.
+//! group keys; they go into each input of a union. They do not pass a limit, which they would change.
 
 use super::Rule;
 use super::fold_constants::{fold, simplify_conjuncts};
 use super::substitute::{Definitions, is_deterministic};
 use crate::error::Result;
 use crate::expr::{ColumnId, CompareOp, Expr};
-use crate::logical::{ColumnIds, JoinKey, JoinKind, Plan};
+use crate::logical::{Column, ColumnIds, JoinKey, JoinKind, Plan};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -77,6 +77,19 @@ pub(super) fn push(plan: &Arc<Plan>, mut conjuncts: Vec<Expr>) -> Arc<Plan> {
             let input = push(input, vec![]);
             filter(Plan::Sort { input, keys: keys.clone(), fetch: *fetch }, conjuncts)
         }
+        Plan::Repeat { input, times } => {
+            Arc::new(Plan::Repeat { input: push(input, conjuncts), times: times.clone() })
+        }
+        Plan::LimitPer { input, groups, keys, skip, fetch } => {
+            let grouped: HashSet<ColumnId> = groups.iter().filter_map(column_of).collect();
+            let grouped = Columns(grouped);
+            // All rows of a group pass, or none.
+            let (moving, staying) = partition(conjuncts, |e| grouped.cover(e) && is_deterministic(e));
+            let input = push(input, moving);
+            let (groups, keys) = (groups.clone(), keys.clone());
+            filter(Plan::LimitPer { input, groups, keys, skip: *skip, fetch: *fetch }, staying)
+        }
+        Plan::UnionAll { columns, inputs, values } => push_union(plan, columns, inputs, values, conjuncts),
         Plan::Limit { input, skip, fetch } => {
             let input = push(input, vec![]);
             filter(Plan::Limit { input, skip: *skip, fetch: *fetch }, conjuncts)
@@ -98,7 +111,7 @@ pub(super) fn push(plan: &Arc<Plan>, mut conjuncts: Vec<Expr>) -> Arc<Plan> {
         Plan::Join { kind, left, right, keys, filters } => {
             push_join(kind.clone(), [left, right], keys.clone(), filters.clone(), conjuncts)
         }
-        Plan::Values { .. } => filter(plan.as_ref().clone(), conjuncts),
+        Plan::Values { .. } | Plan::Shared { .. } => filter(plan.as_ref().clone(), conjuncts),
     }
 }
 
@@ -164,6 +177,58 @@ fn push_join(
     filter(Plan::Join { kind, left, right, keys, filters }, above)
 }
 
+/// A union under `conjuncts`: those that can be asked of every input are. An input they leave nothing of goes.
+fn push_union(
+    plan: &Arc<Plan>,
+    columns: &[Column],
+    inputs: &[Arc<Plan>],
+    values: &[Vec<Expr>],
+    conjuncts: Vec<Expr>,
+) -> Arc<Plan> {
+    let computed = |values: &[Expr]| -> Vec<(Column, Expr)> {
+        columns.iter().cloned().zip(values.iter().cloned()).collect()
+    };
+    let defined: Vec<Vec<(Column, Expr)>> = values.iter().map(|values| computed(values)).collect();
+    let (moving, staying) = partition(conjuncts, |conjunct| {
+        defined.iter().all(|defined| {
+            let definitions = Definitions::of(defined);
+            definitions.may_expand(conjunct) && is_deterministic(&definitions.apply(conjunct.clone()))
+        })
+    });
+    let (mut kept, mut kept_values) = (vec![], vec![]);
+    for ((input, values), defined) in inputs.iter().zip(values).zip(&defined) {
+        let definitions = Definitions::of(defined);
+        let moved = moving.iter().map(|conjunct| fold(definitions.apply(conjunct.clone()))).collect();
+        let pushed = simplify_conjuncts(moved).map(|moved| push(input, moved));
+        if let Some(input) = pushed
+            && !matches!(input.as_ref(), Plan::Values { rows, .. } if rows.is_empty())
+        {
+            kept.push(input);
+            kept_values.push(values.clone());
+        }
+    }
+    match (kept.len(), kept.pop(), kept_values.pop()) {
+        (1, Some(input), Some(values)) if inputs.len() > 1 => {
+            filter(Plan::Project { input, columns: computed(&values) }, staying)
+        }
+        (_, Some(input), Some(values)) => {
+            kept.push(input);
+            kept_values.push(values);
+            let union = Plan::UnionAll { columns: columns.to_vec(), inputs: kept, values: kept_values };
+            filter(union, staying)
+        }
+        (_, None, _) | (_, _, None) => Arc::new(plan.emptied()),
+    }
+}
+
+/// The column, if an expression is nothing else.
+fn column_of(expr: &Expr) -> Option<ColumnId> {
+    match expr {
+        Expr::Column { id, .. } => Some(*id),
+        _ => None,
+    }
+}
+
 /// The columns a plan produces.
 struct Columns(HashSet<ColumnId>);
 
@@ -227,6 +292,23 @@ mod tests {
             "Project: a, count_star()\n  Filter: (count_star() > 1)\n    \
              Aggregate: groups=[a] aggregates=[count(*) AS count_star()]\n      \
              Scan t: [a, b, c, d] filters=[(a > 2)]\n",
+        );
+    }
+
+    #[test]
+    fn filters_go_into_the_inputs_of_unions() {
+        assert_rewrites(
+            &FilterPushdown,
+            "select v from (select a as v, 1 as k from t union all select x, 2 from u) where v > 3 and k = 2",
+            "Project: v\n  Project: x AS v, 2 AS k#10\n    Project: x, 2\n      \
+             Scan u: [k#5, x, y] filters=[(x > 3)]\n",
+        );
+        assert_rewrites(
+            &FilterPushdown,
+            "select v from (select a as v from t union select y from u) where v > 3",
+            "Project: v\n  Aggregate: groups=[v] aggregates=[]\n    UnionAll: [v] of [a], [y]\n      \
+             Project: a\n        Scan t: [a, b, c, d] filters=[(a > 3)]\n      Project: y\n        \
+             Scan u: [k, x, y] filters=[(y > 3)]\n",
         );
     }
 

@@ -128,7 +128,12 @@ fn dependencies(plan: &Plan, out: &mut Vec<Dependency>) {
                 aggregates.iter().map(|(column, _)| Dependency { of: keys.clone(), column: column.id }),
             );
         }
-        Plan::Sort { input, .. } | Plan::Limit { input, .. } => dependencies(input, out),
+        Plan::Sort { input, .. }
+        | Plan::Limit { input, .. }
+        | Plan::LimitPer { input, .. }
+        | Plan::Repeat { input, .. } => dependencies(input, out),
+        // What holds in one input need not hold in another; a shared plan has other names.
+        Plan::UnionAll { .. } | Plan::Shared { .. } => {}
         Plan::Join { kind, left, right, keys, filters } => match kind {
             JoinKind::Inner => {
                 dependencies(left, out);

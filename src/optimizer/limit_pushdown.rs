@@ -1,5 +1,5 @@
-//! Limits pass projections, so that no more rows are computed than asked for; nested limits become one, and a limit of
-//! no rows leaves none.
+//! Limits pass projections, so that no more rows are computed than asked for, and go into the inputs of unions; nested
+//! limits become one, and a limit of no rows leaves none.
 
 use super::Rule;
 use crate::error::Result;
@@ -33,12 +33,27 @@ impl Rule for LimitPushdown {
                 let skip = inner_skip.saturating_add(*skip);
                 self.apply(&Arc::new(Plan::Limit { input: Arc::clone(input), skip, fetch }), ids)?
             }
+            (Plan::UnionAll { columns, inputs, values }, Some(rows)) => {
+                // No input has to give more than all are asked for together.
+                let fetch_each = Some(skip.saturating_add(*rows));
+                let limited = inputs.iter().map(|input| {
+                    let input = Arc::clone(input);
+                    self.apply(&Arc::new(Plan::Limit { input, skip: 0, fetch: fetch_each }), ids)
+                });
+                let inputs = limited.collect::<Result<_>>()?;
+                let union = Plan::UnionAll { columns: columns.clone(), inputs, values: values.clone() };
+                Arc::new(Plan::Limit { input: Arc::new(union), skip: *skip, fetch: *fetch })
+            }
             (
                 Plan::Scan { .. }
                 | Plan::Values { .. }
                 | Plan::Filter { .. }
                 | Plan::Aggregate { .. }
                 | Plan::Join { .. }
+                | Plan::UnionAll { .. }
+                | Plan::Shared { .. }
+                | Plan::Repeat { .. }
+                | Plan::LimitPer { .. }
                 | Plan::Sort { .. },
                 _,
             ) => Arc::new(Plan::Limit { input: self.apply(input, ids)?, skip: *skip, fetch: *fetch }),

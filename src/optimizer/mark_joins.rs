@@ -106,6 +106,10 @@ fn convert(plan: &Arc<Plan>, mark: ColumnId, negated: bool, passes: &mut usize) 
         | Plan::Values { .. }
         | Plan::Aggregate { .. }
         | Plan::Sort { .. }
+        | Plan::UnionAll { .. }
+        | Plan::Shared { .. }
+        | Plan::Repeat { .. }
+        | Plan::LimitPer { .. }
         | Plan::Limit { .. } => return None,
     };
     Some(Arc::new(converted))

@@ -24,6 +24,7 @@ mod outer_joins;
 mod projection_pushdown;
 mod runner;
 mod semi_join_reduction;
+mod shared_subplans;
 mod sort_keys;
 mod split_averages;
 mod substitute;
@@ -81,4 +82,5 @@ static RULES: &[&dyn Rule] = &[
     &semi_join_reduction::SemiJoinReduction,
     &join_order::JoinOrder::BY_COST,
     &projection_pushdown::ProjectionPushdown,
+    &shared_subplans::SharedSubplans,
 ];

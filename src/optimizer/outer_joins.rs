@@ -29,7 +29,7 @@ impl Rule for OuterJoins {
 /// `plan`, of which only rows matter that satisfy `conditions`.
 fn rewrite(plan: &Arc<Plan>, mut conditions: Vec<Expr>) -> Arc<Plan> {
     let node = match plan.as_ref() {
-        Plan::Scan { .. } | Plan::Values { .. } => return Arc::clone(plan),
+        Plan::Scan { .. } | Plan::Values { .. } | Plan::Shared { .. } => return Arc::clone(plan),
         Plan::Filter { input, conjuncts } => {
             conditions.extend(conjuncts.iter().cloned());
             Plan::Filter { input: rewrite(input, conditions), conjuncts: conjuncts.clone() }
@@ -50,6 +50,23 @@ fn rewrite(plan: &Arc<Plan>, mut conditions: Vec<Expr>) -> Arc<Plan> {
         Plan::Sort { input, keys, fetch } => {
             let conditions = if fetch.is_none() { conditions } else { vec![] };
             Plan::Sort { input: rewrite(input, conditions), keys: keys.clone(), fetch: *fetch }
+        }
+        Plan::LimitPer { input, groups, keys, skip, fetch } => {
+            let (input, groups, keys) = (rewrite(input, vec![]), groups.clone(), keys.clone());
+            Plan::LimitPer { input, groups, keys, skip: *skip, fetch: *fetch }
+        }
+        Plan::Repeat { input, times } => {
+            Plan::Repeat { input: rewrite(input, conditions), times: times.clone() }
+        }
+        Plan::UnionAll { columns, inputs, values } => {
+            let inputs = inputs.iter().zip(values).map(|(input, values)| {
+                let defined: Vec<_> = columns.iter().cloned().zip(values.iter().cloned()).collect();
+                let definitions = Definitions::of(&defined);
+                let of_input = conditions.iter().filter(|e| definitions.may_expand(e));
+                rewrite(input, of_input.map(|e| definitions.apply(e.clone())).collect())
+            });
+            let inputs = inputs.collect();
+            Plan::UnionAll { columns: columns.clone(), inputs, values: values.clone() }
         }
         Plan::Limit { input, skip, fetch } => {
             Plan::Limit { input: rewrite(input, vec![]), skip: *skip, fetch: *fetch }
@@ -135,6 +152,10 @@ fn is_unique(plan: &Plan, columns: &HashSet<ColumnId>) -> bool {
             is_unique(input, &below.collect())
         }
         Plan::Filter { input, .. } | Plan::Sort { input, fetch: None, .. } => is_unique(input, columns),
+        Plan::LimitPer { input, groups, fetch, .. } => {
+            let is_known = |e: &Expr| matches!(e, Expr::Column { id, .. } if columns.contains(id));
+            matches!(fetch, Some(0 | 1)) && groups.iter().all(is_known) || is_unique(input, columns)
+        }
         Plan::Sort { input, fetch, .. } | Plan::Limit { input, fetch, .. } => {
             matches!(fetch, Some(0 | 1)) || is_unique(input, columns)
         }
@@ -145,7 +166,7 @@ fn is_unique(plan: &Plan, columns: &HashSet<ColumnId>) -> bool {
             }
             JoinKind::Inner | JoinKind::Left | JoinKind::Full => false,
         },
-        Plan::Scan { .. } => false,
+        Plan::Scan { .. } | Plan::UnionAll { .. } | Plan::Shared { .. } | Plan::Repeat { .. } => false,
     }
 }
 

@@ -82,6 +82,24 @@ fn prune(plan: &Arc<Plan>, required: &Required) -> Arc<Plan> {
         Plan::Limit { input, skip, fetch } => {
             Arc::new(Plan::Limit { input: prune(input, required), skip: *skip, fetch: *fetch })
         }
+        Plan::Shared { .. } => Arc::clone(plan),
+        Plan::LimitPer { input, groups, keys, skip, fetch } => {
+            let read = read_by(groups.iter().chain(keys.iter().map(|key| &key.expr)));
+            let needed: Required = required.union(&read).copied().collect();
+            // It sorts what it is given.
+            let (input, groups, keys) = (prune_exactly(input, &needed), groups.clone(), keys.clone());
+            Arc::new(Plan::LimitPer { input, groups, keys, skip: *skip, fetch: *fetch })
+        }
+        Plan::Repeat { input, times } => {
+            let needed = required.union(&read_by([times])).copied().collect();
+            Arc::new(Plan::Repeat { input: prune(input, &needed), times: times.clone() })
+        }
+        Plan::UnionAll { columns, inputs, values } => {
+            let keep: Vec<bool> = columns.iter().map(|column| required.contains(&column.id)).collect();
+            let values: Vec<Vec<Expr>> = values.iter().map(|list| kept(list, &keep)).collect();
+            let inputs = inputs.iter().zip(&values).map(|(input, values)| prune(input, &read_by(values)));
+            Arc::new(Plan::UnionAll { columns: kept(columns, &keep), inputs: inputs.collect(), values })
+        }
         Plan::Join { kind, left, right, keys, filters } => {
             let read = read_by(keys.iter().flat_map(|key| [&key.left, &key.right]).chain(filters));
             let needed: Required = required.union(&read).copied().collect();
@@ -170,6 +188,10 @@ fn project(input: Arc<Plan>, columns: Vec<(Column, Expr)>) -> Arc<Plan> {
         | Plan::Aggregate { .. }
         | Plan::Sort { .. }
         | Plan::Join { .. }
+        | Plan::UnionAll { .. }
+        | Plan::Shared { .. }
+        | Plan::Repeat { .. }
+        | Plan::LimitPer { .. }
         | Plan::Limit { .. } => Arc::new(Plan::Project { input, columns }),
     }
 }
@@ -212,6 +234,16 @@ mod tests {
             &ProjectionPushdown,
             "select count(*) from t",
             "Aggregate: groups=[] aggregates=[count(*) AS count_star()]\n  Scan t: []\n",
+        );
+    }
+
+    #[test]
+    fn unions_carry_only_what_is_read() {
+        assert_rewrites(
+            &ProjectionPushdown,
+            "select v from (select a as v, c as w from t union all select x + y, 'z' from u)",
+            "UnionAll: [v] of [a], [(x + y)]\n  Scan t: [a]\n  Project: (x + y)\n    \
+             Scan u: [x, y]\n",
         );
     }
 

@@ -4,7 +4,7 @@ use super::join_order::JoinOrder;
 use super::{RULES, Rule};
 use crate::error::{Error, Result};
 use crate::expr::{ColumnId, Expr};
-use crate::logical::{ColumnIds, Plan};
+use crate::logical::{Column, ColumnIds, Plan};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -81,11 +81,28 @@ fn verify(plan: &Plan, outer: &HashSet<ColumnId>) -> Result<(), String> {
                 return Err("a row of VALUES has not as many values as there are columns".into());
             }
         }
+        Plan::Shared { plan, columns, .. } => {
+            verify(plan, &HashSet::new())?;
+            let types = |columns: Vec<&Column>| -> Vec<_> {
+                columns.into_iter().map(|column| column.field.data_type.clone()).collect()
+            };
+            if types(columns.iter().collect()) != types(plan.columns()) {
+                return Err("a shared plan has other columns than those who read it".into());
+            }
+        }
         Plan::Filter { .. }
         | Plan::Project { .. }
         | Plan::Aggregate { .. }
         | Plan::Sort { .. }
+        | Plan::UnionAll { .. }
+        | Plan::Repeat { .. }
+        | Plan::LimitPer { .. }
         | Plan::Limit { .. } => {
+            if let Plan::UnionAll { columns, inputs, values } = plan
+                && (values.len() != inputs.len() || values.iter().any(|list| list.len() != columns.len()))
+            {
+                return Err("an input of a union lacks values".into());
+            }
             for input in plan.inputs() {
                 verify(input, outer)?;
                 available.extend(input.columns().iter().map(|column| column.id));

@@ -12,6 +12,7 @@ use super::substitute::{Definitions, is_deterministic};
 use crate::error::Result;
 use crate::expr::Expr;
 use crate::logical::{ColumnIds, JoinKey, JoinKind, Plan};
+use std::convert::Infallible;
 use std::sync::Arc;
 
 /// What grouping a row costs, in units of reading or passing on a row.
@@ -89,7 +90,8 @@ fn reduce(plan: &Arc<Plan>, bounds: &[Bound], ids: &mut ColumnIds) -> Arc<Plan> 
     // The nearest ones come last.
     let bounds = &bounds[bounds.len().saturating_sub(MOST_BOUNDS)..];
     let node = match plan.as_ref() {
-        Plan::Scan { .. } | Plan::Values { .. } => return Arc::clone(plan),
+        // Others read a shared plan as it is.
+        Plan::Scan { .. } | Plan::Values { .. } | Plan::Shared { .. } => return Arc::clone(plan),
         Plan::Filter { input, conjuncts } => {
             Plan::Filter { input: reduce(input, bounds, ids), conjuncts: conjuncts.clone() }
         }
@@ -111,8 +113,11 @@ fn reduce(plan: &Arc<Plan>, bounds: &[Bound], ids: &mut ColumnIds) -> Arc<Plan> 
             let bounds = if fetch.is_none() { bounds } else { &[] };
             Plan::Sort { input: reduce(input, bounds, ids), keys: keys.clone(), fetch: *fetch }
         }
-        Plan::Limit { input, skip, fetch } => {
-            Plan::Limit { input: reduce(input, &[], ids), skip: *skip, fetch: *fetch }
+        Plan::Limit { .. } | Plan::LimitPer { .. } | Plan::Repeat { .. } | Plan::UnionAll { .. } => {
+            let reduced: std::result::Result<_, Infallible> =
+                plan.try_map_inputs(&mut |input| Ok(reduce(input, &[], ids)));
+            let Ok(node) = reduced;
+            return Arc::new(node);
         }
         Plan::Join { kind, left, right, keys, filters } => {
             let (on_left, on_right) = bounds_of_sides(kind, [left, right], keys, bounds);
@@ -190,7 +195,13 @@ fn best(bounds: &[Bound], input: &Arc<Plan>) -> Option<Bound> {
 /// Whether a semi join on `key` is below `plan`.
 fn is_bounded(plan: &Plan, key: &Expr) -> bool {
     match plan {
-        Plan::Scan { .. } | Plan::Values { .. } | Plan::Limit { .. } => false,
+        Plan::Scan { .. }
+        | Plan::Values { .. }
+        | Plan::Limit { .. }
+        | Plan::LimitPer { .. }
+        | Plan::UnionAll { .. }
+        | Plan::Shared { .. } => false,
+        Plan::Repeat { input, .. } => is_bounded(input, key),
         Plan::Filter { input, .. } | Plan::Sort { input, .. } => is_bounded(input, key),
         Plan::Project { input, columns } => {
             defined(&Definitions::of(columns), key).is_some_and(|key| is_bounded(input, &key))
@@ -218,8 +229,12 @@ fn collect(source: &Arc<Plan>, keys: Vec<JoinKey>, out: &mut Vec<Bound>) {
         keys.collect::<Vec<_>>()
     };
     match source.as_ref() {
-        Plan::Scan { .. } | Plan::Values { .. } => {}
-        Plan::Filter { input, .. } | Plan::Sort { input, .. } | Plan::Limit { input, .. } => {
+        Plan::Scan { .. } | Plan::Values { .. } | Plan::UnionAll { .. } | Plan::Shared { .. } => {}
+        Plan::Filter { input, .. }
+        | Plan::Sort { input, .. }
+        | Plan::Limit { input, .. }
+        | Plan::LimitPer { input, .. }
+        | Plan::Repeat { input, .. } => {
             collect(input, keys, out);
         }
         Plan::Project { input, columns } => {
@@ -261,9 +276,12 @@ fn is_repeatable(plan: &Plan) -> bool {
             | Plan::Values { .. }
             | Plan::Filter { .. }
             | Plan::Project { .. }
+            | Plan::Repeat { .. }
+            | Plan::UnionAll { .. }
+            | Plan::Shared { .. }
             | Plan::Join { .. } => true,
             Plan::Sort { fetch, .. } => fetch.is_none(),
-            Plan::Aggregate { .. } | Plan::Limit { .. } => false,
+            Plan::Aggregate { .. } | Plan::Limit { .. } | Plan::LimitPer { .. } => false,
         };
         node.for_each_expr(&mut |e| repeatable &= is_deterministic(e));
     });
@@ -346,6 +364,10 @@ fn keep(plan: &Arc<Plan>, keys: &[JoinKey], source: &Arc<Plan>, ids: &mut Column
         | Plan::Aggregate { .. }
         | Plan::Sort { .. }
         | Plan::Join { .. }
+        | Plan::UnionAll { .. }
+        | Plan::LimitPer { .. }
+        | Plan::Repeat { .. }
+        | Plan::Shared { .. }
         | Plan::Limit { .. } => {}
     }
     let (right, renamed) = copy(source, ids);

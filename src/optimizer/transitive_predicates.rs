@@ -117,7 +117,12 @@ fn facts(plan: &Plan, id: ColumnId, steps: &mut usize) -> Vec<Expr> {
         Plan::Aggregate { input, groups, .. } => {
             below(input, groups.iter().find(|(column, _)| column.id == id).map(|(_, e)| e))
         }
-        Plan::Sort { input, .. } | Plan::Limit { input, .. } => facts(input, id, steps),
+        Plan::Sort { input, .. }
+        | Plan::Limit { input, .. }
+        | Plan::LimitPer { input, .. }
+        | Plan::Repeat { input, .. } => facts(input, id, steps),
+        // What holds in one input need not hold in another; a shared plan keeps its filters to itself.
+        Plan::UnionAll { .. } | Plan::Shared { .. } => vec![],
         Plan::Join { kind, left, right, keys, .. } => {
             let (left_is_bound, right_is_bound) = match kind {
                 JoinKind::Inner => (true, true),

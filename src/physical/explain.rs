@@ -192,6 +192,14 @@ fn write_node(plan: &PhysicalPlan, names: &BTreeMap<ColumnId, String>, out: &mut
             let _ = write!(out, "Sort {}", keys.join(", "));
             fetch.map_or(Ok(()), |f| write!(out, " first {f}"))
         }
+        Node::UnionAll { inputs } => write!(out, "UnionAll of {}", inputs.len()),
+        Node::Shared { number, .. } => write!(out, "Shared {number}"),
+        Node::LimitPer { groups, skip, fetch, .. } => {
+            let _ = write!(out, "LimitPer [{}]", list(groups, names));
+            let _ = fetch.map_or(Ok(()), |f| write!(out, " {f}"));
+            if *skip > 0 { write!(out, " skip {skip}") } else { Ok(()) }
+        }
+        Node::Repeat { times, .. } => write!(out, "Repeat {}", text(times, names)),
         Node::Limit { skip, fetch, .. } => {
             let _ = write!(out, "Limit");
             let _ = fetch.map_or(Ok(()), |f| write!(out, " {f}"));

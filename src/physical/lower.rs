@@ -3,7 +3,7 @@
 use super::plan::{Node, PhysicalPlan};
 use crate::error::{Error, Result};
 use crate::expr::{ColumnId, Expr};
-use crate::logical::{Column, JoinKey, JoinKind, Plan};
+use crate::logical::{Column, JoinKey, JoinKind, Plan, SortKey};
 use crate::operators::{HashJoinKey, HashJoinKind};
 use crate::scan::{ScanProvider, ScanRequest};
 use std::sync::Arc;
@@ -82,6 +82,40 @@ fn lower_node(plan: &Plan, sources: Sources<'_>) -> Result<Arc<PhysicalPlan>> {
         }
         Plan::Sort { input, keys, fetch } => {
             Node::Sort { input: lower_node(input, sources)?, keys: keys.clone(), fetch: *fetch }
+        }
+        Plan::UnionAll { columns, inputs, values } => {
+            let inputs = inputs.iter().zip(values).map(|(input, values)| {
+                let input = lower_node(input, sources)?;
+                let read = |e: &Expr| if let Expr::Column { id, .. } = e { Some(*id) } else { None };
+                if values.iter().map(read).eq(input.layout.iter().map(|id| Some(*id))) {
+                    return Ok(input);
+                }
+                Ok(Arc::new(PhysicalPlan {
+                    estimated_rows: input.estimated_rows,
+                    layout: columns.iter().map(|c| c.id).collect(),
+                    fields: columns.iter().map(|c| c.field.clone()).collect(),
+                    node: Node::Project { input, expressions: values.clone() },
+                }))
+            });
+            Node::UnionAll { inputs: inputs.collect::<Result<_>>()? }
+        }
+        Plan::LimitPer { input, groups, keys, skip, fetch } => {
+            let input = lower_node(input, sources)?;
+            let group = |expr: &Expr| SortKey { expr: expr.clone(), descending: false, nulls_first: false };
+            let keys = groups.iter().map(group).chain(keys.iter().cloned()).collect();
+            let sorted = Arc::new(PhysicalPlan {
+                layout: input.layout.clone(),
+                fields: input.fields.clone(),
+                estimated_rows: input.estimated_rows,
+                node: Node::Sort { input, keys, fetch: None },
+            });
+            Node::LimitPer { input: sorted, groups: groups.clone(), skip: *skip, fetch: *fetch }
+        }
+        Plan::Shared { number, plan, .. } => {
+            Node::Shared { number: *number, input: lower_node(plan, sources)? }
+        }
+        Plan::Repeat { input, times } => {
+            Node::Repeat { input: lower_node(input, sources)?, times: times.clone() }
         }
         Plan::Limit { input, skip, fetch } => {
             Node::Limit { input: lower_node(input, sources)?, skip: *skip, fetch: *fetch }

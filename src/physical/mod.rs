@@ -20,6 +20,6 @@ mod runtime_filters;
 pub(crate) use explain::{explain, explain_analyze};
 pub(crate) use lower::{Sources, lower};
 pub(crate) use pipelines::pipelines;
-pub(crate) use plan::PhysicalPlan;
+pub(crate) use plan::{Node, PhysicalPlan};
 pub(crate) use profile::Profiler;
 pub(crate) use runtime_filters::{RUNTIME_FILTERS, add_runtime_filters};

@@ -3,18 +3,21 @@
 use super::plan::{Node, PhysicalPlan};
 use super::profile::{NodeId, Profiler};
 use crate::error::Result;
-use crate::exec::{PipelineSpec, QuerySpec, SinkBox, SourceBox, TransformBox};
+use crate::exec::{Feed, PipelineSpec, QuerySpec, Shape, SinkBox, SourceBox, TransformBox};
 use crate::expr::ColumnId;
 use crate::operators;
 use crate::scan::{RuntimeFilter, RuntimeFilterSpec, ScanRequest};
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::Arc;
 
 /// The pipelines of `plan`, the last of which ends in `result`, and what finds each node's figures in them.
 pub(crate) fn pipelines(plan: &Arc<PhysicalPlan>, result: SinkBox) -> Result<(QuerySpec, Profiler)> {
-    let mut done =
-        Done { specs: Vec::new(), profiler: Profiler::new(Arc::clone(plan)), filters: HashMap::new() };
+    let mut done = Done {
+        specs: Vec::new(),
+        profiler: Profiler::new(Arc::clone(plan)),
+        filters: HashMap::new(),
+        shared: HashMap::new(),
+    };
     let open = build(plan, &mut done)?;
     done.push(open.close(result));
     Ok((QuerySpec { pipelines: done.specs }, done.profiler))
@@ -26,16 +29,21 @@ struct Done {
     profiler: Profiler,
     /// Runtime filters by their ids, each with the pipeline that collects it.
     filters: HashMap<usize, (Arc<RuntimeFilter>, usize)>,
+    /// By the number of a shared plan, what reads its rows and the pipeline that makes them.
+    shared: HashMap<usize, (operators::Reader, usize)>,
 }
 
 impl Done {
-    fn push(&mut self, closed: Closed) {
+    /// Adds a pipeline; its place.
+    fn push(&mut self, closed: Closed) -> usize {
         for (node, operators) in closed.nodes {
             self.profiler.emits(node, self.specs.len(), operators);
         }
         self.specs.push(closed.spec);
+        self.specs.len() - 1
     }
 
+    /// The place of the next pipeline.
     fn len(&self) -> usize {
         self.specs.len()
     }
@@ -44,62 +52,97 @@ impl Done {
 /// A pipeline with its sink, and the operators, sources first, that emit the rows of each of its nodes.
 struct Closed {
     spec: PipelineSpec,
-    nodes: Vec<(NodeId, Range<usize>)>,
+    nodes: Vec<(NodeId, Vec<usize>)>,
 }
 
-/// What emits a node's rows.
-enum Emitter {
-    /// All sources.
-    Sources,
-    /// The transform of that index.
+/// An operator of an open pipeline.
+#[derive(Clone, Copy)]
+enum Place {
+    Source(usize),
     Transform(usize),
 }
 
-/// A pipeline that has no sink yet.
+/// A pipeline that has no sink yet: a tree of operators, the number of whose root will be the next one.
 struct Open {
-    sources: Vec<SourceBox>,
-    transforms: Vec<TransformBox>,
-    max_lanes: usize,
+    sources: Vec<(SourceBox, Feed)>,
+    transforms: Vec<(TransformBox, usize)>,
     depends_on: Vec<usize>,
-    nodes: Vec<(NodeId, Emitter)>,
+    /// What hands its rows to the operator that comes next.
+    ends: Vec<Place>,
+    /// What emits the rows of each node.
+    nodes: Vec<(NodeId, Vec<Place>)>,
 }
 
 impl Open {
-    fn from_source(source: SourceBox) -> Self {
+    fn from_source(source: SourceBox, max_lanes: usize) -> Self {
         Self {
-            sources: vec![source],
+            sources: vec![(source, Feed { next: 0, max_lanes })],
             transforms: Vec::new(),
-            max_lanes: usize::MAX,
             depends_on: Vec::new(),
+            ends: vec![Place::Source(0)],
             nodes: Vec::new(),
         }
     }
 
     fn through(mut self, transform: TransformBox) -> Self {
-        self.transforms.push(transform);
+        self.ends = vec![Place::Transform(self.transforms.len())];
+        self.transforms.push((transform, self.transforms.len() + 1));
         self
     }
 
     /// Notes that what it emits as it is now are the rows of `node`.
     fn emits(&mut self, node: NodeId) {
-        let last = self.transforms.len().checked_sub(1);
-        self.nodes.push((node, last.map_or(Emitter::Sources, Emitter::Transform)));
+        self.nodes.push((node, self.ends.clone()));
     }
 
     fn close(self, sink: SinkBox) -> Closed {
-        let Self { sources, transforms, max_lanes, depends_on, nodes } = self;
-        let operators = |emitter| match emitter {
-            Emitter::Sources => 0..sources.len(),
-            Emitter::Transform(at) => sources.len() + at..sources.len() + at + 1,
+        let Self { sources, transforms, depends_on, ends: _, nodes } = self;
+        let number = |place| match place {
+            Place::Source(at) => at,
+            Place::Transform(at) => sources.len() + at,
         };
-        let nodes = nodes.into_iter().map(|(node, emitter)| (node, operators(emitter))).collect();
-        Closed { spec: PipelineSpec { sources, transforms, sink, max_lanes, depends_on }, nodes }
+        let numbers = |places: Vec<Place>| places.into_iter().map(number).collect();
+        let nodes = nodes.into_iter().map(|(node, places)| (node, numbers(places))).collect();
+        let (sources, feeds) = sources.into_iter().unzip();
+        let (transforms, next) = transforms.into_iter().unzip();
+        let shape = Shape { feeds, next };
+        let spec = PipelineSpec { sources, transforms, shape, sink, max_lanes: usize::MAX, depends_on };
+        Closed { spec, nodes }
+    }
+
+    /// The rows of all branches, which meet at the operator that comes next.
+    fn union(branches: Vec<Self>) -> Self {
+        let root = branches.iter().map(|branch| branch.transforms.len()).sum();
+        let mut all = Self {
+            sources: Vec::new(),
+            transforms: Vec::new(),
+            depends_on: Vec::new(),
+            ends: Vec::new(),
+            nodes: Vec::new(),
+        };
+        for branch in branches {
+            let (offset, own_root) = (all.transforms.len(), branch.transforms.len());
+            let before = all.sources.len();
+            let moved = |next: usize| if next == own_root { root } else { offset + next };
+            let moved_place = |place: &Place| match *place {
+                Place::Source(at) => Place::Source(before + at),
+                Place::Transform(at) => Place::Transform(offset + at),
+            };
+            let moved_places = |places: &[Place]| places.iter().map(moved_place).collect::<Vec<_>>();
+            all.ends.extend(moved_places(&branch.ends));
+            all.nodes.extend(branch.nodes.iter().map(|(node, places)| (*node, moved_places(places))));
+            let sources = branch.sources.into_iter();
+            all.sources.extend(sources.map(|(s, feed)| (s, Feed { next: moved(feed.next), ..feed })));
+            all.transforms.extend(branch.transforms.into_iter().map(|(t, next)| (t, moved(next))));
+            all.depends_on.extend(branch.depends_on);
+        }
+        all
     }
 
     /// Ends the pipeline in a breaker's sink and begins the next at its source.
-    fn broken(self, sink: SinkBox, source: SourceBox, done: &mut Done) -> Self {
-        done.push(self.close(sink));
-        Self { depends_on: vec![done.len() - 1], ..Self::from_source(source) }
+    fn broken(self, sink: SinkBox, source: SourceBox, max_lanes: usize, done: &mut Done) -> Self {
+        let finished = done.push(self.close(sink));
+        Self { depends_on: vec![finished], ..Self::from_source(source, max_lanes) }
     }
 }
 
@@ -109,7 +152,7 @@ fn build(plan: &PhysicalPlan, done: &mut Done) -> Result<Open> {
     open.emits(NodeId::of(plan));
     match &plan.node {
         // The pipeline that ends in its own sink is what it waited for last.
-        Node::HashAggregate { .. } | Node::HashJoin { .. } | Node::Sort { .. } => {
+        Node::HashAggregate { .. } | Node::HashJoin { .. } | Node::Sort { .. } | Node::Shared { .. } => {
             if let Some(pipeline) = open.depends_on.last() {
                 done.profiler.ends(NodeId::of(plan), *pipeline);
             }
@@ -118,6 +161,9 @@ fn build(plan: &PhysicalPlan, done: &mut Done) -> Result<Open> {
         | Node::Values { .. }
         | Node::Filter { .. }
         | Node::Project { .. }
+        | Node::UnionAll { .. }
+        | Node::LimitPer { .. }
+        | Node::Repeat { .. }
         | Node::Limit { .. } => {}
     }
     Ok(open)
@@ -132,9 +178,9 @@ fn build_node(plan: &PhysicalPlan, done: &mut Done) -> Result<Open> {
             };
             let (runtime_filters, depends_on) = runtime_filters.iter().filter_map(collected).unzip();
             let source = provider.scan(ScanRequest { runtime_filters, ..request.clone() })?;
-            Open { depends_on, ..Open::from_source(source) }
+            Open { depends_on, ..Open::from_source(source, usize::MAX) }
         }
-        Node::Values { rows } => Open::from_source(operators::values(plan.types(), rows.clone())),
+        Node::Values { rows } => Open::from_source(operators::values(plan.types(), rows.clone()), usize::MAX),
         Node::Filter { input, conjuncts } => {
             let transform = operators::filter(input.layout.clone(), conjuncts.clone());
             build(input, done)?.through(transform)
@@ -150,7 +196,7 @@ fn build_node(plan: &PhysicalPlan, done: &mut Done) -> Result<Open> {
                 aggregates: aggregates.clone(),
             };
             let (sink, source) = operators::hash_aggregate(spec);
-            build(input, done)?.broken(sink, source, done)
+            build(input, done)?.broken(sink, source, usize::MAX, done)
         }
         Node::HashJoin { kind, build: build_side, probe, keys, residual, publishes } => {
             let spec = operators::HashJoinSpec {
@@ -194,7 +240,32 @@ fn build_node(plan: &PhysicalPlan, done: &mut Done) -> Result<Open> {
             };
             let (sink, source) = operators::sort(spec);
             // One lane carries the order on.
-            Open { max_lanes: 1, ..build(input, done)?.broken(sink, source, done) }
+            build(input, done)?.broken(sink, source, 1, done)
+        }
+        Node::UnionAll { inputs } => {
+            let branches = inputs.iter().map(|input| build(input, done)).collect::<Result<_>>()?;
+            Open::union(branches)
+        }
+        Node::LimitPer { input, groups, skip, fetch } => {
+            let transform = operators::limit_per(input.layout.clone(), groups.clone(), *skip, *fetch);
+            build(input, done)?.through(transform)
+        }
+        Node::Shared { number, input } => {
+            let (reader, made) = match done.shared.get(number) {
+                Some((reader, made)) => (reader.clone(), *made),
+                None => {
+                    let (sink, reader) = operators::materialize(input.types());
+                    let open = build(input, done)?;
+                    let made = done.push(open.close(sink));
+                    done.shared.insert(*number, (reader.clone(), made));
+                    (reader, made)
+                }
+            };
+            Open { depends_on: vec![made], ..Open::from_source(reader.source(), usize::MAX) }
+        }
+        Node::Repeat { input, times } => {
+            let transform = operators::repeat(input.layout.clone(), input.types(), times.clone());
+            build(input, done)?.through(transform)
         }
         Node::Limit { input, skip, fetch } => build(input, done)?.through(operators::limit(*skip, *fetch)),
     })

@@ -50,6 +50,14 @@ pub(crate) enum Node {
         /// What scans below the probe side are told of the build side.
         publishes: Vec<PublishedFilter>,
     },
+    /// All rows of all inputs, whose columns agree by position.
+    UnionAll { inputs: Vec<Arc<PhysicalPlan>> },
+    /// Limits each run of rows that agree in `groups`; its input is in an order that makes each group one run.
+    LimitPer { input: Arc<PhysicalPlan>, groups: Vec<Expr>, skip: u64, fetch: Option<u64> },
+    /// Rows that are kept and read by all nodes of that number; each has the same plan below it.
+    Shared { number: usize, input: Arc<PhysicalPlan> },
+    /// Each row as often as a column says.
+    Repeat { input: Arc<PhysicalPlan>, times: Expr },
     /// Orders; with a fetch keeps only the first rows.
     Sort { input: Arc<PhysicalPlan>, keys: Vec<SortKey>, fetch: Option<u64> },
     /// Skips and stops.
@@ -81,7 +89,11 @@ impl PhysicalPlan {
             | Node::Project { input, .. }
             | Node::HashAggregate { input, .. }
             | Node::Sort { input, .. }
+            | Node::Repeat { input, .. }
+            | Node::LimitPer { input, .. }
+            | Node::Shared { input, .. }
             | Node::Limit { input, .. } => vec![input],
+            Node::UnionAll { inputs } => inputs.iter().collect(),
             Node::HashJoin { build, probe, .. } => vec![build, probe],
         }
     }

@@ -11,7 +11,6 @@ use super::explain::titles;
 use super::plan::{Node, PhysicalPlan};
 use crate::metrics::{OperatorMetrics, OperatorProfile};
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -30,7 +29,7 @@ impl NodeId {
 #[derive(Debug, Default)]
 struct Place {
     /// A pipeline, and which of its operators emit the node's rows.
-    emitters: Option<(usize, Range<usize>)>,
+    emitters: Option<(usize, Vec<usize>)>,
     /// The pipeline that ends in the node's sink, if it is a breaker.
     sink: Option<usize>,
 }
@@ -47,7 +46,7 @@ impl Profiler {
     }
 
     /// The rows of `node` come out of `operators` of `pipeline`.
-    pub(super) fn emits(&mut self, node: NodeId, pipeline: usize, operators: Range<usize>) {
+    pub(super) fn emits(&mut self, node: NodeId, pipeline: usize, operators: Vec<usize>) {
         self.places.entry(node).or_default().emitters = Some((pipeline, operators));
     }
 
@@ -63,7 +62,8 @@ impl Profiler {
             let place = self.places.get(&NodeId::of(node));
             let emitters = place.and_then(|place| {
                 let (pipeline, operators) = place.emitters.as_ref()?;
-                pipelines.get(*pipeline)?.get(operators.clone())
+                let metrics = pipelines.get(*pipeline)?;
+                Some(operators.iter().filter_map(|&at| metrics.get(at)).collect::<Vec<_>>())
             });
             let sink = place.and_then(|place| pipelines.get(place.sink?)?.last());
             let emitters = emitters.unwrap_or_default();
@@ -80,9 +80,13 @@ impl Profiler {
                     | Node::Project { .. }
                     | Node::HashAggregate { .. }
                     | Node::Sort { .. }
+                    | Node::UnionAll { .. }
+                    | Node::LimitPer { .. }
+                    | Node::Shared { .. }
+                    | Node::Repeat { .. }
                     | Node::Limit { .. } => None,
                 },
-                busy: emitters.iter().chain(sink).map(|m| m.busy()).sum::<Duration>(),
+                busy: emitters.into_iter().chain(sink).map(|m| m.busy()).sum::<Duration>(),
             }
         };
         titles(&self.plan).into_iter().map(figures).collect()

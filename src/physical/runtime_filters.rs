@@ -15,6 +15,7 @@ use crate::catalog::ColumnStatistics;
 use crate::expr::{ColumnId, Expr};
 use crate::operators::{HashJoinKey, HashJoinKind};
 use crate::scan::RuntimeFilterSpec;
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -34,6 +35,8 @@ pub(crate) fn add_runtime_filters(plan: &Arc<PhysicalPlan>) -> Arc<PhysicalPlan>
 #[derive(Default)]
 struct Pass {
     next_id: usize,
+    /// Shared plans by their numbers: all their readers see the same rows.
+    shared: HashMap<usize, Arc<PhysicalPlan>>,
 }
 
 /// A filter on its way down, by the column it is about.
@@ -60,7 +63,24 @@ impl Pass {
             | Node::Project { input, .. }
             | Node::HashAggregate { input, .. }
             | Node::Sort { input, .. }
+            | Node::LimitPer { input, .. }
+            | Node::Repeat { input, .. }
             | Node::Limit { input, .. } => *input = self.visit(input, &below(plan, 0, wanted)),
+            Node::UnionAll { inputs } => {
+                for (at, input) in inputs.iter_mut().enumerate() {
+                    *input = self.visit(input, &below(plan, at, wanted));
+                }
+            }
+            Node::Shared { number, input } => {
+                *input = match self.shared.get(number) {
+                    Some(visited) => Arc::clone(visited),
+                    None => {
+                        let visited = self.visit(input, &[]);
+                        self.shared.insert(*number, Arc::clone(&visited));
+                        visited
+                    }
+                };
+            }
             Node::HashJoin { build, probe, publishes, .. } => {
                 let (for_build, mut for_probe) = (below(plan, 0, wanted), below(plan, 1, wanted));
                 *publishes = self.publish(plan);
@@ -170,7 +190,15 @@ fn routes(plan: &PhysicalPlan, at: usize, column: ColumnId) -> Vec<ColumnId> {
     };
     match &plan.node {
         Node::Scan { .. } | Node::Values { .. } => Vec::new(),
-        Node::Filter { .. } | Node::Sort { fetch: None, .. } => vec![column],
+        Node::Filter { .. } | Node::Sort { fetch: None, .. } | Node::Repeat { .. } => vec![column],
+        Node::UnionAll { inputs } => {
+            let position = plan.layout.iter().position(|id| *id == column);
+            position.and_then(|position| inputs[at].layout.get(position)).copied().into_iter().collect()
+        }
+        // A group goes as a whole.
+        Node::LimitPer { groups, .. } if groups.iter().any(|e| as_column(e) == Some(column)) => vec![column],
+        // Other readers want other rows.
+        Node::LimitPer { .. } | Node::Shared { .. } => Vec::new(),
         // Which rows are the first depends on all.
         Node::Sort { fetch: Some(_), .. } | Node::Limit { .. } => Vec::new(),
         Node::Project { expressions, .. } => expression(expressions).into_iter().collect(),

@@ -76,7 +76,8 @@ impl SpillWriter {
     /// every 60 or so blocks.
     pub(crate) fn staging_bytes(block_bytes: usize) -> usize {
         let room = message_room(block_bytes);
-        let table_bytes = if room < SMALL_TABLE_MESSAGE_BYTES { SMALL_TABLE_BYTES } else { LARGE_TABLE_BYTES };
+        let table_bytes =
+            if room < SMALL_TABLE_MESSAGE_BYTES { SMALL_TABLE_BYTES } else { LARGE_TABLE_BYTES };
         stored_room(room) + compressed_room(room) + table_bytes
     }
 
@@ -205,8 +206,9 @@ fn append_compressed(
     }
     message[at..message_len].fill(0);
     let room = compressed.len() - TRAILER_BYTES;
-    let compressed_len = compress_into_with_table(&message[..message_len], &mut compressed[..room], compressor)
-        .map_err(|e| Error::internal(format!("a spill block cannot be compressed: {e}")))?;
+    let compressed_len =
+        compress_into_with_table(&message[..message_len], &mut compressed[..room], compressor)
+            .map_err(|e| Error::internal(format!("a spill block cannot be compressed: {e}")))?;
     let block = if compressed_len <= message_len / 10 * 9 {
         entry.stored_bytes = compressed_len as u64;
         compressed

@@ -112,6 +112,10 @@ impl Binder<'_> {
             return derived(bound, Some(shown.unwrap_or_else(|| cte.alias.name.value.clone())), alias);
         }
         let Some((table, provider)) = self.resolver.table(&ident.value) else {
+            if let Some(view) = self.resolver.view(&ident.value) {
+                let bound = self.bind_view(&view, place(name))?;
+                return derived(bound, Some(shown.unwrap_or_else(|| view.name().to_owned())), alias);
+            }
             let mut known = self.resolver.names();
             known.extend(around.cte_names());
             let known = known.iter().map(String::as_str);

@@ -26,10 +26,12 @@ mod parse;
 mod query;
 mod scope;
 mod select;
+mod set_operation;
 mod subquery;
 #[cfg(test)]
 mod tests;
 mod types;
+mod view;
 
 use crate::catalog::TableProvider;
 use crate::error::{Error, Location, Result};
@@ -38,10 +40,16 @@ use sqlparser::ast;
 use sqlparser::tokenizer::Span;
 use std::sync::Arc;
 
+pub(crate) use view::{Definition, View};
+
 /// Where the binder finds tables.
 pub(crate) trait TableResolver {
     /// The table of that name (any case), with the name as registered.
     fn table(&self, name: &str) -> Option<(String, Arc<dyn TableProvider>)>;
+    /// The view of that name (any case).
+    fn view(&self, _name: &str) -> Option<Arc<View>> {
+        None
+    }
     /// Every name it knows, for suggestions.
     fn names(&self) -> Vec<String>;
 }
@@ -50,6 +58,8 @@ pub(crate) trait TableResolver {
 pub(crate) enum Statement {
     /// Rows.
     Query(BoundQuery),
+    /// No rows: the views change.
+    Define(Definition),
     /// The plan of a query as text.
     Explain {
         /// Run the query and report what happened.
@@ -74,7 +84,7 @@ pub(crate) struct BoundQuery {
 pub(crate) fn bind(sql: &str, resolver: &dyn TableResolver) -> Result<Vec<Statement>> {
     let bind_all = || -> Result<Vec<Statement>> {
         let statements = parse::parse(sql)?;
-        statements.iter().map(|statement| bind_statement(statement, resolver)).collect()
+        statements.iter().map(|statement| bind_statement(statement, sql, resolver)).collect()
     };
     bind_all().map_err(|error: Error| error.with_excerpt(sql))
 }
@@ -87,9 +97,13 @@ pub(crate) fn split(sql: &str) -> Result<Vec<String>> {
     parse::split(sql).map_err(|error| error.with_excerpt(sql))
 }
 
-fn bind_statement(statement: &ast::Statement, resolver: &dyn TableResolver) -> Result<Statement> {
+fn bind_statement(statement: &ast::Statement, sql: &str, resolver: &dyn TableResolver) -> Result<Statement> {
     match statement {
         ast::Statement::Query(query) => Ok(Statement::Query(Binder::new(resolver).bind_top(query)?)),
+        ast::Statement::CreateView(create) => view::create(create, sql, resolver),
+        ast::Statement::Drop { object_type: ast::ObjectType::View, if_exists, names, .. } => {
+            view::drop(names, *if_exists, resolver)
+        }
         ast::Statement::Explain {
             describe_alias: ast::DescribeAlias::Explain,
             analyze,
@@ -102,6 +116,10 @@ fn bind_statement(statement: &ast::Statement, resolver: &dyn TableResolver) -> R
                 let analyze = *analyze || options.any(|o| o.name.value.eq_ignore_ascii_case("analyze"));
                 Ok(Statement::Explain { analyze, query: Binder::new(resolver).bind_top(query)? })
             }
+            // There is no plan of it, but what it does is done.
+            define @ (ast::Statement::CreateView(_) | ast::Statement::Drop { .. }) if *analyze => {
+                bind_statement(define, sql, resolver)
+            }
             other => Err(unsupported_statement(other)),
         },
         other => Err(unsupported_statement(other)),
@@ -112,7 +130,7 @@ fn bind_statement(statement: &ast::Statement, resolver: &dyn TableResolver) -> R
 fn unsupported_statement(statement: &ast::Statement) -> Error {
     let text = statement.to_string();
     let kind = text.split([' ', '(']).next().unwrap_or_default().to_uppercase();
-    let message = format!("{kind} statements; only queries and EXPLAIN can be run");
+    let message = format!("{kind} statements; only queries, EXPLAIN, CREATE VIEW and DROP VIEW can be run");
     Error::unsupported(message, location(ast::Spanned::span(statement)))
 }
 
@@ -126,11 +144,13 @@ struct Binder<'a> {
     expression_depth: usize,
     /// Joins made so far.
     joins: usize,
+    /// Views being bound, each within the one before.
+    views: Vec<String>,
 }
 
 impl<'a> Binder<'a> {
     fn new(resolver: &'a dyn TableResolver) -> Self {
-        Self { resolver, ids: ColumnIds::default(), depth: 0, expression_depth: 0, joins: 0 }
+        Self { resolver, ids: ColumnIds::default(), depth: 0, expression_depth: 0, joins: 0, views: vec![] }
     }
 }
 

@@ -94,25 +94,9 @@ impl Binder<'_> {
         let order_by = query.order_by.as_ref();
         let mut bound = match query.body.as_ref() {
             ast::SetExpr::Select(select) => self.bind_select(select, order_by, &around)?,
-            ast::SetExpr::Query(inner) => {
-                let bound = self.bind_query(inner, &around)?;
+            body => {
+                let bound = self.bind_body(body, &around)?;
                 self.order_outputs(bound, order_by)?
-            }
-            ast::SetExpr::Values(values) => {
-                let bound = self.bind_values(values)?;
-                self.order_outputs(bound, order_by)?
-            }
-            // The place where set operations will be added.
-            ast::SetExpr::SetOperation { op, right, .. } => {
-                return Err(Error::unsupported(format!("{op}"), place(right.as_ref())));
-            }
-            ast::SetExpr::Table(_)
-            | ast::SetExpr::Insert(_)
-            | ast::SetExpr::Update(_)
-            | ast::SetExpr::Delete(_)
-            | ast::SetExpr::Merge(_) => {
-                let message = "this kind of query; write it as SELECT … FROM …";
-                return Err(Error::unsupported(message, place(query.body.as_ref())));
             }
         };
         let (skip, fetch) = self.bind_limits(query)?;
@@ -120,6 +104,28 @@ impl Binder<'_> {
             bound.plan = Arc::new(Plan::Limit { input: bound.plan, skip, fetch });
         }
         Ok(bound)
+    }
+
+    /// Binds what stands between WITH and ORDER BY, or beside a set operation.
+    pub(super) fn bind_body<'q>(
+        &mut self,
+        body: &'q ast::SetExpr,
+        around: &Surroundings<'q>,
+    ) -> Result<BoundQuery> {
+        match body {
+            ast::SetExpr::Select(select) => self.bind_select(select, None, around),
+            ast::SetExpr::Query(inner) => self.bind_query(inner, around),
+            ast::SetExpr::Values(values) => self.bind_values(values),
+            ast::SetExpr::SetOperation { .. } => self.bind_set_operations(body, around),
+            ast::SetExpr::Table(_)
+            | ast::SetExpr::Insert(_)
+            | ast::SetExpr::Update(_)
+            | ast::SetExpr::Delete(_)
+            | ast::SetExpr::Merge(_) => {
+                let message = "this kind of query; write it as SELECT … FROM …";
+                Err(Error::unsupported(message, place(body)))
+            }
+        }
     }
 
     /// Orders the result of a query whose own columns are all ORDER BY may name.

@@ -5,10 +5,11 @@ mod fakes;
 mod memory;
 mod order;
 mod stress;
+mod trees;
 
 use self::fakes::World;
 use super::fault::{FaultConfig, Faults};
-use super::{PipelineSpec, QueryCx, QueryRun, QuerySpec, SinkBox, SourceBox, TransformBox};
+use super::{PipelineSpec, QueryCx, QueryRun, QuerySpec, Shape, SinkBox, SourceBox, TransformBox};
 use crate::error::{Error, Result};
 use crate::mem::{Knobs, Pool};
 use crate::sched::{Priority, Scheduler, SchedulerConfig};
@@ -122,7 +123,15 @@ fn run(pipelines: Vec<PipelineSpec>, setup: &Setup, world: &World) -> Result<()>
 }
 
 fn pipeline(source: SourceBox, transforms: Vec<TransformBox>, sink: SinkBox) -> PipelineSpec {
-    PipelineSpec { sources: vec![source], transforms, sink, max_lanes: usize::MAX, depends_on: Vec::new() }
+    let shape = Shape::chain(1, transforms.len());
+    PipelineSpec {
+        sources: vec![source],
+        transforms,
+        shape,
+        sink,
+        max_lanes: usize::MAX,
+        depends_on: Vec::new(),
+    }
 }
 
 fn assert_internal(outcome: Result<()>, part: &str) {

@@ -2,8 +2,8 @@
 
 use super::fakes::{FakeSink, FakeSource, FakeTransform, Waits, World};
 use super::{PipelineSpec, Setup, pipeline, run};
-use crate::exec::Handoff;
 use crate::exec::fault::FaultConfig;
+use crate::exec::{Handoff, Shape};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -64,6 +64,7 @@ fn done_leaves_out_everything_upstream_of_it() {
     let sink = FakeSink::new(&world, "z");
     let spec = PipelineSpec {
         sources,
+        shape: Shape::chain(2, transforms.len()),
         ..pipeline(FakeSource::new(&world, "", &[]).boxed(), transforms, sink.boxed())
     };
     run(vec![spec], &Setup::default(), &world).expect("runs");
@@ -125,6 +126,7 @@ fn stages_follow_each_other_on_all_lanes() {
     let transforms = vec![first.boxed(), second.boxed()];
     let spec = PipelineSpec {
         sources,
+        shape: Shape::chain(2, transforms.len()),
         ..pipeline(FakeSource::new(&world, "", &[]).boxed(), transforms, sink.boxed())
     };
     run(vec![spec], &Setup::lanes(3, 4), &world).expect("runs");

@@ -119,9 +119,8 @@ impl SortSpec {
     fn too_small(&self, refused: &Error, pool: &Pool) -> Error {
         let missing_bytes = match refused {
             Error::Memory(memory) => match &**memory {
-                MemoryError::Exceeded { required_bytes, .. } | MemoryError::BudgetTooSmall { required_bytes, .. } => {
-                    *required_bytes
-                }
+                MemoryError::Exceeded { required_bytes, .. }
+                | MemoryError::BudgetTooSmall { required_bytes, .. } => *required_bytes,
             },
             _ => 0,
         };

@@ -397,7 +397,8 @@ impl Sink for SortSink {
         let pool = &cx.query.pool;
         let is_tight = || pool.available_bytes() < pool.limit_bytes() / 4 || local.victim.take_request();
         let used_bytes = local.accounts.rows.used_bytes();
-        let may_go = || self.small_fetch().is_none() && cx.query.spill.available_bytes() > 2 * used_bytes as u64;
+        let may_go =
+            || self.small_fetch().is_none() && cx.query.spill.available_bytes() > 2 * used_bytes as u64;
         if local.holds_rows() && (!local.spilled.is_empty() || (may_go() && is_tight())) {
             self.start_spill(shared, local, cx)?;
             return Ok(Combine::Wait(turn(cx)));

@@ -9,7 +9,7 @@ use crate::data::Scalar;
 use crate::error::{Error, Result};
 use crate::expr::{ColumnId, CompareOp, Expr};
 use crate::functions::AggregateCall;
-use crate::logical::{Column, ColumnIds, JoinKey, JoinKind, Plan};
+use crate::logical::{Column, ColumnIds, JoinKey, JoinKind, Plan, SortKey};
 use crate::optimizer::substitute::inline;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -69,6 +69,10 @@ fn source_of<'p>(left: &'p Arc<Plan>, outer: &BTreeSet<ColumnId>) -> &'p Arc<Pla
             | Plan::Aggregate { .. }
             | Plan::Sort { .. }
             | Plan::Limit { .. }
+            | Plan::UnionAll { .. }
+            | Plan::Shared { .. }
+            | Plan::Repeat { .. }
+            | Plan::LimitPer { .. }
             | Plan::Join { .. } => return source,
         };
     }
@@ -149,7 +153,9 @@ impl Domain<'_> {
                 let (input, values) = self.push(&scan)?;
                 Ok((filter(input, filters, &values), values))
             }
-            Plan::Values { .. } => Err(Error::internal("literal rows read a column")),
+            Plan::Values { .. } | Plan::Shared { .. } => {
+                Err(Error::internal("literal or shared rows read a column"))
+            }
             Plan::Filter { input, conjuncts } => {
                 let (input, values) = self.push(input)?;
                 Ok((filter(input, conjuncts, &values), values))
@@ -171,11 +177,22 @@ impl Domain<'_> {
             Plan::Limit { input, skip: 0, fetch: None | Some(1..) } if has_at_most_one_row(input) => {
                 self.push(input)
             }
-            Plan::Sort { .. } | Plan::Limit { .. } => {
-                let message = "LIMIT in a subquery that reads columns of the query around; use an aggregate such as \
-                               min or max";
-                Err(Error::unsupported(message, None))
+            Plan::Limit { input, skip, fetch } => self.limit(input, *skip, *fetch),
+            Plan::Sort { input, keys, fetch } => {
+                let sorted = Plan::Sort { input: Arc::clone(input), keys: keys.clone(), fetch: None };
+                self.limit(&Arc::new(sorted), 0, *fetch)
             }
+            Plan::LimitPer { input, groups, keys, skip, fetch } => {
+                let (input, values) = self.push(input)?;
+                let limited = limited_per(input, &values, groups, keys, (*skip, *fetch));
+                Ok((limited, values))
+            }
+            Plan::Repeat { input, times } => {
+                let (input, values) = self.push(input)?;
+                let times = inline(times.clone(), &names(&values));
+                Ok((Arc::new(Plan::Repeat { input, times }), values))
+            }
+            Plan::UnionAll { columns, inputs, values } => self.union(columns, inputs, values),
             Plan::Join { kind, left, right, keys, filters } => {
                 self.join(kind.clone(), [left, right], keys, filters)
             }
@@ -280,6 +297,45 @@ impl Domain<'_> {
         }
     }
 
+    /// For each value the first of its rows.
+    fn limit(&mut self, input: &Arc<Plan>, skip: u64, fetch: Option<u64>) -> Result<(Arc<Plan>, Values)> {
+        let (input, keys) = match input.as_ref() {
+            Plan::Project { input, columns } => {
+                let input = Arc::new(Plan::Limit { input: Arc::clone(input), skip, fetch });
+                return self.push(&Arc::new(Plan::Project { input, columns: columns.clone() }));
+            }
+            Plan::Sort { input, keys, fetch: None } => (input, keys.as_slice()),
+            _ => (input, &[][..]),
+        };
+        let (input, values) = self.push(input)?;
+        Ok((limited_per(input, &values, &[], keys, (skip, fetch)), values))
+    }
+
+    /// Every input for all values.
+    fn union(
+        &mut self,
+        columns: &[Column],
+        inputs: &[Arc<Plan>],
+        values: &[Vec<Expr>],
+    ) -> Result<(Arc<Plan>, Values)> {
+        let known: Values = (self.columns.iter())
+            .map(|column| (column.id, Column { id: self.ids.fresh(), field: column.field.clone() }))
+            .collect();
+        let (mut pushed, mut pushed_values) = (vec![], vec![]);
+        for (input, values) in inputs.iter().zip(values) {
+            let (input, of_input) = self.push(input)?;
+            let names = names(&of_input);
+            let mut values: Vec<Expr> = values.iter().map(|e| inline(e.clone(), &names)).collect();
+            for id in known.keys() {
+                values.push(read(&of_input, *id)?);
+            }
+            pushed.push(input);
+            pushed_values.push(values);
+        }
+        let columns = columns.iter().chain(known.values()).cloned().collect();
+        Ok((Arc::new(Plan::UnionAll { columns, inputs: pushed, values: pushed_values }), known))
+    }
+
     /// The values of a full join, whichever side a row has.
     fn either(&mut self, plan: Arc<Plan>, ours: &Values, theirs: &Values) -> Result<(Arc<Plan>, Values)> {
         let mut columns = passed_through(&plan);
@@ -315,6 +371,21 @@ impl Domain<'_> {
 
 fn names(values: &Values) -> HashMap<ColumnId, Expr> {
     values.iter().map(|(id, column)| (*id, column.to_expr())).collect()
+}
+
+/// Limits the rows of each of the values, and of `groups` within.
+fn limited_per(
+    input: Arc<Plan>,
+    values: &Values,
+    groups: &[Expr],
+    keys: &[SortKey],
+    (skip, fetch): (u64, Option<u64>),
+) -> Arc<Plan> {
+    let names = names(values);
+    let own = groups.iter().map(|e| inline(e.clone(), &names));
+    let groups = values.values().map(Column::to_expr).chain(own).collect();
+    let keys = keys.iter().map(|key| SortKey { expr: inline(key.expr.clone(), &names), ..key.clone() });
+    Arc::new(Plan::LimitPer { input, groups, keys: keys.collect(), skip, fetch })
 }
 
 fn filter(input: Arc<Plan>, conjuncts: &[Expr], values: &Values) -> Arc<Plan> {

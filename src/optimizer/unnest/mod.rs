@@ -112,6 +112,10 @@ fn without_order(plan: &Arc<Plan>, asks_only_for_rows: bool) -> Arc<Plan> {
         | Plan::Aggregate { .. }
         | Plan::Sort { .. }
         | Plan::Join { .. }
+        | Plan::UnionAll { .. }
+        | Plan::Shared { .. }
+        | Plan::Repeat { .. }
+        | Plan::LimitPer { .. }
         | Plan::Limit { .. } => Arc::clone(plan),
     }
 }
@@ -311,7 +315,12 @@ fn has_at_most_one_row(plan: &Plan) -> bool {
         | Plan::Project { input, .. }
         | Plan::Sort { input, .. }
         | Plan::Limit { input, .. } => has_at_most_one_row(input),
-        Plan::Scan { .. } | Plan::Join { .. } => false,
+        Plan::Scan { .. }
+        | Plan::Join { .. }
+        | Plan::UnionAll { .. }
+        | Plan::Shared { .. }
+        | Plan::LimitPer { .. }
+        | Plan::Repeat { .. } => false,
     }
 }
 

@@ -69,7 +69,13 @@ impl Puller<'_> {
             Plan::Limit { input, skip: 0, fetch: None | Some(1..) } if has_at_most_one_row(input) => {
                 self.pull(input)
             }
-            Plan::Sort { .. } | Plan::Limit { .. } => Ok(None),
+            // Each input of a union would have conditions of its own.
+            Plan::Sort { .. }
+            | Plan::Limit { .. }
+            | Plan::UnionAll { .. }
+            | Plan::Shared { .. }
+            | Plan::LimitPer { .. }
+            | Plan::Repeat { .. } => Ok(None),
             Plan::Join { kind: JoinKind::Inner, left, right, keys, filters } => {
                 let (Some(left), Some(right)) = (self.pull(left)?, self.pull(right)?) else {
                     return Ok(None);

@@ -295,10 +295,22 @@ fn expressions_of_outer_columns_are_keys() {
 }
 
 #[test]
-fn limits_per_outer_row_are_refused() {
-    let plan = bind("select a, (select x from u where k = a order by y limit 1) as n from t");
-    let Err(error) = UnnestSubqueries.apply(&plan, &mut ColumnIds::after(&plan)) else { panic!("a limit") };
-    assert!(error.to_string().contains("LIMIT in a subquery"), "{error}");
+fn limits_are_for_each_outer_row() {
+    assert_unnests(
+        "select a, (select x from u where k = a order by y limit 1) as n from t",
+        "Project: a#0, x
+  SingleJoin: a#0 <=> a#7
+    Scan t: [a#0, b#1, c#2, d#3]
+    Project: x, a#7
+      LimitPer [a#7]: 1 by y
+        Project: x, y, a#7
+          Filter: (k = a#7)
+            InnerJoin
+              Aggregate: groups=[a#7] aggregates=[]
+                Scan t: [a#7, b#8, c#9, d#10]
+              Scan u: [k, x, y]
+",
+    );
     let one_row = bind("select a, (select max(x) from u where k = a limit 1) as n from t");
     UnnestSubqueries.apply(&one_row, &mut ColumnIds::after(&one_row)).expect("one row is no more than one");
 }

@@ -8,8 +8,8 @@ use crate::data::Batch;
 use crate::error::{Error, Result};
 use crate::exec::fault::{FaultConfig, Faults};
 use crate::exec::{
-    Combine, Finish, Flow, LaneCx, Need, OpenCx, PipelineSpec, Pull, QueryCx, QueryRun, QuerySpec, Sink,
-    SinkBox, Source, SourceBox,
+    Combine, Finish, Flow, LaneCx, Need, OpenCx, PipelineSpec, Pull, QueryCx, QueryRun, QuerySpec, Shape,
+    Sink, SinkBox, Source, SourceBox,
 };
 use crate::mem::{Knobs, Pool};
 use crate::sched::{Priority, Scheduler, SchedulerConfig};
@@ -94,8 +94,9 @@ fn run(
 ) -> Result<Vec<String>> {
     let printed = Arc::new(Mutex::new(Printed::new(&spec)));
     let (sink, transform) = hash_join(spec);
-    let pipeline = |side: &Side, transforms, sink, depends_on| PipelineSpec {
+    let pipeline = |side: &Side, transforms: Vec<_>, sink, depends_on| PipelineSpec {
         sources: vec![SourceBox::new(BatchSource(side.batches.clone()))],
+        shape: Shape::chain(1, transforms.len()),
         transforms,
         sink,
         max_lanes: usize::MAX,
