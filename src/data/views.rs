@@ -113,6 +113,11 @@ impl ViewBuilder {
         Ok(())
     }
 
+    /// Forgets the values from `len` on; the bytes of long ones stay until the end.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.views.set_len(self.views.len().min(len));
+    }
+
     /// Bytes of memory behind it.
     pub(crate) fn allocated_bytes(&self) -> usize {
         let full: usize = self.full.iter().map(|b| b.len()).sum();

@@ -3,7 +3,7 @@
 //! Invariants:
 //! 1. What is appended or gathered is copied: results share nothing with what they came from (nested arrays aside).
 //! 2. A decimal column becomes 128 bits wide when the first wide value comes, and stays so until it is taken.
-//! 3. After an error a builder is only dropped: its columns may differ in length.
+//! 3. After an error a builder is only truncated to the rows it had, or dropped: its columns may differ in length.
 
 use crate::data::{
     Batch, Bitmap, BitmapMut, Bounds, Buf, BufMut, FlatVector, Plain, Values, Vector, ViewBuilder,
@@ -49,6 +49,12 @@ impl RowsBuilder {
         Ok(())
     }
 
+    /// Forgets the rows from `rows` on, and what an append that failed has left behind.
+    pub(super) fn truncate(&mut self, rows: usize) {
+        self.columns.iter_mut().for_each(|column| column.truncate(rows));
+        self.rows = rows;
+    }
+
     /// Number of rows.
     #[cfg(test)]
     pub(super) fn rows(&self) -> usize {
@@ -90,6 +96,15 @@ impl BitsBuilder {
             self.len += 1;
         }
         Ok(())
+    }
+
+    fn truncate(&mut self, len: usize) {
+        let Some(words) = self.words.as_mut().filter(|_| len < self.len) else { return };
+        words.set_len(len.div_ceil(64));
+        if !len.is_multiple_of(64) {
+            words[len / 64] &= (1 << (len % 64)) - 1;
+        }
+        self.len = len;
     }
 
     fn freeze(self) -> Bitmap {
@@ -180,6 +195,43 @@ impl ColumnBuilder {
         self.extend_values(&from.values, rows, account)?;
         self.len += added;
         Ok(())
+    }
+
+    fn truncate(&mut self, rows: usize) {
+        use ValuesBuilder as B;
+        fn cut<T: Plain>(values: &mut BufMut<T>, rows: usize) {
+            values.set_len(values.len().min(rows));
+        }
+        match &mut self.values {
+            B::Empty => {}
+            B::Bool(v) => v.truncate(rows),
+            B::I8(v) => cut(v, rows),
+            B::I16(v) => cut(v, rows),
+            B::I32(v) => cut(v, rows),
+            B::I64(v) => cut(v, rows),
+            B::I128(v) => cut(v, rows),
+            B::U8(v) => cut(v, rows),
+            B::U16(v) => cut(v, rows),
+            B::U32(v) => cut(v, rows),
+            B::U64(v) => cut(v, rows),
+            B::F32(v) => cut(v, rows),
+            B::F64(v) => cut(v, rows),
+            B::View(v) => v.truncate(rows),
+            B::Nested(pieces) => {
+                let mut len: usize = pieces.iter().map(Array::len).sum();
+                while let Some(last) = pieces.pop_if(|_| len > rows) {
+                    len -= last.len();
+                    if len < rows {
+                        pieces.push(last.slice(0, rows - len));
+                        len = rows;
+                    }
+                }
+            }
+        }
+        if let Some(validity) = &mut self.validity {
+            validity.truncate(rows);
+        }
+        self.len = self.len.min(rows);
     }
 
     fn extend_validity(
@@ -472,6 +524,22 @@ mod tests {
         drop((batch, builder));
         drop(constant);
         assert_eq!(harness.account.used_bytes(), 0);
+    }
+
+    #[test]
+    fn rows_that_did_not_fit_are_forgotten() {
+        let harness = Harness::new(16 << 20);
+        let mut builder = RowsBuilder::new(1);
+        builder
+            .append(&ints(&harness, [Some(1), None, Some(3)]), &[0, 1, 2], &harness.account)
+            .expect("fits");
+        builder.truncate(2);
+        builder.append(&ints(&harness, [Some(4), None]), &[0, 1], &harness.account).expect("fits");
+        builder.truncate(3);
+        let columns = builder.take().expect("one type");
+        let batch = Batch::new(columns.into_iter().map(Vector::Flat).collect(), 3);
+        let rows: Vec<_> = harness.rows(&batch).into_iter().map(|row| row[0]).collect();
+        assert_eq!(rows, [Some(1), None, Some(4)]);
     }
 
     #[test]

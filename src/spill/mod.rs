@@ -28,7 +28,7 @@ mod segment;
 mod writer;
 
 pub(crate) use directory::SpillDirectory;
-pub(crate) use file::SpillFile;
+pub(crate) use file::{SpillFile, SpillReader};
 pub(crate) use writer::SpillWriter;
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::data::{
     BufMut, DataType, Dictionary, FlatVector, PhysicalType, Selection, Vector, for_each_values,
 };
 use crate::error::{Error, Result};
-use crate::mem::Account;
+use crate::mem::{Account, Denied};
 use crate::operators::hash::{bytes_hasher, hash_bytes, hash_word};
 use crate::operators::key_bits::{KeyBits, low_bits, resize, value_bits};
 
@@ -97,6 +97,31 @@ impl KeyEncoder {
     /// The positions of the last batch's rows that cannot.
     pub(super) fn null_positions(&self) -> &[u32] {
         &self.null_positions
+    }
+
+    /// Moves to `to` the positions of the last batch's rows whose words `leave`.
+    pub(super) fn divide(
+        &mut self,
+        leaves: impl Fn(u64) -> bool,
+        to: &mut BufMut<u32>,
+        account: &Account,
+    ) -> Result<(), Denied> {
+        let len = self.positions.len();
+        // One more, so that every row may be written before it is known where it belongs.
+        resize(to, len + 1, account)?;
+        let (moved, positions): (&mut [u32], &mut [u32]) = (to, &mut self.positions);
+        let (mut kept, mut left) = (0, 0);
+        for at in 0..len {
+            let row = positions[at];
+            // Without keys there are no words.
+            let goes = leaves(self.words.get(row as usize).copied().unwrap_or_default());
+            (positions[kept], moved[left]) = (row, row);
+            kept += usize::from(!goes);
+            left += usize::from(goes);
+        }
+        self.positions.set_len(kept);
+        to.set_len(left);
+        Ok(())
     }
 
     /// Encodes `keys`, which are `rows` long, of which those in `selection` count. Returns the values of the keys.
