@@ -23,13 +23,13 @@ fn floor_bytes(spec: HashJoinSpec, lanes: usize, batch_rows: usize) -> usize {
 #[test]
 fn joins_agree_with_the_definition_in_no_more_than_their_floors() {
     let draw = Draw::new(9, 300);
-    let (build, probe) = (side(80, 4, 1500, draw), side(81, 3, 20, draw));
+    let (build, probe) = (side(80, 4, 1200, draw), side(81, 2, 12, draw));
     let widest = |lanes| {
         let valid = CONDITIONS.into_iter().filter(|&condition| is_valid(HashJoinKind::FullOuter, condition));
         valid.map(|c| floor_bytes(spec(HashJoinKind::FullOuter, c), lanes, 512)).max().expect("some")
     };
     let tiny = |lanes| Setting { lanes, limit_bytes: widest(lanes) + (64 << 10), batch_rows: 512, ..AMPLE };
-    check(&build, &probe, &[tiny(1), tiny(2)]);
+    check(&build, &probe, &[tiny(2)]);
 }
 
 /// Rows a join of integers gives, and what it counted.
