@@ -129,10 +129,9 @@ impl ViewBuilder {
         &bytes[offset..offset + view_len(*view)]
     }
 
-    /// Forgets all values but the first `len`; the bytes of forgotten ones stay allocated. Panics past the length.
+    /// Forgets the values from `len` on; the bytes of long ones stay until the end.
     pub(crate) fn truncate(&mut self, len: usize) {
-        assert!(len <= self.views.len(), "truncating {} values to {len}", self.views.len());
-        self.views.set_len(len);
+        self.views.set_len(self.views.len().min(len));
     }
 
     /// Bytes of memory behind it.

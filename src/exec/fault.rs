@@ -26,6 +26,13 @@ pub(crate) struct FaultConfig {
     pub(crate) seed: u64,
 }
 
+impl FaultConfig {
+    /// Nothing goes wrong.
+    #[cfg(test)]
+    pub(crate) const NONE: Self =
+        Self { refuse_grant: 0, wait: 0, spill_error: 0, one_row_batches: false, seed: 0 };
+}
+
 impl Faults {
     /// Faults as configured.
     pub(crate) fn new(config: FaultConfig) -> Self {

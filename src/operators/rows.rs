@@ -49,16 +49,16 @@ impl RowsBuilder {
         Ok(())
     }
 
+    /// Forgets the rows from `rows` on, and what an append that failed has left behind.
+    pub(super) fn truncate(&mut self, rows: usize) {
+        self.columns.iter_mut().for_each(|column| column.truncate(rows));
+        self.rows = rows;
+    }
+
     /// Number of rows.
     #[cfg(test)]
     pub(super) fn rows(&self) -> usize {
         self.rows
-    }
-
-    /// Forgets all rows but the first `rows`, also after an error, and keeps the memory.
-    pub(super) fn truncate(&mut self, rows: usize) {
-        self.columns.iter_mut().for_each(|column| column.truncate(rows));
-        self.rows = rows;
     }
 
     /// Bytes of memory behind the rows.
@@ -98,14 +98,11 @@ impl BitsBuilder {
         Ok(())
     }
 
-    /// Forgets all bits but the first `len`.
     fn truncate(&mut self, len: usize) {
-        let Some(words) = &mut self.words else { return };
+        let Some(words) = self.words.as_mut().filter(|_| len < self.len) else { return };
         words.set_len(len.div_ceil(64));
-        if let Some(last) = words.last_mut()
-            && !len.is_multiple_of(64)
-        {
-            *last &= (1 << (len % 64)) - 1;
+        if !len.is_multiple_of(64) {
+            words[len / 64] &= (1 << (len % 64)) - 1;
         }
         self.len = len;
     }
@@ -200,6 +197,43 @@ impl ColumnBuilder {
         Ok(())
     }
 
+    fn truncate(&mut self, rows: usize) {
+        use ValuesBuilder as B;
+        fn cut<T: Plain>(values: &mut BufMut<T>, rows: usize) {
+            values.set_len(values.len().min(rows));
+        }
+        match &mut self.values {
+            B::Empty => {}
+            B::Bool(v) => v.truncate(rows),
+            B::I8(v) => cut(v, rows),
+            B::I16(v) => cut(v, rows),
+            B::I32(v) => cut(v, rows),
+            B::I64(v) => cut(v, rows),
+            B::I128(v) => cut(v, rows),
+            B::U8(v) => cut(v, rows),
+            B::U16(v) => cut(v, rows),
+            B::U32(v) => cut(v, rows),
+            B::U64(v) => cut(v, rows),
+            B::F32(v) => cut(v, rows),
+            B::F64(v) => cut(v, rows),
+            B::View(v) => v.truncate(rows),
+            B::Nested(pieces) => {
+                let mut len: usize = pieces.iter().map(Array::len).sum();
+                while let Some(last) = pieces.pop_if(|_| len > rows) {
+                    len -= last.len();
+                    if len < rows {
+                        pieces.push(last.slice(0, rows - len));
+                        len = rows;
+                    }
+                }
+            }
+        }
+        if let Some(validity) = &mut self.validity {
+            validity.truncate(rows);
+        }
+        self.len = self.len.min(rows);
+    }
+
     fn extend_validity(
         &mut self,
         from: Option<&Bitmap>,
@@ -264,41 +298,6 @@ impl ColumnBuilder {
             (_, from) => return Err(mixed_types(from)),
         }
         Ok(())
-    }
-
-    fn truncate(&mut self, len: usize) {
-        use ValuesBuilder as B;
-        if len == 0 {
-            *self = Self { room: self.room, ..Self::default() };
-            return;
-        }
-        if let Some(validity) = &mut self.validity {
-            validity.truncate(len);
-        }
-        match &mut self.values {
-            B::Empty => {}
-            B::Bool(v) => v.truncate(len),
-            B::I8(v) => v.set_len(len),
-            B::I16(v) => v.set_len(len),
-            B::I32(v) => v.set_len(len),
-            B::I64(v) => v.set_len(len),
-            B::I128(v) => v.set_len(len),
-            B::U8(v) => v.set_len(len),
-            B::U16(v) => v.set_len(len),
-            B::U32(v) => v.set_len(len),
-            B::U64(v) => v.set_len(len),
-            B::F32(v) => v.set_len(len),
-            B::F64(v) => v.set_len(len),
-            B::View(v) => v.truncate(len),
-            B::Nested(pieces) => {
-                let mut end = 0;
-                pieces.retain(|piece| {
-                    end += piece.len();
-                    end <= len
-                });
-            }
-        }
-        self.len = len;
     }
 
     fn allocated_bytes(&self) -> usize {
@@ -525,6 +524,22 @@ mod tests {
         drop((batch, builder));
         drop(constant);
         assert_eq!(harness.account.used_bytes(), 0);
+    }
+
+    #[test]
+    fn rows_that_did_not_fit_are_forgotten() {
+        let harness = Harness::new(16 << 20);
+        let mut builder = RowsBuilder::new(1);
+        builder
+            .append(&ints(&harness, [Some(1), None, Some(3)]), &[0, 1, 2], &harness.account)
+            .expect("fits");
+        builder.truncate(2);
+        builder.append(&ints(&harness, [Some(4), None]), &[0, 1], &harness.account).expect("fits");
+        builder.truncate(3);
+        let columns = builder.take().expect("one type");
+        let batch = Batch::new(columns.into_iter().map(Vector::Flat).collect(), 3);
+        let rows: Vec<_> = harness.rows(&batch).into_iter().map(|row| row[0]).collect();
+        assert_eq!(rows, [Some(1), None, Some(4)]);
     }
 
     #[test]

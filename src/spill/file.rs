@@ -56,7 +56,7 @@ impl fmt::Debug for SpillFile {
     }
 }
 
-/// Reads the blocks of one partition in the order in which they were written.
+/// Reads the blocks of one partition in the order in which they were written. A clone goes on from the same place.
 #[derive(Clone, Debug)]
 pub(crate) struct SpillReader {
     file: Arc<SpillFile>,

@@ -105,7 +105,6 @@ impl SpillWriter {
     }
 
     /// Bytes written so far.
-    #[cfg(test)]
     pub(crate) fn written_bytes(&self) -> u64 {
         self.written_bytes
     }

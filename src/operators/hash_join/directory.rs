@@ -18,7 +18,7 @@ use crate::data::BufMut;
 use crate::data::hash::prefetch;
 use crate::error::Result;
 use crate::exec::LaneCx;
-use crate::mem::{Account, Denied};
+use crate::mem::{Account, Denied, size_class_bytes};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -55,6 +55,30 @@ pub(super) struct Found<'a> {
 }
 
 impl Directory {
+    /// The directory of `chunks`, all in one go, in `account`.
+    pub(super) fn build(
+        chunks: &[Chunk],
+        keys: &KeyPlan,
+        account: &Account,
+        cx: &LaneCx<'_>,
+    ) -> Result<Self> {
+        let rows = chunks.iter().map(|chunk| chunk.rows).sum();
+        let mut counts = [count(chunks.iter(), keys, split_bits(rows).1, account, cx)?];
+        let builder = DirectoryBuilder::new(&mut counts, rows, account)?;
+        builder.scatter(chunks.iter().enumerate(), &mut counts[0], keys, cx)?;
+        let mut partitions = builder.tasks().into_iter().flatten();
+        partitions.try_for_each(|partition| builder.order(partition, keys, account, cx))?;
+        Ok(builder.finish())
+    }
+
+    /// About the bytes that making one for `rows` rows takes.
+    pub(super) fn estimated_bytes(rows: usize) -> usize {
+        let (slot_bits, partition_bits) = split_bits(rows);
+        let counts = size_class_bytes(size_of::<u32>() << partition_bits);
+        let next = size_class_bytes(size_of::<u32>() << (slot_bits - partition_bits));
+        size_class_bytes(rows * 16) + size_class_bytes(((1 << slot_bits) + 1) * 8) + counts + next
+    }
+
     /// Entry `at`: its word and its row.
     #[inline(always)]
     pub(super) fn entry(&self, at: usize) -> (u64, u32) {
@@ -130,10 +154,11 @@ pub(super) fn count<'a>(
     chunks: impl Iterator<Item = &'a Chunk>,
     keys: &KeyPlan,
     bits: u32,
+    account: &Account,
     cx: &LaneCx<'_>,
 ) -> Result<BufMut<u32>> {
     let hasher = keys.hasher();
-    let mut counts = BufMut::zeroed(cx.account, 1 << bits)?;
+    let mut counts = BufMut::zeroed(account, 1 << bits)?;
     for chunk in chunks {
         cx.check()?;
         let counts: &mut [u32] = &mut counts;
@@ -204,7 +229,13 @@ impl DirectoryBuilder {
     }
 
     /// Orders the entries of a partition by slot, and fills the slots.
-    pub(super) fn order(&self, partition: usize, keys: &KeyPlan, cx: &LaneCx<'_>) -> Result<()> {
+    pub(super) fn order(
+        &self,
+        partition: usize,
+        keys: &KeyPlan,
+        account: &Account,
+        cx: &LaneCx<'_>,
+    ) -> Result<()> {
         let hasher = keys.hasher();
         let slots_bits = self.slot_bits - self.partition_bits;
         let first_slot = partition << slots_bits;
@@ -214,7 +245,7 @@ impl DirectoryBuilder {
         let shift = self.directory.shift;
         let slot_of = |hash: u64| (hash >> shift) as usize - first_slot;
 
-        let mut next = BufMut::<u32>::zeroed(cx.account, slots.len())?;
+        let mut next = BufMut::<u32>::zeroed(account, slots.len())?;
         let next: &mut [u32] = &mut next;
         slots.iter().for_each(|slot| slot.store(0, Relaxed));
         for at in 0..end - start {

@@ -11,7 +11,7 @@ use crate::data::{
     BufMut, DataType, Dictionary, FlatVector, PhysicalType, Selection, Vector, for_each_values,
 };
 use crate::error::{Error, Result};
-use crate::mem::Account;
+use crate::mem::{Account, Denied};
 
 /// Stands for null among hashed values.
 const NULL_WORD: u64 = 0x6E75_6C6C_6E75_6C6C;
@@ -97,6 +97,31 @@ impl KeyEncoder {
     /// The positions of the last batch's rows that cannot.
     pub(super) fn null_positions(&self) -> &[u32] {
         &self.null_positions
+    }
+
+    /// Moves to `to` the positions of the last batch's rows whose words `leave`.
+    pub(super) fn divide(
+        &mut self,
+        leaves: impl Fn(u64) -> bool,
+        to: &mut BufMut<u32>,
+        account: &Account,
+    ) -> Result<(), Denied> {
+        let len = self.positions.len();
+        // One more, so that every row may be written before it is known where it belongs.
+        resize(to, len + 1, account)?;
+        let (moved, positions): (&mut [u32], &mut [u32]) = (to, &mut self.positions);
+        let (mut kept, mut left) = (0, 0);
+        for at in 0..len {
+            let row = positions[at];
+            // Without keys there are no words.
+            let goes = leaves(self.words.get(row as usize).copied().unwrap_or_default());
+            (positions[kept], moved[left]) = (row, row);
+            kept += usize::from(!goes);
+            left += usize::from(goes);
+        }
+        self.positions.set_len(kept);
+        to.set_len(left);
+        Ok(())
     }
 
     /// Encodes `keys`, which are `rows` long, of which those in `selection` count. Returns the values of the keys.

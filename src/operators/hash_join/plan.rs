@@ -1,6 +1,7 @@
 //! What follows from a [`HashJoinSpec`]: what is kept of build rows, where output columns come from, what it takes.
 
 use super::keys::{KeyPlan, KeyShape};
+use super::scatter::ordered_rows;
 use super::spec::{HashJoinKind, HashJoinSpec};
 use super::store::FIRST_CHUNK_ROWS;
 use crate::data::{DataType, PhysicalType};
@@ -8,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::exec::Need;
 use crate::expr::{ColumnId, Evaluator, Expr};
 use crate::mem::{Knobs, size_class_bytes};
+use crate::spill::SpillWriter;
 
 /// A guess at the length of strings, where a size is needed before there are any.
 const STRING_BYTES: usize = 32;
@@ -46,6 +48,7 @@ pub(super) struct Plan {
     pub(super) build_layout: Vec<ColumnId>,
     pub(super) build_keys: Vec<Expr>,
     pub(super) probe_layout: Vec<ColumnId>,
+    pub(super) probe_types: Vec<DataType>,
     pub(super) probe_keys: Vec<Expr>,
     /// What is kept of build rows.
     pub(super) stored: Vec<Stored>,
@@ -75,6 +78,7 @@ impl Plan {
             build_layout: spec.build_layout,
             build_keys,
             probe_layout: spec.probe_layout,
+            probe_types: spec.probe_types,
             probe_keys,
             stored: Vec::new(),
             stored_types: Vec::new(),
@@ -90,7 +94,7 @@ impl Plan {
             let column = if has_mark && at + 1 == spec.output.len() {
                 Some(JoinColumn { origin: Origin::Mark, data_type: DataType::Boolean })
             } else {
-                plan.find(id, &spec.probe_types, &spec.build_types)
+                plan.find(id, &spec.build_types)
             };
             match column {
                 Some(column) => plan.output.push(column),
@@ -102,7 +106,7 @@ impl Plan {
         ids.sort_unstable();
         ids.dedup();
         for id in ids {
-            match plan.find(id, &spec.probe_types, &spec.build_types) {
+            match plan.find(id, &spec.build_types) {
                 Some(column) => {
                     plan.residual_layout.push(id);
                     plan.residual_columns.push(column);
@@ -131,9 +135,9 @@ impl Plan {
     }
 
     /// Where column `id` comes from; of the build side it is stored from now on.
-    fn find(&mut self, id: ColumnId, probe: &[DataType], build: &[DataType]) -> Option<JoinColumn> {
+    fn find(&mut self, id: ColumnId, build: &[DataType]) -> Option<JoinColumn> {
         if let Some(at) = self.probe_layout.iter().position(|&column| column == id) {
-            return Some(JoinColumn { origin: Origin::Probe(at), data_type: probe[at].clone() });
+            return Some(JoinColumn { origin: Origin::Probe(at), data_type: self.probe_types[at].clone() });
         }
         let at = self.build_layout.iter().position(|&column| column == id)?;
         let data_type = build[at].clone();
@@ -177,7 +181,7 @@ impl Plan {
         let rows = knobs.batch_rows;
         let flattened: usize = self.stored_types.iter().map(|t| column_bytes(t, rows)).sum();
         let scratch = Evaluator::scratch_bytes(&self.build_keys, rows);
-        let lane_bytes = scratch + flattened + key_bytes(rows);
+        let lane_bytes = scratch + flattened + key_bytes(rows) + spill_bytes(&self.stored_types, knobs);
         Need { lane_bytes, shared_bytes: knobs.lanes * self.store_floor_bytes() }
     }
 
@@ -192,13 +196,38 @@ impl Plan {
         let residual = width(&self.residual_columns) + Evaluator::scratch_bytes(&self.residual, rows);
         // Candidates and pairs.
         let pairs = 7 * size_class_bytes(rows * 4) + 4 * PAGE_BYTES;
-        Need { lane_bytes: keys + pairs + residual + width(&self.output), shared_bytes: 0 }
+        let spill = spill_bytes(&self.stored_types, knobs).max(spill_bytes(&self.probe_types, knobs));
+        // Read back: a block of each side, and the positions of its rows.
+        let blocks = 2 * size_class_bytes(knobs.block_bytes + 2 * PAGE_BYTES) + size_class_bytes(rows * 4);
+        let lane_bytes = keys + pairs + residual + width(&self.output) + spill + blocks;
+        Need { lane_bytes, shared_bytes: knobs.lanes * self.drain_floor_bytes() }
+    }
+
+    /// What a lane of the probe takes for rows: to be spilled, or of a part of the build side.
+    pub(super) fn drain_floor_bytes(&self) -> usize {
+        let probe_rows: usize = self.probe_types.iter().map(|t| column_bytes(t, FIRST_CHUNK_ROWS)).sum();
+        (probe_rows + size_class_bytes(FIRST_CHUNK_ROWS * 8)).max(self.store_floor_bytes())
+    }
+
+    /// About the bytes of a build row in a table.
+    pub(super) fn table_row_bytes(&self) -> usize {
+        let columns: usize = self.stored_types.iter().map(|t| column_bytes(t, FIRST_CHUNK_ROWS)).sum();
+        // Its word, entry, and slot.
+        columns / FIRST_CHUNK_ROWS + 40
     }
 }
 
 /// Words and positions of a batch.
 fn key_bytes(rows: usize) -> usize {
     size_class_bytes(rows * 8) + size_class_bytes(rows * 4) + PAGE_BYTES
+}
+
+/// What a lane takes to spill rows of `types`: their order, blocks being put together, and what they are written with.
+fn spill_bytes(types: &[DataType], knobs: &Knobs) -> usize {
+    SpillWriter::staging_bytes(knobs.block_bytes)
+        + 2 * size_class_bytes(knobs.block_bytes)
+        + (types.len() + 2) * 2 * PAGE_BYTES
+        + size_class_bytes(ordered_rows(types, knobs) * 4)
 }
 
 fn column_bytes(data_type: &DataType, rows: usize) -> usize {

@@ -1,33 +1,26 @@
 //! The end that probe rows go through.
 //!
 //! Invariants:
-//! 1. A lane works on one batch at a time; until all its pairs have been made the batch is the lane's `work`.
-//! 2. In each round, pairs are made, then their keys compared where words do not tell, then the residual asked; what
-//!    remains are matches.
-//! 3. No call makes more than [`MOST_ROUNDS`] rounds: one that has found nothing by then lets others have their turn.
+//! 1. A probe row is answered at once unless build rows it may match are on disk; then it goes to the same partition of
+//!    its own side, and is answered in the drain stage.
+//! 2. Without spilled build rows no row is looked at but by the [`Prober`].
 
-use super::build::HashJoinShared;
-use super::keys::KeyEncoder;
-use super::pairs::{Candidates, Pairs, Round, rows_by_position};
-use super::plan::{JoinColumn, Origin, Plan};
+use super::drain::Drain;
+use super::finish::HashJoinShared;
+use super::intake::{Intake, Taken};
+use super::plan::Plan;
+use super::prober::{Matches, Prober, Share, alive_where};
+use super::queue::Queue;
+use super::scatter::ordered_rows;
 use super::spec::HashJoinKind;
-use super::store::row_id;
-use super::table::Table;
-use crate::data::{Batch, BitmapMut, BufMut, DataType, FlatVector, Scalar, Selection, Values, Vector};
+use super::table::{Spilled, Table};
+use crate::data::{Batch, BitmapMut, BufMut};
 use crate::error::{Error, Result};
-use crate::exec::{Handoff, LaneCx, Need, OpenCx, Output, Pull, Transform, Wait, WaitReason};
-use crate::expr::kernels::boolean::true_bits;
-use crate::expr::{EvalCx, Evaluator, Expr, Predicate};
+use crate::exec::{Handoff, LaneCx, Need, OpenCx, Output, Pull, Transform};
 use crate::mem::{Account, Knobs};
+use crate::spill::SpillFile;
+use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-
-/// Rounds of a call without rows to emit.
-const MOST_ROUNDS: usize = 16;
-/// Below one row alive in this many, copying survivors costs less than what follows saves.
-const SPARSE: usize = 4;
-/// Below this many rows a copy per column costs more than it can save.
-const SMALL_ROWS: usize = 256;
 
 /// See the module.
 pub(super) struct HashJoinProbe {
@@ -35,40 +28,28 @@ pub(super) struct HashJoinProbe {
     handoff: Handoff<HashJoinShared>,
 }
 
+/// What lanes share.
+pub(super) struct ProbeShared {
+    /// Until the drain stage.
+    pub(super) table: Mutex<Option<Arc<Table>>>,
+    accounts: Mutex<Vec<Account>>,
+    /// Probe rows that wait.
+    pub(super) files: Mutex<Vec<Arc<SpillFile>>>,
+    pub(super) queue: Queue,
+}
+
 /// A lane that probes.
 pub(super) struct HashJoinLocal {
-    evaluator: Option<Evaluator>,
-    encoder: KeyEncoder,
-    residual: Residual,
-    candidates: Candidates,
-    pairs: Pairs,
-    /// The batch in work.
-    work: Option<Work>,
-    /// Where the lane's chunk of build rows is to be drained from: chunk and place.
-    draining: Option<(usize, usize)>,
-    drained: BufMut<u32>,
-}
-
-/// What pairs with equal keys must satisfy.
-enum Residual {
-    /// Nothing.
-    Nothing,
-    /// A conjunction that is true.
-    Filter(Predicate),
-    /// A conjunction of which it counts whether it is null, too.
-    Answer(Evaluator),
-}
-
-/// A batch some of whose pairs are still to be made.
-struct Work {
-    batch: Batch,
-    /// The values of its keys.
-    keys: Vec<FlatVector>,
-    /// Rows with a match, where that is asked.
-    matched: Option<BitmapMut>,
-    /// Rows for which the residual was null, where that is asked.
-    unknown: Option<BitmapMut>,
-    has_emitted: bool,
+    pub(super) prober: Prober,
+    /// Until the lane has drained it.
+    pub(super) table: Option<Arc<Table>>,
+    /// Probe rows on their way to disk, if there may be any.
+    intake: Option<Intake>,
+    /// Positions of such rows in a batch.
+    deferred: BufMut<u32>,
+    pub(super) drain: Drain,
+    /// Memory of rows collected or loaded.
+    pub(super) account: Account,
 }
 
 impl HashJoinProbe {
@@ -79,7 +60,7 @@ impl HashJoinProbe {
 }
 
 impl Transform for HashJoinProbe {
-    type Shared = Arc<Table>;
+    type Shared = ProbeShared;
     type Local = HashJoinLocal;
 
     fn name(&self) -> String {
@@ -90,306 +71,125 @@ impl Transform for HashJoinProbe {
         self.plan.probe_need(knobs)
     }
 
-    fn open(&self, _cx: &OpenCx<'_>) -> Result<Arc<Table>> {
-        self.handoff.get()?.take_table()
+    fn open(&self, cx: &OpenCx<'_>) -> Result<ProbeShared> {
+        let quantum_bytes = (cx.query.pool.limit_bytes() / (64 * cx.lanes)).clamp(4 << 10, 256 << 10);
+        Ok(ProbeShared {
+            table: Mutex::new(Some(self.handoff.get()?.take_table()?)),
+            accounts: Mutex::new(cx.lane_accounts(self.plan.drain_floor_bytes(), quantum_bytes, 0)),
+            files: Mutex::new(Vec::new()),
+            queue: Queue::new(cx.lanes),
+        })
     }
 
-    fn local(&self, _table: &Arc<Table>, _cx: &LaneCx<'_>) -> Result<HashJoinLocal> {
-        let plan = &self.plan;
-        let evaluator = match plan.has_keys() {
-            true => Some(Evaluator::new(&plan.probe_keys, &plan.probe_layout)?),
-            false => None,
-        };
-        let residual = match (&plan.residual[..], plan.kind) {
-            ([], _) => Residual::Nothing,
-            (conjuncts, HashJoinKind::ProbeMark { .. }) => {
-                let all = match conjuncts {
-                    [one] => one.clone(),
-                    several => Expr::And(several.to_vec()),
-                };
-                Residual::Answer(Evaluator::new(&[all], &plan.residual_layout)?)
-            }
-            (conjuncts, _) => Residual::Filter(Predicate::new(conjuncts, &plan.residual_layout)?),
-        };
+    fn local(&self, shared: &ProbeShared, _cx: &LaneCx<'_>) -> Result<HashJoinLocal> {
+        let plan = &*self.plan;
+        let table = shared.table.lock().clone();
+        let spilled = table.as_ref().and_then(|table| table.spilled.as_deref());
+        let intake = spilled.map(|spilled| Intake::new(&plan.probe_types, plan.has_keys(), spilled.split));
+        let account = shared.accounts.lock().pop();
         Ok(HashJoinLocal {
-            evaluator,
-            encoder: KeyEncoder::new(&plan.keys),
-            residual,
-            candidates: Candidates::new(),
-            pairs: Pairs::new(),
-            work: None,
-            draining: None,
-            drained: BufMut::empty(),
+            prober: Prober::new(plan)?,
+            intake,
+            table,
+            deferred: BufMut::empty(),
+            drain: Drain::new(),
+            account: account.ok_or_else(|| Error::internal("more lanes than the join was opened for"))?,
         })
     }
 
     fn push(
         &self,
-        table: &Arc<Table>,
+        _shared: &ProbeShared,
         local: &mut HashJoinLocal,
         batch: Batch,
         cx: &LaneCx<'_>,
     ) -> Result<Output> {
-        let plan = &self.plan;
+        let plan = &*self.plan;
+        let HashJoinLocal { prober, table, intake, deferred, account, .. } = local;
+        let table = table.as_deref().ok_or_else(over)?;
         if plan.needs_no_probe_rows(table) {
             return Ok(Output::Done(None));
         }
-        let keys = match &mut local.evaluator {
-            Some(evaluator) => {
-                evaluator.evaluate(&batch, &mut EvalCx { account: cx.account, ids: &cx.query.ids })?
+        let keys = prober.encode(plan, &batch, cx)?;
+        let batch = match (&table.spilled, intake) {
+            (Some(spilled), Some(intake)) => {
+                account.relieve();
+                let mut deferral = Deferral { prober, intake, deferred, account };
+                match deferral.defer(plan, spilled, batch, cx)? {
+                    Some(batch) => batch,
+                    None => return Ok(Output::NeedInput),
+                }
             }
-            None => Vec::new(),
+            _ => batch,
         };
-        let rows = batch.physical_rows();
-        let keys = local.encoder.encode(&plan.keys, &keys, rows, batch.selection(), cx.account)?;
-        local.candidates.start(plan, table, &local.encoder, cx.account)?;
-        let bits = |is_asked: bool| is_asked.then(|| BitmapMut::with_len(cx.account, rows)).transpose();
-        let asks_matches = plan.kind.keeps_probe_rows() || plan.kind.asks_whether_probe_rows_match();
-        local.work = Some(Work {
-            batch,
-            keys,
-            matched: bits(asks_matches)?,
-            unknown: bits(matches!(local.residual, Residual::Answer(_)))?,
-            has_emitted: false,
-        });
-        self.advance(table, local, cx)
+        prober.start(plan, table, (batch, keys), (Share::Whole, Matches::default()), cx.account)?;
+        prober.advance(plan, table, cx)
     }
 
-    fn resume(&self, table: &Arc<Table>, local: &mut HashJoinLocal, cx: &LaneCx<'_>) -> Result<Output> {
-        self.advance(table, local, cx)
+    fn resume(&self, _shared: &ProbeShared, local: &mut HashJoinLocal, cx: &LaneCx<'_>) -> Result<Output> {
+        let table = local.table.as_deref().ok_or_else(over)?;
+        local.prober.advance(&self.plan, table, cx)
+    }
+
+    fn flush(&self, shared: &ProbeShared, local: &mut HashJoinLocal, cx: &LaneCx<'_>) -> Result<Output> {
+        if let Some(intake) = &mut local.intake {
+            let file = intake.take_file(&self.plan.keys, &local.account, cx)?;
+            shared.files.lock().extend(file);
+        }
+        Ok(Output::Done(None))
     }
 
     fn has_drain(&self) -> bool {
-        self.plan.kind.drains().is_some()
+        true
     }
 
-    fn drain(&self, table: &Arc<Table>, local: &mut HashJoinLocal, cx: &LaneCx<'_>) -> Result<Pull> {
-        let (Some(has_match), Some(flags)) = (self.plan.kind.drains(), &table.flags) else {
-            return Ok(Pull::Done);
-        };
-        let chunks = &table.store.chunk_rows;
-        local.drained.set_len(0);
-        local.drained.reserve(cx.account, cx.batch_rows())?;
-        while local.drained.len() < cx.batch_rows() {
-            cx.check()?;
-            let (chunk, mut place) = match local.draining.take() {
-                Some(draining) => draining,
-                None => (table.next_chunk.fetch_add(1, Relaxed), 0),
-            };
-            let Some(&rows) = chunks.get(chunk) else { break };
-            while place < rows && local.drained.len() < cx.batch_rows() {
-                match flags.word(chunk, place, has_match) {
-                    0 => place = (place / 64 + 1) * 64,
-                    word => {
-                        place += word.trailing_zeros() as usize;
-                        if place < rows {
-                            local.drained.push(row_id(chunk, place));
-                        }
-                        place += 1;
-                    }
-                }
-            }
-            if place < rows {
-                local.draining = Some((chunk, place));
-            }
-        }
-        let rows: &[u32] = &local.drained;
-        if rows.is_empty() {
-            return Ok(Pull::Done);
-        }
-        let column = |column: &JoinColumn| match column.origin {
-            Origin::Build(at) => table.store.gather(at, rows, false, cx.account),
-            Origin::Probe(_) | Origin::Mark => Ok(nulls(&column.data_type, rows.len())),
-        };
-        let columns = self.plan.output.iter().map(column).collect::<Result<_>>()?;
-        Ok(Pull::Emit(Batch::new(columns, rows.len())))
+    fn drain(&self, shared: &ProbeShared, local: &mut HashJoinLocal, cx: &LaneCx<'_>) -> Result<Pull> {
+        local.drain(&self.plan, shared, cx)
     }
 }
 
-impl HashJoinProbe {
-    /// Makes pairs of the batch in work until there is something to emit or it is done.
-    fn advance(&self, table: &Table, local: &mut HashJoinLocal, cx: &LaneCx<'_>) -> Result<Output> {
-        let plan = &*self.plan;
-        for _ in 0..MOST_ROUNDS {
-            cx.check()?;
-            let HashJoinLocal { encoder, residual, candidates, pairs, work: slot, .. } = local;
-            let Some(work) = slot else { return Ok(Output::NeedInput) };
-            let round = Round {
-                plan,
-                table,
-                keys: encoder,
-                settled: work.matched.as_ref().filter(|_| plan.kind.asks_whether_probe_rows_match()),
-                most: cx.batch_rows(),
-                account: cx.account,
-            };
-            candidates.pair(&round, pairs)?;
-            let are_done = candidates.are_done();
-            if pairs.len() == 0 && are_done {
-                return match slot.take() {
-                    Some(work) => self.finish_batch(table, work, cx.account),
-                    None => Ok(Output::NeedInput),
-                };
-            }
-            for (key, &column) in work.keys.iter().zip(&plan.key_columns) {
-                table.store.retain_equal(column, key, pairs)?;
-            }
-            self.apply_residual(table, residual, work, pairs, cx)?;
-            note_matches(plan.kind, table, work, pairs)?;
-            if pairs.len() == 0 || !plan.kind.emits_pairs() {
-                continue;
-            }
-            if !plan.kind.keeps_probe_rows() {
-                let batch = self.join(table, &work.batch, pairs, cx.account)?;
-                if are_done {
-                    *slot = None;
-                    return Ok(Output::Emit(batch));
-                }
-                return Ok(Output::EmitMore(batch));
-            }
-            let (alive, physical) = (work.batch.rows(), work.batch.physical_rows());
-            if are_done && !work.has_emitted && alive * 2 >= physical && pairs.are_unique() {
-                let batch = self.join_in_place(table, &work.batch, pairs, cx.account)?;
-                *slot = None;
-                return Ok(Output::Emit(batch));
-            }
-            work.has_emitted = true;
-            return Ok(Output::EmitMore(self.join(table, &work.batch, pairs, cx.account)?));
-        }
-        cx.waker.wake_by_ref();
-        Ok(Output::Wait(Wait::registered(WaitReason::Turn, ())))
-    }
+fn over() -> Error {
+    Error::internal("probe rows after the drain")
+}
 
-    /// Keeps the pairs for which the residual is true.
-    fn apply_residual(
-        &self,
-        table: &Table,
-        residual: &mut Residual,
-        work: &mut Work,
-        pairs: &mut Pairs,
+/// A lane's way of putting rows off.
+struct Deferral<'a> {
+    prober: &'a mut Prober,
+    intake: &'a mut Intake,
+    deferred: &'a mut BufMut<u32>,
+    account: &'a Account,
+}
+
+impl Deferral<'_> {
+    /// Sends the rows of `batch`, which was encoded last, that may match what is spilled to disk; the others, if any.
+    fn defer(
+        &mut self,
+        plan: &Plan,
+        spilled: &Spilled,
+        batch: Batch,
         cx: &LaneCx<'_>,
-    ) -> Result<()> {
-        if matches!(residual, Residual::Nothing) || pairs.len() == 0 {
-            return Ok(());
+    ) -> Result<Option<Batch>> {
+        let Self { prober, intake, deferred, account } = self;
+        let hasher = plan.keys.hasher();
+        let waits = |word: u64| spilled.waits[spilled.split.partition_of(hasher(word))];
+        let encoder = prober.encoder();
+        encoder.divide(waits, deferred, cx.account)?;
+        if deferred.is_empty() {
+            return Ok(Some(batch));
         }
-        let column = |column: &JoinColumn| match column.origin {
-            Origin::Probe(at) => Ok(work.batch.column(at).gather(pairs.positions(), cx.account)?),
-            Origin::Build(at) => table.store.gather(at, pairs.rows(), false, cx.account),
-            Origin::Mark => Err(Error::internal("a residual reads the mark it decides")),
-        };
-        let columns = self.plan.residual_columns.iter().map(column).collect::<Result<_>>()?;
-        let batch = Batch::new(columns, pairs.len());
-        let mut eval = EvalCx { account: cx.account, ids: &cx.query.ids };
-        match residual {
-            Residual::Nothing => {}
-            Residual::Filter(predicate) => {
-                if let Some(selection) = predicate.select(&batch, &mut eval)? {
-                    pairs.keep(selection.indices());
-                }
-            }
-            Residual::Answer(evaluator) => {
-                let answers = evaluator.evaluate(&batch, &mut eval)?;
-                let is_true = true_bits(&answers[0], pairs.len(), cx.account)?;
-                if let Some(unknown) = &mut work.unknown {
-                    for (at, (position, _)) in pairs.iter().enumerate() {
-                        if answers[0].is_null(at) {
-                            unknown.set(position, true);
-                        }
-                    }
-                }
-                let mut places = BufMut::with_capacity(cx.account, is_true.count_ones())?;
-                is_true.ones().for_each(|at| places.push(at as u32));
-                pairs.keep(&places);
-            }
+        let taken = Taken { words: encoder.words(), keyed: deferred, others: &[] };
+        intake.add(&batch, taken, &plan.keys, account, cx)?;
+        // A block for each partition is enough to wait for.
+        if intake.rows() >= ordered_rows(&plan.probe_types, &cx.query.knobs) {
+            intake.spill(&plan.keys, account, cx)?;
         }
-        Ok(())
-    }
-
-    /// The pairs as rows.
-    fn join(&self, table: &Table, batch: &Batch, pairs: &Pairs, account: &Account) -> Result<Batch> {
-        let positions = pairs.positions();
-        let has_build_columns = self.plan.output.iter().any(|c| matches!(c.origin, Origin::Build(_)));
-        if !has_build_columns && pairs.are_unique() {
-            let columns = self.probe_columns(batch);
-            let selection = Selection::new(BufMut::copy_of(account, positions)?.freeze());
-            return compact(Batch::new(columns, batch.physical_rows()), Some(selection), account);
+        if deferred.len() == batch.rows() {
+            return Ok(None);
         }
-        let is_whole = positions.len() == batch.physical_rows()
-            && positions.iter().zip(0..).all(|(&position, row)| position == row);
-        let column = |column: &JoinColumn| match column.origin {
-            Origin::Probe(at) if is_whole => Ok(batch.column(at).clone()),
-            Origin::Probe(at) => Ok(batch.column(at).gather(positions, account)?),
-            Origin::Build(at) => table.store.gather(at, pairs.rows(), false, account),
-            Origin::Mark => Err(unmarked()),
-        };
-        let columns = self.plan.output.iter().map(column).collect::<Result<_>>()?;
-        Ok(Batch::new(columns, positions.len()))
-    }
-
-    /// The whole batch with what its rows are paired with, once each at most, or nulls.
-    fn join_in_place(&self, table: &Table, batch: &Batch, pairs: &Pairs, account: &Account) -> Result<Batch> {
-        let rows = rows_by_position(pairs, batch.physical_rows(), account)?;
-        let has_missing = pairs.len() < rows.len();
-        let column = |column: &JoinColumn| match column.origin {
-            Origin::Probe(at) => Ok(batch.column(at).clone()),
-            Origin::Build(at) => table.store.gather(at, &rows, has_missing, account),
-            Origin::Mark => Err(unmarked()),
-        };
-        Ok(batch.with_columns(self.plan.output.iter().map(column).collect::<Result<_>>()?))
-    }
-
-    /// Output columns over the rows of `batch`, with nulls for the build side.
-    fn probe_columns(&self, batch: &Batch) -> Vec<Vector> {
-        let column = |column: &JoinColumn| match column.origin {
-            Origin::Probe(at) => batch.column(at).clone(),
-            Origin::Build(_) | Origin::Mark => nulls(&column.data_type, batch.physical_rows()),
-        };
-        self.plan.output.iter().map(column).collect()
-    }
-
-    /// What is left to emit of a batch all whose pairs have been made.
-    fn finish_batch(&self, table: &Table, work: Work, account: &Account) -> Result<Output> {
-        let Work { batch, keys, matched, unknown, .. } = work;
-        let Some(matched) = matched else { return Ok(Output::NeedInput) };
-        let has_build_rows = table.build_rows > 0;
-        let is_null_key = |row: usize| keys.iter().any(|key| key.is_null(row));
-        let mut columns = self.probe_columns(&batch);
-        let selection = match self.plan.kind {
-            HashJoinKind::ProbeSemi => alive_where(&batch, account, |row| matched.get(row))?,
-            HashJoinKind::ProbeAnti { null_aware } => alive_where(&batch, account, |row| {
-                !(matched.get(row) || null_aware && has_build_rows && is_null_key(row))
-            })?,
-            HashJoinKind::ProbeMark { null_aware } => {
-                let is_unknown = |row: usize| {
-                    !matched.get(row)
-                        && (unknown.as_ref().is_some_and(|unknown| unknown.get(row))
-                            || null_aware && has_build_rows && (table.has_null_key || is_null_key(row)))
-                };
-                let mut validity = BitmapMut::with_len(account, batch.physical_rows())?;
-                validity.fill_from(|row| !is_unknown(row));
-                let validity = validity.freeze();
-                let has_nulls = validity.count_ones() < validity.len();
-                let mark = Vector::Flat(FlatVector {
-                    values: Values::Bool(matched.freeze()),
-                    validity: has_nulls.then_some(validity),
-                    bounds: None,
-                });
-                for (column, planned) in columns.iter_mut().zip(&self.plan.output) {
-                    if planned.origin == Origin::Mark {
-                        *column = mark.clone();
-                    }
-                }
-                batch.selection().cloned()
-            }
-            HashJoinKind::ProbeOuter | HashJoinKind::FullOuter | HashJoinKind::ProbeSingle => {
-                alive_where(&batch, account, |row| !matched.get(row))?
-            }
-            HashJoinKind::Inner
-            | HashJoinKind::BuildOuter
-            | HashJoinKind::BuildSemi
-            | HashJoinKind::BuildAnti => return Ok(Output::NeedInput),
-        };
-        let joined = compact(Batch::new(columns, batch.physical_rows()), selection, account)?;
-        Ok(if joined.rows() == 0 { Output::NeedInput } else { Output::Emit(joined) })
+        let mut waits = BitmapMut::with_len(cx.account, batch.physical_rows())?;
+        deferred.iter().for_each(|&row| waits.set(row as usize, true));
+        let rest = alive_where(&batch, cx.account, |row| !waits.get(row))?;
+        Ok(Some(batch.with_selection(rest)))
     }
 }
 
@@ -401,7 +201,9 @@ impl Plan {
             | HashJoinKind::BuildOuter
             | HashJoinKind::ProbeSemi
             | HashJoinKind::BuildSemi
-            | HashJoinKind::BuildAnti => table.lookup_rows == 0,
+            | HashJoinKind::BuildAnti => {
+                table.lookup_rows == 0 && table.spilled.as_ref().is_none_or(|spilled| spilled.waiting() == 0)
+            }
             HashJoinKind::ProbeAnti { null_aware } => null_aware && table.has_null_key,
             HashJoinKind::ProbeOuter
             | HashJoinKind::FullOuter
@@ -409,54 +211,4 @@ impl Plan {
             | HashJoinKind::ProbeMark { .. } => false,
         }
     }
-}
-
-/// Remembers who has a match.
-fn note_matches(kind: HashJoinKind, table: &Table, work: &mut Work, pairs: &Pairs) -> Result<()> {
-    if let Some(flags) = &table.flags {
-        pairs.rows().iter().for_each(|&row| flags.set(row));
-    }
-    let Some(matched) = &mut work.matched else { return Ok(()) };
-    for (position, _) in pairs.iter() {
-        if kind == HashJoinKind::ProbeSingle && matched.get(position) {
-            let message = "a scalar subquery returned more than one row; use LIMIT 1 or an aggregate";
-            return Err(Error::plan(message, None));
-        }
-        matched.set(position, true);
-    }
-    Ok(())
-}
-
-/// The rows alive for which `f` is true; `None` if all rows are.
-fn alive_where(batch: &Batch, account: &Account, f: impl Fn(usize) -> bool) -> Result<Option<Selection>> {
-    // One more, so that every row may be written before it is known whether it counts.
-    let mut kept = BufMut::<u32>::with_len(account, batch.rows() + 1)?;
-    let rows: &mut [u32] = &mut kept;
-    let mut count = 0;
-    let mut put = |row: u32| {
-        rows[count] = row;
-        count += usize::from(f(row as usize));
-    };
-    match batch.selection() {
-        Some(selection) => selection.indices().iter().for_each(|&row| put(row)),
-        None => (0..batch.physical_rows() as u32).for_each(put),
-    }
-    kept.set_len(count);
-    Ok((count < batch.physical_rows()).then(|| Selection::new(kept.freeze())))
-}
-
-/// The rows of `selection`, copied if they are few.
-fn compact(batch: Batch, selection: Option<Selection>, account: &Account) -> Result<Batch> {
-    let batch = batch.with_selection(selection);
-    let (alive, physical) = (batch.rows(), batch.physical_rows());
-    let is_sparse = alive > 0 && physical >= SMALL_ROWS && alive * SPARSE < physical;
-    Ok(if is_sparse { batch.compact(account)? } else { batch })
-}
-
-fn nulls(data_type: &DataType, len: usize) -> Vector {
-    Vector::Constant { value: Scalar::null(data_type.clone()), len }
-}
-
-fn unmarked() -> Error {
-    Error::internal("only a mark join has a mark")
 }

@@ -11,7 +11,7 @@ use crate::data::{
     Batch, Bitmap, BitmapMut, Bounds, Buf, BufMut, DataType, FlatVector, MAX_INLINE_BYTES, Plain, Scalar,
     StringViews, Values, Vector, view_bytes, view_len,
 };
-use crate::error::{Error, Result};
+use crate::error::{Error, MemoryError, Result};
 use crate::mem::{Account, Denied};
 use crate::operators::rows::RowsBuilder;
 use arrow::array::{Array, ArrayRef};
@@ -45,7 +45,7 @@ pub(super) fn place_of(row: u32) -> usize {
 
 /// Rows that stay where they are.
 pub(super) struct Chunk {
-    columns: Vec<FlatVector>,
+    pub(super) columns: Vec<FlatVector>,
     /// The words of the rows' keys; none if the rows are not looked up.
     pub(super) words: Option<Buf<u64>>,
     pub(super) rows: usize,
@@ -60,6 +60,7 @@ pub(super) struct ChunkBuilder {
     len: usize,
     capacity: usize,
     full: Vec<Chunk>,
+    full_rows: usize,
     full_bytes: usize,
 }
 
@@ -74,39 +75,66 @@ impl ChunkBuilder {
             len: 0,
             capacity: FIRST_CHUNK_ROWS,
             full: Vec::new(),
+            full_rows: 0,
             full_bytes: 0,
         }
     }
 
-    /// Appends the rows of `batch`, whose columns are flat, at `positions`. `words` are by position.
+    /// Appends the rows of `batch`, whose columns are flat, at `positions`; `words` are by position. What is appended
+    /// is taken off `positions`: all, or as many as fit before memory is refused.
     pub(super) fn append(
         &mut self,
         batch: &Batch,
         words: &[u64],
-        mut positions: &[u32],
+        positions: &mut &[u32],
         account: &Account,
-    ) -> Result<()> {
+    ) -> Result<Result<(), Denied>> {
         while !positions.is_empty() {
             if self.len == self.capacity {
                 self.seal()?;
-                self.capacity = (self.capacity * 2).min(CHUNK_ROWS);
-                self.rows = RowsBuilder::with_room(self.columns, self.capacity);
+                self.start((self.capacity * 2).min(CHUNK_ROWS));
             }
             let (now, later) = positions.split_at(positions.len().min(self.capacity - self.len));
-            self.rows.append(batch, now, account)?;
-            if self.has_words {
-                if self.words.capacity() == 0 {
-                    self.words = BufMut::with_capacity(account, self.capacity)?;
-                }
-                let at = self.words.len();
-                self.words.set_len(at + now.len());
-                for (to, &row) in self.words[at..].iter_mut().zip(now) {
-                    *to = words[row as usize];
+            match refused(self.fill(batch, words, now, account))? {
+                Ok(()) => *positions = later,
+                Err(denied) => {
+                    if self.len == 0 {
+                        let is_smallest = self.capacity <= FIRST_CHUNK_ROWS;
+                        self.start((self.capacity / 2).max(FIRST_CHUNK_ROWS));
+                        if !is_smallest {
+                            continue;
+                        }
+                    }
+                    return Ok(Err(denied));
                 }
             }
-            self.len += now.len();
-            positions = later;
         }
+        Ok(Ok(()))
+    }
+
+    /// Starts a chunk of `capacity` rows.
+    fn start(&mut self, capacity: usize) {
+        self.capacity = capacity;
+        self.rows = RowsBuilder::with_room(self.columns, capacity);
+        self.words = BufMut::empty();
+    }
+
+    /// Appends to the chunk all of the rows at `positions`, or none.
+    fn fill(&mut self, batch: &Batch, words: &[u64], positions: &[u32], account: &Account) -> Result<()> {
+        if self.has_words && self.words.capacity() == 0 {
+            self.words = BufMut::with_capacity(account, self.capacity)?;
+        }
+        if let Err(error) = self.rows.append(batch, positions, account) {
+            self.rows.truncate(self.len);
+            return Err(error);
+        }
+        if self.has_words {
+            self.words.set_len(self.len + positions.len());
+            for (to, &row) in self.words[self.len..].iter_mut().zip(positions) {
+                *to = words[row as usize];
+            }
+        }
+        self.len += positions.len();
         Ok(())
     }
 
@@ -115,6 +143,7 @@ impl ChunkBuilder {
             return Ok(());
         }
         self.full_bytes += self.rows.allocated_bytes() + self.words.allocated_bytes();
+        self.full_rows += self.len;
         let words = std::mem::replace(&mut self.words, BufMut::empty());
         let words = self.has_words.then(|| words.freeze());
         let columns = self.rows.take()?;
@@ -128,10 +157,29 @@ impl ChunkBuilder {
         self.full_bytes + self.rows.allocated_bytes() + self.words.allocated_bytes()
     }
 
-    /// The chunks.
-    pub(super) fn finish(mut self) -> Result<Vec<Chunk>> {
+    /// Number of rows.
+    pub(super) fn rows(&self) -> usize {
+        self.full_rows + self.len
+    }
+
+    /// Takes the chunks, and leaves none.
+    pub(super) fn take(&mut self) -> Result<Vec<Chunk>> {
         self.seal()?;
-        Ok(self.full)
+        self.start(FIRST_CHUNK_ROWS);
+        (self.full_rows, self.full_bytes) = (0, 0);
+        Ok(std::mem::take(&mut self.full))
+    }
+}
+
+/// Tells a refusal, after which less may be tried, from other errors.
+pub(super) fn refused<T>(result: Result<T>) -> Result<Result<T, Denied>> {
+    match result {
+        Ok(value) => Ok(Ok(value)),
+        Err(Error::Memory(error)) => match *error {
+            MemoryError::Exceeded { required_bytes, .. } => Ok(Err(Denied { bytes: required_bytes })),
+            MemoryError::BudgetTooSmall { .. } => Err(Error::Memory(error)),
+        },
+        Err(error) => Err(error),
     }
 }
 

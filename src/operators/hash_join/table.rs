@@ -1,9 +1,13 @@
 //! What the build leaves to the probe.
 
 use super::directory::Directory;
+use super::load::Part;
+use super::scatter::Split;
 use super::store::{Store, chunk_of, place_of};
 use crate::data::AtomicWords;
 use crate::mem::{Account, Denied, Registration};
+use crate::spill::SpillFile;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Build rows, the way to find them, and which of them found a match.
@@ -20,8 +24,42 @@ pub(super) struct Table {
     pub(super) flags: Option<Flags>,
     /// The next chunk to drain.
     pub(super) next_chunk: AtomicUsize,
+    /// What is not in memory.
+    pub(super) spilled: Option<Arc<Spilled>>,
     /// Names the table in memory errors.
     pub(super) _registration: Option<Registration>,
+}
+
+/// Build rows on disk.
+pub(super) struct Spilled {
+    pub(super) split: Split,
+    pub(super) files: Vec<Arc<SpillFile>>,
+    /// For each partition, whether probe rows must wait for its rows; else these are in memory, or there are none.
+    pub(super) waits: Vec<bool>,
+}
+
+impl Spilled {
+    /// The partitions of `files`, none of them in memory.
+    pub(super) fn new(split: Split, files: Vec<Arc<SpillFile>>) -> Self {
+        let mut spilled = Self { split, files, waits: Vec::new() };
+        spilled.waits = (0..split.partitions()).map(|partition| spilled.rows(partition) > 0).collect();
+        spilled
+    }
+
+    /// Rows of `partition`.
+    pub(super) fn rows(&self, partition: usize) -> u64 {
+        self.files.iter().map(|file| file.rows(partition as u32)).sum()
+    }
+
+    /// How many partitions probe rows wait for.
+    pub(super) fn waiting(&self) -> usize {
+        self.waits.iter().filter(|waits| **waits).count()
+    }
+
+    /// Where the rows of `partition` are.
+    pub(super) fn part(&self, partition: usize) -> Part {
+        Part::new(&self.files, partition as u32)
+    }
 }
 
 /// A bit for each stored row.
@@ -32,11 +70,11 @@ pub(super) struct Flags {
 }
 
 impl Flags {
-    /// No row of `store` has a match.
-    pub(super) fn new(store: &Store, account: &Account) -> Result<Self, Denied> {
-        let mut starts = Vec::with_capacity(store.chunk_rows.len());
+    /// No row of chunks of `chunk_rows` rows has a match.
+    pub(super) fn new(chunk_rows: impl Iterator<Item = usize>, account: &Account) -> Result<Self, Denied> {
+        let mut starts = Vec::new();
         let mut words = 0;
-        for rows in &store.chunk_rows {
+        for rows in chunk_rows {
             starts.push(words);
             words += rows.div_ceil(64);
         }

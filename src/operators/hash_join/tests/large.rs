@@ -2,17 +2,22 @@
 
 use super::super::plan::Plan;
 use super::super::{HashJoinKey, HashJoinKind, HashJoinSpec};
-use super::run::{AMPLE, Setting, run};
+use super::run::{AMPLE, Setting, counted_run, run};
 use crate::data::hash::hash_word;
 use crate::data::{Batch, BufMut, DataType, FlatVector, Selection, Values, Vector};
-use crate::error::{Error, MemoryError};
+use crate::error::Error;
 use crate::expr::{ColumnId, Expr};
 use crate::mem::{Account, Knobs, Pool};
 use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Batches of two `BIGINT` columns: a key, and the number of the row.
-fn ints(rows: usize, batch_rows: usize, account: &Account, key: impl Fn(usize) -> i64) -> Vec<Batch> {
+pub(super) fn ints(
+    rows: usize,
+    batch_rows: usize,
+    account: &Account,
+    key: impl Fn(usize) -> i64,
+) -> Vec<Batch> {
     let column = |values: &[i64]| {
         let values = BufMut::copy_of(account, values).expect("fits").freeze();
         Vector::Flat(FlatVector::new(Values::I64(values)))
@@ -26,7 +31,7 @@ fn ints(rows: usize, batch_rows: usize, account: &Account, key: impl Fn(usize) -
     (0..rows).step_by(batch_rows).map(batch).collect()
 }
 
-fn int_spec(kind: HashJoinKind, output: &[u32]) -> HashJoinSpec {
+pub(super) fn int_spec(kind: HashJoinKind, output: &[u32]) -> HashJoinSpec {
     let key = |id| Expr::Column { id: ColumnId(id), data_type: DataType::Int64, nullable: true };
     HashJoinSpec {
         kind,
@@ -40,7 +45,7 @@ fn int_spec(kind: HashJoinKind, output: &[u32]) -> HashJoinSpec {
     }
 }
 
-fn int_rows(batch: &Batch) -> impl Iterator<Item = Vec<i64>> + '_ {
+pub(super) fn int_rows(batch: &Batch) -> impl Iterator<Item = Vec<i64>> + '_ {
     let int = |column: &Vector, row: usize| {
         column.scalar(row, &DataType::Int64).as_int().and_then(|v| i64::try_from(v).ok()).unwrap_or(-1)
     };
@@ -51,7 +56,7 @@ fn int_rows(batch: &Batch) -> impl Iterator<Item = Vec<i64>> + '_ {
     })
 }
 
-fn input_account() -> Account {
+pub(super) fn input_account() -> Account {
     let pool = Pool::new("input", 1 << 30);
     Account::open(&pool, 0, 1 << 20, 0).expect("fits")
 }
@@ -161,25 +166,42 @@ fn keys_whose_hashes_collide_are_told_apart() {
 }
 
 #[test]
-fn a_build_larger_than_the_budget_is_a_memory_error_and_gives_all_back() {
+fn a_build_of_any_size_is_joined_in_any_budget() {
     let account = input_account();
-    let build = ints(200_000, 2048, &account, |n| n as i64);
-    let probe = ints(10, 10, &account, |n| n as i64);
-    let mut refused = 0;
-    // From barely the floors to nearly enough, so that every stage is refused once.
-    for limit_bytes in (1 << 20..24 << 20).step_by(700_001) {
-        let setting = Setting { lanes: 2, limit_bytes, batch_rows: 1024 };
+    let (rows, probe_rows) = (60_000, 40_000);
+    let build = ints(rows, 2048, &account, |n| n as i64);
+    let probe = ints(probe_rows, 2048, &account, |n| 2 * n as i64);
+    let mut depths = 0;
+    // From barely the floors to plenty, so that every stage is refused once.
+    for (at, limit_bytes) in (900 << 10..8 << 20).step_by(397_001).enumerate() {
+        let setting = Setting { lanes: 1 + at % 3, limit_bytes, batch_rows: 512, ..AMPLE };
         let spec = int_spec(HashJoinKind::FullOuter, &[0, 1, 2, 3]);
-        match run(spec, &build, &probe, setting, &mut |_| {}) {
-            Ok(()) => {}
-            Err(Error::Memory(error)) => {
-                assert!(matches!(*error, MemoryError::Exceeded { .. }), "{error}");
-                refused += 1;
+        let (mut count, mut sums) = (0, [0; 4]);
+        let (outcome, counters) = counted_run(spec, &build, &probe, setting, &mut |batch| {
+            for row in int_rows(&batch) {
+                count += 1;
+                sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
             }
-            Err(error) => panic!("{error}"),
+        });
+        match outcome {
+            Ok(()) => {}
+            // Not even the floors.
+            Err(Error::Memory(_)) if limit_bytes < 3 << 20 => continue,
+            Err(error) => panic!("{limit_bytes}: {error}"),
         }
+        // 30 000 pairs, as many build rows alone, 10 000 probe rows alone; absent values read as -1.
+        assert_eq!(count, 70_000, "{limit_bytes}");
+        let sum_to = |n: i64| n * (n - 1) / 2;
+        let expected = [
+            sum_to(60_000) - 10_000,
+            sum_to(60_000) - 10_000,
+            2 * sum_to(40_000) - 30_000,
+            sum_to(40_000) - 30_000,
+        ];
+        assert_eq!(sums, expected, "{limit_bytes}");
+        depths = depths.max(counters.get("spill_depth").copied().unwrap_or(0));
     }
-    assert!(refused > 5, "{refused} budgets were refused");
+    assert!(depths > 1, "partitions were split at least once");
 }
 
 #[test]
@@ -188,13 +210,13 @@ fn a_small_build_fits_its_floor() {
     let build = ints(900, 450, &account, |n| n as i64);
     let probe = ints(900, 450, &account, |n| 2 * n as i64);
     let spec = || int_spec(HashJoinKind::FullOuter, &[0, 1, 2, 3]);
-    let knobs = Knobs { lanes: 2, batch_rows: 512, block_bytes: 32 << 10, fan_out: 8 };
+    let knobs = Knobs { lanes: 2, batch_rows: 512, block_bytes: 16 << 10, fan_out: 4 };
     let plan = Plan::new(spec());
     let (build_need, probe_need) = (plan.build_need(&knobs), plan.probe_need(&knobs));
-    // The table stays while the probe runs.
-    let lane_bytes = build_need.lane_bytes.max(probe_need.lane_bytes);
-    let limit_bytes = 2 * lane_bytes + build_need.shared_bytes;
-    let setting = Setting { lanes: 2, limit_bytes, batch_rows: 512 };
+    let limit_bytes = 2 * (build_need.lane_bytes + probe_need.lane_bytes)
+        + build_need.shared_bytes
+        + probe_need.shared_bytes;
+    let setting = Setting { lanes: 2, limit_bytes, batch_rows: 512, ..AMPLE };
     let mut rows = 0;
     run(spec(), &build, &probe, setting, &mut |batch| rows += batch.rows()).expect("floors suffice");
     assert_eq!(rows, 900 + 450);

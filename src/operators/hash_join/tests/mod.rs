@@ -5,10 +5,11 @@ mod input;
 mod large;
 mod pipelines;
 mod run;
+mod spilling;
 
 use self::definition::{CONDITIONS, KINDS, TOO_MANY, canonical, expected, is_valid, spec};
 use self::input::{Draw, MARK, PROBE_IDS, Side, TYPES, side};
-use self::run::{AMPLE, Setting, run};
+use self::run::{AMPLE, FORCED, Setting, refusing, run};
 use super::HashJoinSpec;
 use crate::data::{Batch, DataType};
 use crate::error::{Error, Result};
@@ -80,8 +81,15 @@ fn check(build: &Side, probe: &Side, settings: &[Setting]) {
     }
 }
 
-const SETTINGS: [Setting; 3] =
-    [AMPLE, Setting { lanes: 3, ..AMPLE }, Setting { lanes: 2, batch_rows: 7, ..AMPLE }];
+const SETTINGS: [Setting; 7] = [
+    AMPLE,
+    Setting { lanes: 3, ..AMPLE },
+    Setting { lanes: 2, batch_rows: 7, ..AMPLE },
+    FORCED,
+    Setting { lanes: 3, ..FORCED },
+    Setting { lanes: 2, batch_rows: 7, faults: refusing(16_000, 7), ..AMPLE },
+    Setting { faults: refusing(8_000, 11), ..AMPLE },
+];
 
 #[test]
 fn joins_agree_with_the_definition_with_nulls_and_duplicates() {

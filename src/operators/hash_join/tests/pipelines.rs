@@ -107,8 +107,9 @@ fn run(
         vec![pipeline(build, Vec::new(), sink, Vec::new()), pipeline(probe, vec![transform], print, vec![0])];
     let pool = Pool::new("query", 256 << 20);
     let knobs = Knobs { lanes, batch_rows: 64, block_bytes: 64 << 10, fan_out: 4 };
-    let faults = (faults != FaultConfig::default()).then(|| Arc::new(Faults::new(faults)));
-    let spill = Arc::new(SpillDirectory::new(None, 0));
+    let faults = (faults != FaultConfig::NONE).then(|| Arc::new(Faults::new(faults)));
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let spill = Arc::new(SpillDirectory::new(Some(folder.path().to_owned()), u64::MAX));
     let cx = Arc::new(QueryCx::new(pool.clone(), knobs, spill, None, faults));
     let config = SchedulerConfig { threads: 2, ..SchedulerConfig::default() };
     let scheduler = Scheduler::new(config).expect("threads can be started");
@@ -132,12 +133,14 @@ fn pipelines_of_many_lanes_join_as_defined_with_and_without_faults() {
     let draw = Draw::new(6, 12);
     let (build, probe) = (side(60, 12, 20, draw), side(61, 16, 20, draw));
     let none = side(0, 0, 1, draw);
-    let waits = FaultConfig { wait: 16_000, seed: 3, ..FaultConfig::default() };
+    let waits = FaultConfig { wait: 16_000, seed: 3, ..FaultConfig::NONE };
     let singles = FaultConfig { one_row_batches: true, ..waits };
+    let spills = FaultConfig { refuse_grant: u16::MAX, seed: 5, ..FaultConfig::NONE };
+    let all = FaultConfig { refuse_grant: 20_000, ..singles };
     for kind in KINDS {
         for condition in CONDITIONS.into_iter().filter(|&condition| is_valid(kind, condition)) {
             let expected_rows = expected(kind, condition, &build, &probe);
-            for faults in [FaultConfig::default(), waits, singles] {
+            for faults in [FaultConfig::NONE, waits, singles, spills, all] {
                 let what = format!("{kind:?} on {condition:?}, {faults:?}");
                 match (run(spec(kind, condition), &build, &probe, 3, faults), &expected_rows) {
                     (Ok(rows), Some(expected)) => assert!(rows == *expected, "{what}"),

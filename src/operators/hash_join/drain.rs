@@ -1,0 +1,503 @@
+//! What comes after the probe side has ended: build rows that are owed, then the pairs of spilled partitions.
+//!
+//! Invariants:
+//! 1. A lane lets go of the table of the main stage before it loads a partition, and of that before the next.
+//! 2. A pair that does not fit is put back while others hold memory; then split by fresh bits; then, if that would not
+//!    make it much smaller, joined part by part of its build rows, each with all of its probe rows.
+//! 3. A build row that is kept for having (no) match comes out when all probe rows have been seen; a probe row is
+//!    answered when all build rows have.
+
+use super::directory::Directory;
+use super::intake::{Intake, Taken, too_small};
+use super::load::{Limit, Part, PartitionReader, load, split_word};
+use super::plan::{JoinColumn, Origin, Plan};
+use super::probe::{HashJoinLocal, ProbeShared};
+use super::prober::{Matches, Share, nulls};
+use super::queue::{Item, Next, Pair};
+use super::scatter::Split;
+use super::store::{Chunk, Store, refused, row_id};
+use super::table::{Flags, Table};
+use crate::data::{Batch, BitmapMut, BufMut};
+use crate::error::{Error, Result};
+use crate::exec::{LaneCx, Output, Pull, Wait};
+use crate::mem::{Account, Denied};
+use crate::spill::SpillFile;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// A part of more than so many hundredths of the whole is not worth splitting again.
+const SKEWED_PERCENT: u64 = 80;
+/// Pairs deeper than this are not refused memory by injected faults, so that merging ends.
+const MOST_FORCED_DEPTH: u32 = 2;
+
+/// Where a lane is in the drain stage.
+pub(super) struct Drain {
+    stage: Stage,
+    /// What is known of the whole build.
+    build: BuildFacts,
+    /// Where the table's rows are to be drained from: chunk and place.
+    cursor: Option<(usize, usize)>,
+    rows: BufMut<u32>,
+}
+
+/// See the fields of [`Table`].
+#[derive(Clone, Copy, Default)]
+struct BuildFacts {
+    rows: usize,
+    has_null_key: bool,
+}
+
+enum Stage {
+    /// Emits what the table of the main stage owes.
+    Resident,
+    /// Takes what comes next.
+    Taking,
+    /// Emits build rows as they are.
+    Unmatched(PartitionReader),
+    /// Joins a pair, or a part of one.
+    Probing(Box<Pass>),
+    /// Emits build rows of the part.
+    Owing(Box<Pass>),
+    Done,
+}
+
+/// Probe rows of a pair on their way past build rows of it.
+struct Pass {
+    pair: Pair,
+    table: Table,
+    /// Build rows not seen yet.
+    build: PartitionReader,
+    share: Share,
+    probe: PartitionReader,
+    /// Probe rows given so far, and of these the rows in work.
+    ordinal: usize,
+    working: Option<usize>,
+    /// What is known of each probe row, if there are several parts and it is asked.
+    found: Matches,
+}
+
+/// What taking a pair on comes to.
+enum Begun {
+    Stage(Stage),
+    Wait(Wait),
+}
+
+impl Drain {
+    /// At the beginning.
+    pub(super) fn new() -> Self {
+        Self { stage: Stage::Resident, build: BuildFacts::default(), cursor: None, rows: BufMut::empty() }
+    }
+
+    /// The next rows that `table` owes.
+    fn owed(&mut self, plan: &Plan, table: &Table, cx: &LaneCx<'_>) -> Result<Option<Batch>> {
+        let (Some(has_match), Some(flags)) = (plan.kind.drains(), &table.flags) else { return Ok(None) };
+        let chunks = &table.store.chunk_rows;
+        let Self { cursor, rows: drained, .. } = self;
+        drained.set_len(0);
+        drained.reserve(cx.account, cx.batch_rows())?;
+        while drained.len() < cx.batch_rows() {
+            cx.check()?;
+            let (chunk, mut place) = match cursor.take() {
+                Some(cursor) => cursor,
+                None => (table.next_chunk.fetch_add(1, Relaxed), 0),
+            };
+            let Some(&rows) = chunks.get(chunk) else { break };
+            while place < rows && drained.len() < cx.batch_rows() {
+                match flags.word(chunk, place, has_match) {
+                    0 => place = (place / 64 + 1) * 64,
+                    word => {
+                        place += word.trailing_zeros() as usize;
+                        if place < rows {
+                            drained.push(row_id(chunk, place));
+                        }
+                        place += 1;
+                    }
+                }
+            }
+            if place < rows {
+                *cursor = Some((chunk, place));
+            }
+        }
+        let rows: &[u32] = drained;
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let column = |column: &JoinColumn| match column.origin {
+            Origin::Build(at) => table.store.gather(at, rows, false, cx.account),
+            Origin::Probe(_) | Origin::Mark => Ok(nulls(&column.data_type, rows.len())),
+        };
+        let columns = plan.output.iter().map(column).collect::<Result<_>>()?;
+        Ok(Some(Batch::new(columns, rows.len())))
+    }
+}
+
+impl HashJoinLocal {
+    /// The next rows of the drain stage.
+    pub(super) fn drain(&mut self, plan: &Plan, shared: &ProbeShared, cx: &LaneCx<'_>) -> Result<Pull> {
+        loop {
+            cx.check()?;
+            // An error leaves nothing to go on with.
+            match std::mem::replace(&mut self.drain.stage, Stage::Done) {
+                Stage::Resident => {
+                    if let Some(table) = &self.table
+                        && let Some(rows) = self.drain.owed(plan, table, cx)?
+                    {
+                        self.drain.stage = Stage::Resident;
+                        return Ok(Pull::Emit(rows));
+                    }
+                    self.leave_table(plan, shared);
+                }
+                Stage::Taking => match shared.queue.take(cx.waker) {
+                    Next::Item(Item::Unkeyed(part)) => {
+                        self.drain.stage = Stage::Unmatched(PartitionReader::new(part));
+                    }
+                    Next::Item(Item::Pair(pair)) => match self.begin(plan, shared, pair, cx)? {
+                        Begun::Stage(stage) => self.drain.stage = stage,
+                        Begun::Wait(wait) => {
+                            self.drain.stage = Stage::Taking;
+                            return Ok(Pull::Wait(wait));
+                        }
+                    },
+                    Next::Wait(wait) => {
+                        self.drain.stage = Stage::Taking;
+                        return Ok(Pull::Wait(wait));
+                    }
+                    Next::Over => {}
+                },
+                Stage::Unmatched(mut reader) => match reader.next(cx.batch_rows(), cx)? {
+                    Some(rows) => {
+                        self.drain.stage = Stage::Unmatched(reader);
+                        return Ok(Pull::Emit(plan.unmatched(&rows)));
+                    }
+                    None => self.drain.stage = self.leave(shared),
+                },
+                Stage::Probing(mut pass) => match self.probe(plan, &mut pass, cx)? {
+                    Some(pull) => {
+                        self.drain.stage = Stage::Probing(pass);
+                        return Ok(pull);
+                    }
+                    None => self.drain.stage = Stage::Owing(pass),
+                },
+                Stage::Owing(pass) => {
+                    if let Some(rows) = self.drain.owed(plan, &pass.table, cx)? {
+                        self.drain.stage = Stage::Owing(pass);
+                        return Ok(Pull::Emit(rows));
+                    }
+                    let Pass { pair, build, found, table, .. } = *pass;
+                    drop(table);
+                    self.drain.stage = if build.is_at_end() {
+                        drop((pair, found));
+                        self.leave(shared)
+                    } else {
+                        self.next_part(plan, pair, &build, found, cx)?
+                    };
+                }
+                Stage::Done => return Ok(Pull::Done),
+            }
+        }
+    }
+
+    /// The main stage's table has nothing more to give. The first lane makes the list of pairs.
+    fn leave_table(&mut self, plan: &Plan, shared: &ProbeShared) {
+        let list = shared.table.lock().take();
+        if let Some(spilled) = list.and_then(|table| table.spilled.clone()) {
+            let files = std::mem::take(&mut *shared.files.lock());
+            let pair = |partition: usize| {
+                Item::Pair(Pair {
+                    build: spilled.part(partition),
+                    probe: Part::new(&files, partition as u32),
+                    split: spilled.split,
+                    is_skewed: false,
+                })
+            };
+            let waiting = (0..spilled.waits.len()).filter(|&partition| spilled.waits[partition]);
+            let unkeyed = Part::new(&spilled.files, spilled.split.unkeyed());
+            let unkeyed =
+                (unkeyed.rows() > 0 && plan.kind.keeps_null_keys()).then_some(Item::Unkeyed(unkeyed));
+            shared.queue.extend(waiting.map(pair).chain(unkeyed));
+        }
+        let Some(table) = self.table.take() else { return };
+        self.drain.build = BuildFacts { rows: table.build_rows, has_null_key: table.has_null_key };
+        let has_spilled = table.spilled.is_some();
+        drop(table);
+        if has_spilled {
+            self.drain.stage = self.leave(shared);
+        }
+    }
+
+    /// Lets go of everything.
+    fn leave(&mut self, shared: &ProbeShared) -> Stage {
+        self.drain.cursor = None;
+        self.account.trim();
+        shared.queue.leave();
+        Stage::Taking
+    }
+
+    /// Takes a pair on.
+    fn begin(&mut self, plan: &Plan, shared: &ProbeShared, mut pair: Pair, cx: &LaneCx<'_>) -> Result<Begun> {
+        let (build_rows, probe_rows) = (pair.build.rows(), pair.probe.rows());
+        if probe_rows == 0 && plan.kind.drains() == Some(false) {
+            return Ok(Begun::Stage(Stage::Unmatched(PartitionReader::new(pair.build))));
+        }
+        if probe_rows == 0 || build_rows == 0 && !plan.asks_matches() {
+            return Ok(Begun::Stage(self.leave(shared)));
+        }
+        let is_forced = build_rows > 0 && pair.split.depth() <= MOST_FORCED_DEPTH && cx.must_refuse();
+        let next_split = pair.split.next().filter(|_| !pair.is_skewed);
+        loop {
+            let had_others = shared.queue.has_others();
+            let mut build = PartitionReader::new(pair.build.clone());
+            let mut chunks = load(plan, &mut build, Limit::Memory, &self.account, cx)?;
+            if build.is_at_end() && !is_forced {
+                match self.table(plan, chunks, cx)? {
+                    Ok(table) => {
+                        let probe = PartitionReader::new(pair.probe.clone());
+                        return Ok(Begun::Stage(Stage::Probing(Box::new(Pass {
+                            pair,
+                            table,
+                            build,
+                            share: Share::Whole,
+                            probe,
+                            ordinal: 0,
+                            working: None,
+                            found: Matches::default(),
+                        }))));
+                    }
+                    Err(_) => {
+                        chunks = Vec::new();
+                        build = PartitionReader::new(pair.build.clone());
+                    }
+                }
+            }
+            if had_others && !is_forced {
+                // The others may have left meanwhile; then there is more memory than there was.
+                drop((chunks, build));
+                self.account.trim();
+                match shared.queue.requeue(pair, cx.waker) {
+                    Ok(wait) => return Ok(Begun::Wait(wait)),
+                    Err(alone) => {
+                        pair = alone;
+                        continue;
+                    }
+                }
+            }
+            if let Some(split) = next_split {
+                self.split(plan, shared, &pair, (chunks, build), split, cx)?;
+                return Ok(Begun::Stage(self.leave(shared)));
+            }
+            drop(chunks);
+            let found = Matches::none_of(plan, probe_rows, &self.account, cx)?;
+            let build = PartitionReader::new(pair.build.clone());
+            return self.next_part(plan, pair, &build, found, cx).map(Begun::Stage);
+        }
+    }
+
+    /// A table of build rows; or the refusal.
+    fn table(
+        &self,
+        plan: &Plan,
+        chunks: Vec<Chunk>,
+        cx: &LaneCx<'_>,
+    ) -> Result<std::result::Result<Table, Denied>> {
+        let lookup_rows = chunks.iter().map(|chunk| chunk.rows).sum();
+        Store::check_chunks(chunks.len())?;
+        let directory = match plan.has_keys() && lookup_rows > 0 {
+            true => match refused(Directory::build(&chunks, &plan.keys, &self.account, cx))? {
+                Ok(directory) => Some(directory),
+                Err(denied) => return Ok(Err(denied)),
+            },
+            false => None,
+        };
+        let flags = match plan.kind.drains() {
+            Some(_) => match Flags::new(chunks.iter().map(|chunk| chunk.rows), &self.account) {
+                Ok(flags) => Some(flags),
+                Err(denied) => return Ok(Err(denied)),
+            },
+            None => None,
+        };
+        Ok(Ok(Table {
+            store: Store::new(chunks, &plan.stored_types)?,
+            directory,
+            lookup_rows,
+            build_rows: self.drain.build.rows,
+            has_null_key: self.drain.build.has_null_key,
+            flags,
+            next_chunk: AtomicUsize::new(0),
+            spilled: None,
+            _registration: None,
+        }))
+    }
+
+    /// Splits a pair of which some build rows are loaded, others not read yet.
+    fn split(
+        &self,
+        plan: &Plan,
+        shared: &ProbeShared,
+        pair: &Pair,
+        (chunks, mut build): (Vec<Chunk>, PartitionReader),
+        split: Split,
+        cx: &LaneCx<'_>,
+    ) -> Result<()> {
+        let mut intake = Intake::new(&plan.stored_types, plan.has_keys(), split);
+        intake.pass_on(chunks, &plan.keys, cx)?;
+        let build = self.split_side(plan, intake, &mut build, cx)?;
+        let intake = Intake::new(&plan.probe_types, plan.has_keys(), split);
+        let probe = self.split_side(plan, intake, &mut PartitionReader::new(pair.probe.clone()), cx)?;
+        let parts = |file: &Option<Arc<SpillFile>>, partition: usize| {
+            Part::new(file.as_ref().map_or(&[][..], std::slice::from_ref), partition as u32)
+        };
+        let items = (0..split.partitions()).map(|partition| {
+            let (of_build, of_probe) = (parts(&build, partition), parts(&probe, partition));
+            let is_skewed = of_build.rows() * 100 > pair.build.rows() * SKEWED_PERCENT;
+            Item::Pair(Pair { build: of_build, probe: of_probe, split, is_skewed })
+        });
+        cx.metrics.counter("spilled_partitions").fetch_add(split.partitions() as u64, Relaxed);
+        shared.queue.extend(items);
+        Ok(())
+    }
+
+    fn split_side(
+        &self,
+        plan: &Plan,
+        mut intake: Intake,
+        rows: &mut PartitionReader,
+        cx: &LaneCx<'_>,
+    ) -> Result<Option<Arc<SpillFile>>> {
+        let mut positions = BufMut::<u32>::with_len(cx.account, cx.batch_rows())?;
+        positions.iter_mut().zip(0..).for_each(|(to, row)| *to = row);
+        while let Some(batch) = rows.next(cx.batch_rows(), cx)? {
+            cx.check()?;
+            let (columns, words) = split_word(&batch, plan.has_keys())?;
+            let taken = Taken { words, keyed: &positions[..batch.rows()], others: &[] };
+            intake.add(&Batch::new(columns, batch.rows()), taken, &plan.keys, &self.account, cx)?;
+        }
+        intake.take_file(&plan.keys, &self.account, cx)
+    }
+
+    /// Starts with the build rows that come next, as many as fit.
+    fn next_part(
+        &mut self,
+        plan: &Plan,
+        pair: Pair,
+        start: &PartitionReader,
+        found: Matches,
+        cx: &LaneCx<'_>,
+    ) -> Result<Stage> {
+        self.drain.cursor = None;
+        self.account.trim();
+        let mut limit = match cx.must_refuse() {
+            true => Limit::Rows(pair.build.rows() as usize / 3 + 1),
+            false => Limit::Memory,
+        };
+        loop {
+            cx.check()?;
+            let mut build = start.clone();
+            let chunks = load(plan, &mut build, limit, &self.account, cx)?;
+            let rows: usize = chunks.iter().map(|chunk| chunk.rows).sum();
+            let denied = match rows {
+                0 => Denied { bytes: plan.drain_floor_bytes() },
+                _ => match self.table(plan, chunks, cx)? {
+                    Ok(table) => {
+                        let is_last = build.is_at_end();
+                        let probe = PartitionReader::new(pair.probe.clone());
+                        let share = Share::OneOf { is_last };
+                        cx.metrics.counter("replays").fetch_add(1, Relaxed);
+                        return Ok(Stage::Probing(Box::new(Pass {
+                            pair,
+                            table,
+                            build,
+                            share,
+                            probe,
+                            ordinal: 0,
+                            working: None,
+                            found,
+                        })));
+                    }
+                    Err(denied) => denied,
+                },
+            };
+            if rows <= 1 {
+                return Err(too_small(denied, &self.account, cx));
+            }
+            limit = Limit::Rows(rows / 2);
+        }
+    }
+
+    /// The next rows of a pass; `None` once all probe rows have been seen.
+    fn probe(&mut self, plan: &Plan, pass: &mut Pass, cx: &LaneCx<'_>) -> Result<Option<Pull>> {
+        loop {
+            let rows = match pass.working {
+                Some(rows) => rows,
+                None => {
+                    let Some(batch) = pass.probe.next(cx.batch_rows(), cx)? else { return Ok(None) };
+                    let rows = batch.rows();
+                    let batch = Batch::new(split_word(&batch, plan.has_keys())?.0, rows);
+                    let keys = self.prober.encode(plan, &batch, cx)?;
+                    let matches = pass.found.of_rows(pass.ordinal, rows, cx.account)?;
+                    let known = (pass.share, matches);
+                    self.prober.start(plan, &pass.table, (batch, keys), known, cx.account)?;
+                    pass.working = Some(rows);
+                    rows
+                }
+            };
+            let pull = match self.prober.advance(plan, &pass.table, cx)? {
+                Output::EmitMore(batch) => return Ok(Some(Pull::Emit(batch))),
+                Output::Wait(wait) => return Ok(Some(Pull::Wait(wait))),
+                Output::Emit(batch) => Some(Pull::Emit(batch)),
+                Output::NeedInput => None,
+                Output::Done(_) => return Err(Error::internal("a pair of partitions ends early")),
+            };
+            pass.found.note(pass.ordinal, rows, &self.prober.take_carried());
+            pass.ordinal += rows;
+            pass.working = None;
+            if pull.is_some() {
+                return Ok(pull);
+            }
+        }
+    }
+}
+
+impl Matches {
+    /// Nothing known yet of `rows` rows, in `account`.
+    fn none_of(plan: &Plan, rows: u64, account: &Account, cx: &LaneCx<'_>) -> Result<Self> {
+        let bits = |is_asked: bool| {
+            let len = usize::try_from(rows).unwrap_or(usize::MAX - u64::BITS as usize);
+            let bits = is_asked.then(|| BitmapMut::with_len(account, len)).transpose();
+            bits.map_err(|denied| too_small(denied, account, cx))
+        };
+        Ok(Self { matched: bits(plan.asks_matches())?, unknown: bits(plan.asks_unknown())? })
+    }
+
+    /// What is known of the `rows` rows from `start` on.
+    fn of_rows(&self, start: usize, rows: usize, account: &Account) -> Result<Self> {
+        let part = |bits: &Option<BitmapMut>| -> Result<Option<BitmapMut>> {
+            let Some(bits) = bits else { return Ok(None) };
+            let mut part = BitmapMut::with_len(account, rows)?;
+            part.fill_from(|row| bits.get(start + row));
+            Ok(Some(part))
+        };
+        Ok(Self { matched: part(&self.matched)?, unknown: part(&self.unknown)? })
+    }
+
+    /// Notes what was `carried` of the `rows` rows from `start` on.
+    fn note(&mut self, start: usize, rows: usize, carried: &Self) {
+        let note = |to: &mut Option<BitmapMut>, from: &Option<BitmapMut>| {
+            if let (Some(to), Some(from)) = (to, from) {
+                (0..rows).filter(|&row| from.get(row)).for_each(|row| to.set(start + row, true));
+            }
+        };
+        note(&mut self.matched, &carried.matched);
+        note(&mut self.unknown, &carried.unknown);
+    }
+}
+
+impl Plan {
+    /// Spilled build `rows` without a match.
+    fn unmatched(&self, rows: &Batch) -> Batch {
+        let column = |column: &JoinColumn| match column.origin {
+            Origin::Build(at) => rows.column(at).clone(),
+            Origin::Probe(_) | Origin::Mark => nulls(&column.data_type, rows.rows()),
+        };
+        Batch::new(self.output.iter().map(column).collect(), rows.rows())
+    }
+}

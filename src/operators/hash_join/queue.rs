@@ -1,0 +1,110 @@
+//! What is left to join once the probe side has ended: pairs of partitions, for lanes to take.
+//!
+//! Invariants:
+//! 1. A row is in one item, of which one lane takes care; what it cannot hold it leaves as smaller items.
+//! 2. A lane is active while it holds memory for build rows. A lane that is refused memory waits only if another is
+//!    active, and holds nothing then: the last active lane never waits, and has all the memory there is.
+//! 3. Whoever stops being active wakes those who wait.
+
+use super::load::Part;
+use super::scatter::Split;
+use crate::exec::{Wait, WaitReason};
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::task::Waker;
+
+/// A partition of both sides.
+pub(super) struct Pair {
+    pub(super) build: Part,
+    pub(super) probe: Part,
+    /// What tells it apart from others.
+    pub(super) split: Split,
+    /// Whether splitting it further would not make it much smaller.
+    pub(super) is_skewed: bool,
+}
+
+/// A piece of work.
+pub(super) enum Item {
+    Pair(Pair),
+    /// Build rows that come out as they are: no key finds them.
+    Unkeyed(Part),
+}
+
+/// Items and lanes.
+pub(super) struct Queue {
+    state: Mutex<State>,
+}
+
+struct State {
+    items: VecDeque<Item>,
+    active: usize,
+    waiting: Vec<Waker>,
+}
+
+/// What a lane is to do.
+pub(super) enum Next {
+    Item(Item),
+    /// Others may leave something.
+    Wait(Wait),
+    Over,
+}
+
+impl Queue {
+    /// Nothing to do; `lanes` lanes are active.
+    pub(super) fn new(lanes: usize) -> Self {
+        Self { state: Mutex::new(State { items: VecDeque::new(), active: lanes, waiting: Vec::new() }) }
+    }
+
+    /// Adds items.
+    pub(super) fn extend(&self, items: impl Iterator<Item = Item>) {
+        self.state.lock().items.extend(items);
+    }
+
+    /// The next item; the lane is active with it until it [leaves](Self::leave) or [requeues](Self::requeue) it.
+    pub(super) fn take(&self, waker: &Waker) -> Next {
+        let mut state = self.state.lock();
+        if let Some(item) = state.items.pop_front() {
+            state.active += 1;
+            return Next::Item(item);
+        }
+        if state.active == 0 {
+            return Next::Over;
+        }
+        Next::Wait(state.wait(waker))
+    }
+
+    /// The lane holds nothing any more.
+    pub(super) fn leave(&self) {
+        let waiting = {
+            let mut state = self.state.lock();
+            state.active -= 1;
+            std::mem::take(&mut state.waiting)
+        };
+        waiting.iter().for_each(Waker::wake_by_ref);
+    }
+
+    /// Whether another lane is active.
+    pub(super) fn has_others(&self) -> bool {
+        self.state.lock().active > 1
+    }
+
+    /// Puts `pair` back until another lane has left; gives it back if there is none.
+    pub(super) fn requeue(&self, pair: Pair, waker: &Waker) -> Result<Wait, Pair> {
+        let mut state = self.state.lock();
+        if state.active <= 1 {
+            return Err(pair);
+        }
+        state.active -= 1;
+        state.items.push_front(Item::Pair(pair));
+        Ok(state.wait(waker))
+    }
+}
+
+impl State {
+    fn wait(&mut self, waker: &Waker) -> Wait {
+        if !self.waiting.iter().any(|waiting| waiting.will_wake(waker)) {
+            self.waiting.push(waker.clone());
+        }
+        Wait::registered(WaitReason::Memory, ())
+    }
+}
