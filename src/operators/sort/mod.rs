@@ -40,6 +40,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const PAGE_BYTES: usize = 4096;
+/// A guess, for floors, of what a key takes.
+const KEY_BYTES: usize = 16;
 /// Longer no call goes on by itself.
 const SLICE: Duration = Duration::from_millis(4);
 
@@ -95,19 +97,28 @@ impl SortSpec {
         self.types.iter().cloned().chain([DataType::Binary]).collect()
     }
 
-    /// Pages that any number of rows take at least.
+    /// Pages that any number of rows take at least: values and validity of each column.
     fn columns_bytes(&self) -> usize {
-        2 * (self.types.len() + 2) * PAGE_BYTES
+        2 * (self.types.len() + 1) * PAGE_BYTES
+    }
+
+    /// Bytes of a block on disk. The runs of a small fetch are small, so that it needs little to get through.
+    fn block_bytes(&self, knobs: &Knobs) -> usize {
+        const LEAST_BLOCK_BYTES: usize = 8 << 10;
+        let row_bytes = (self.row_bytes() + KEY_BYTES * (1 + self.keys.len())) as u64;
+        let fetch_bytes = self.fetch_rows().saturating_mul(row_bytes).min(knobs.block_bytes as u64);
+        (fetch_bytes as usize).next_power_of_two().max(LEAST_BLOCK_BYTES).min(knobs.block_bytes)
     }
 
     /// Memory for one block of rows on its way to disk.
     fn spill_floor_bytes(&self, knobs: &Knobs) -> usize {
-        SpillWriter::staging_bytes(knobs.block_bytes) + 2 * knobs.block_bytes + 2 * self.columns_bytes()
+        let block_bytes = self.block_bytes(knobs);
+        SpillWriter::staging_bytes(block_bytes) * 4 / 3 + block_bytes * 3 / 2 + self.columns_bytes()
     }
 
-    /// Memory for blocks of two runs on their way back, twice.
+    /// Memory for a block of each of two runs on their way back, and for one more while it is read and decompressed.
     fn read_floor_bytes(&self, knobs: &Knobs) -> usize {
-        4 * (knobs.block_bytes * 3 / 2 + self.columns_bytes())
+        4 * (self.block_bytes(knobs) * 3 / 2 + PAGE_BYTES)
     }
 
     /// The fetch, or what no number of rows reaches.

@@ -5,7 +5,7 @@ use super::keys::{KeyEncoder, Keys, prefix};
 use super::merge::{Merge, is_refusal};
 use super::run::{Chunk, Run, RunBuilder};
 use super::spill::Spill;
-use super::{PAGE_BYTES, SLICE, SortSpec};
+use super::{KEY_BYTES, PAGE_BYTES, SLICE, SortSpec};
 use crate::data::{Batch, BufMut, FlatVector};
 use crate::error::{Error, Result};
 use crate::exec::{Combine, Finish, Flow, Handoff, LaneCx, Need, OpenCx, Sink, Wait, WaitReason};
@@ -24,8 +24,6 @@ const LARGEST_RUN_BYTES: usize = 4 << 20;
 const LEAST_RUN_BYTES: usize = 128 << 10;
 /// With a small fetch a lane merges its runs when it has this many.
 const MOST_RUNS: usize = 8;
-/// A guess, for the floor, of what a key takes besides the value.
-const KEY_BYTES: usize = 16;
 /// How often a row that does not fit waits for others to give memory back.
 const MOST_TURNS: u32 = 256;
 
@@ -107,8 +105,8 @@ impl SortSink {
 
     /// Memory of a lane that holds one batch.
     fn rows_floor_bytes(&self, knobs: &Knobs) -> usize {
-        let row_bytes = self.spec.row_bytes() + self.spec.keys.len() * KEY_BYTES + 48;
-        2 * knobs.batch_rows * row_bytes + 2 * self.spec.columns_bytes()
+        let row_bytes = self.spec.row_bytes() + (1 + self.spec.keys.len()) * KEY_BYTES + size_of::<u128>();
+        knobs.batch_rows * row_bytes * 3 / 2 + self.spec.columns_bytes()
     }
 
     /// Makes a run of what the lane has collected, laid out in order if there is memory for that.
@@ -143,10 +141,10 @@ impl SortSink {
             local.runs.push(local.builder.sort(is_prefix_enough, self.spec.fetch_rows(), account)?);
         }
         if local.writer.is_none() {
-            let (types, block_bytes) = (self.spec.run_types(), cx.query.knobs.block_bytes);
+            let (types, block_bytes) = (self.spec.run_types(), self.spec.block_bytes(&cx.query.knobs));
             local.writer = Some(cx.query.spill.writer(&types, &local.accounts.spill, block_bytes)?);
         }
-        local.spilling = Some(Spill::new(std::mem::take(&mut local.runs), self.spec.fetch_rows()));
+        local.spilling = Some(Spill::new(std::mem::take(&mut local.runs), &self.spec, self.spec.fetch_rows(), &cx.query.knobs));
         cx.metrics.counter("spills").fetch_add(1, Relaxed);
         Ok(())
     }

@@ -94,8 +94,8 @@ impl SortSource {
         let after = runs.split_off(window.end);
         let merged = runs.split_off(window.start);
         let types = self.spec.run_types();
-        let writer = cx.query.spill.writer(&types, &local.spill, cx.query.knobs.block_bytes)?;
-        let spill = Spill::new(merged, local.missing);
+        let writer = cx.query.spill.writer(&types, &local.spill, self.spec.block_bytes(&cx.query.knobs))?;
+        let spill = Spill::new(merged, &self.spec, local.missing, &cx.query.knobs);
         Ok(Stage::Reducing(Box::new(Reduction { before: runs, spill, after, writer })))
     }
 

@@ -1,18 +1,21 @@
 //! A merge whose rows go to disk, a slice of time after the other.
 
+use super::SortSpec;
 use super::keys::prefix;
 use super::merge::{Merge, Portion};
 use super::run::Run;
 use crate::data::{Batch, FlatVector, Values, Vector};
 use crate::error::Result;
 use crate::exec::LaneCx;
-use crate::mem::Account;
+use crate::mem::{Account, Knobs};
 use crate::spill::SpillWriter;
 use std::time::Instant;
 
 /// Makes one run on disk of several.
 pub(super) struct Spill {
     merge: Merge,
+    /// Of a block to write.
+    block_bytes: usize,
     /// Rows still wanted.
     missing: u64,
     /// Rows written.
@@ -23,8 +26,9 @@ pub(super) struct Spill {
 
 impl Spill {
     /// The first `fetch` rows of `runs`.
-    pub(super) fn new(runs: Vec<Run>, fetch: u64) -> Self {
-        Self { merge: Merge::new(runs), missing: fetch, rows: 0, last_prefix: u64::MAX }
+    pub(super) fn new(runs: Vec<Run>, spec: &SortSpec, fetch: u64, knobs: &Knobs) -> Self {
+        let block_bytes = spec.block_bytes(knobs);
+        Self { merge: Merge::new(runs), block_bytes, missing: fetch, rows: 0, last_prefix: u64::MAX }
     }
 
     /// Writes rows to `partition` until everything is written (then it answers true) or `until`. Blocks are read into
@@ -37,10 +41,9 @@ impl Spill {
         until: Option<Instant>,
         cx: &LaneCx<'_>,
     ) -> Result<bool> {
-        let knobs = &cx.query.knobs;
         while self.missing > 0 {
-            let rows = usize::try_from(self.missing).unwrap_or(usize::MAX).min(knobs.batch_rows);
-            let portion = Portion { rows, bytes: knobs.block_bytes, has_keys: true };
+            let rows = usize::try_from(self.missing).unwrap_or(usize::MAX).min(cx.batch_rows());
+            let portion = Portion { rows, bytes: self.block_bytes, has_keys: true };
             let Some((rows, columns)) = self.merge.next_rows(portion, &cx.query.ids, blocks, account)? else {
                 return Ok(true);
             };
