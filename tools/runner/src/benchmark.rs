@@ -188,6 +188,9 @@ fn run_process(args: &BenchmarkArgs, sql: &str) -> anyhow::Result<(Figures, u64)
     if let Some(threads) = args.engine.threads {
         command.args(["--threads", &threads.to_string()]);
     }
+    if !args.engine.disabled_optimizers.is_empty() {
+        command.args(["--disabled-optimizers", &args.engine.disabled_optimizers.join(",")]);
+    }
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -24,6 +24,9 @@ pub struct EngineArgs {
     /// Worker threads [default: one per core]
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
+    /// Optimizer rules to leave out, by the names --explain-analyze lists: to find the one behind a bad plan
+    #[arg(long, value_name = "RULES", value_delimiter = ',')]
+    pub disabled_optimizers: Vec<String>,
 }
 
 impl EngineArgs {
@@ -34,7 +37,7 @@ impl EngineArgs {
 
     /// What builds one.
     pub fn builder(&self) -> anyhow::Result<EngineBuilder> {
-        let mut builder = Engine::builder();
+        let mut builder = Engine::builder().disabled_optimizers(self.disabled_optimizers.iter().cloned());
         if let Some(limit) = self.memory_limit {
             let bytes =
                 usize::try_from(limit.as_u64()).context("--memory-limit exceeds the address space")?;
