@@ -17,10 +17,10 @@ use super::queue::{Item, Next, Pair};
 use super::scatter::Split;
 use super::store::{Chunk, Store, refused, row_id};
 use super::table::{Flags, Table};
-use crate::data::{Batch, BitmapMut, BufMut};
+use crate::data::{Batch, BufMut};
 use crate::error::{Error, Result};
 use crate::exec::{LaneCx, Output, Pull, Wait};
-use crate::mem::{Account, Denied};
+use crate::mem::Denied;
 use crate::spill::SpillFile;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -454,40 +454,6 @@ impl HashJoinLocal {
                 return Ok(pull);
             }
         }
-    }
-}
-
-impl Matches {
-    /// Nothing known yet of `rows` rows, in `account`.
-    fn none_of(plan: &Plan, rows: u64, account: &Account, cx: &LaneCx<'_>) -> Result<Self> {
-        let bits = |is_asked: bool| {
-            let len = usize::try_from(rows).unwrap_or(usize::MAX - u64::BITS as usize);
-            let bits = is_asked.then(|| BitmapMut::with_len(account, len)).transpose();
-            bits.map_err(|denied| too_small(denied, account, cx))
-        };
-        Ok(Self { matched: bits(plan.asks_matches())?, unknown: bits(plan.asks_unknown())? })
-    }
-
-    /// What is known of the `rows` rows from `start` on.
-    fn of_rows(&self, start: usize, rows: usize, account: &Account) -> Result<Self> {
-        let part = |bits: &Option<BitmapMut>| -> Result<Option<BitmapMut>> {
-            let Some(bits) = bits else { return Ok(None) };
-            let mut part = BitmapMut::with_len(account, rows)?;
-            part.fill_from(|row| bits.get(start + row));
-            Ok(Some(part))
-        };
-        Ok(Self { matched: part(&self.matched)?, unknown: part(&self.unknown)? })
-    }
-
-    /// Notes what was `carried` of the `rows` rows from `start` on.
-    fn note(&mut self, start: usize, rows: usize, carried: &Self) {
-        let note = |to: &mut Option<BitmapMut>, from: &Option<BitmapMut>| {
-            if let (Some(to), Some(from)) = (to, from) {
-                (0..rows).filter(|&row| from.get(row)).for_each(|row| to.set(start + row, true));
-            }
-        };
-        note(&mut self.matched, &carried.matched);
-        note(&mut self.unknown, &carried.unknown);
     }
 }
 

@@ -169,7 +169,7 @@ impl Plan {
 
     /// What the first chunk of a lane takes, with its part of the directory.
     pub(super) fn store_floor_bytes(&self) -> usize {
-        let columns: usize = self.stored_types.iter().map(|t| column_bytes(t, FIRST_CHUNK_ROWS)).sum();
+        let columns: usize = self.stored_types.iter().map(chunk_column_bytes).sum();
         let kinds_of_chunks = if self.kind.keeps_null_keys() { 2 } else { 1 };
         // Words, then entries twice as wide, slots, flags, and what ordering them takes.
         let directory = size_class_bytes(FIRST_CHUNK_ROWS * 16) + 2 * size_class_bytes(FIRST_CHUNK_ROWS * 16);
@@ -199,13 +199,14 @@ impl Plan {
         let spill = spill_bytes(&self.stored_types, knobs).max(spill_bytes(&self.probe_types, knobs));
         // Read back: a block of each side, and the positions of its rows.
         let blocks = 2 * size_class_bytes(knobs.block_bytes + 2 * PAGE_BYTES) + size_class_bytes(rows * 4);
-        let lane_bytes = keys + pairs + residual + width(&self.output) + spill + blocks;
+        // Rows are spilled before others are joined.
+        let lane_bytes = keys + pairs + blocks + spill.max(residual + width(&self.output));
         Need { lane_bytes, shared_bytes: knobs.lanes * self.drain_floor_bytes() }
     }
 
     /// What a lane of the probe takes for rows: to be spilled, or of a part of the build side.
     pub(super) fn drain_floor_bytes(&self) -> usize {
-        let probe_rows: usize = self.probe_types.iter().map(|t| column_bytes(t, FIRST_CHUNK_ROWS)).sum();
+        let probe_rows: usize = self.probe_types.iter().map(chunk_column_bytes).sum();
         (probe_rows + size_class_bytes(FIRST_CHUNK_ROWS * 8)).max(self.store_floor_bytes())
     }
 
@@ -225,9 +226,18 @@ fn key_bytes(rows: usize) -> usize {
 /// What a lane takes to spill rows of `types`: their order, blocks being put together, and what they are written with.
 fn spill_bytes(types: &[DataType], knobs: &Knobs) -> usize {
     SpillWriter::staging_bytes(knobs.block_bytes)
-        + 2 * size_class_bytes(knobs.block_bytes)
+        + size_class_bytes(knobs.block_bytes)
         + (types.len() + 2) * 2 * PAGE_BYTES
         + size_class_bytes(ordered_rows(types, knobs) * 4)
+}
+
+/// A column of a least chunk. Its strings may take less than they would like: then it is spilled before it is full.
+fn chunk_column_bytes(data_type: &DataType) -> usize {
+    let strings = match data_type.physical() {
+        PhysicalType::View | PhysicalType::Nested => 2 * PAGE_BYTES,
+        _ => 0,
+    };
+    size_class_bytes(FIRST_CHUNK_ROWS * data_type.value_bytes()) + strings + PAGE_BYTES
 }
 
 fn column_bytes(data_type: &DataType, rows: usize) -> usize {

@@ -8,6 +8,7 @@
 //! 4. Where the table is a part of the build rows, what a batch is answered in the end is decided with the last part:
 //!    until then it is only carried on which rows have a match.
 
+use super::intake::too_small;
 use super::keys::KeyEncoder;
 use super::pairs::{Candidates, Pairs, Round, rows_by_position};
 use super::plan::{JoinColumn, Origin, Plan};
@@ -76,6 +77,40 @@ struct Work {
     matches: Matches,
     share: Share,
     has_emitted: bool,
+}
+
+impl Matches {
+    /// Nothing known yet of `rows` rows, in `account`.
+    pub(super) fn none_of(plan: &Plan, rows: u64, account: &Account, cx: &LaneCx<'_>) -> Result<Self> {
+        let bits = |is_asked: bool| {
+            let len = usize::try_from(rows).unwrap_or(usize::MAX - u64::BITS as usize);
+            let bits = is_asked.then(|| BitmapMut::with_len(account, len)).transpose();
+            bits.map_err(|denied| too_small(denied, account, cx))
+        };
+        Ok(Self { matched: bits(plan.asks_matches())?, unknown: bits(plan.asks_unknown())? })
+    }
+
+    /// What is known of the `rows` rows from `start` on.
+    pub(super) fn of_rows(&self, start: usize, rows: usize, account: &Account) -> Result<Self> {
+        let part = |bits: &Option<BitmapMut>| -> Result<Option<BitmapMut>> {
+            let Some(bits) = bits else { return Ok(None) };
+            let mut part = BitmapMut::with_len(account, rows)?;
+            part.fill_from(|row| bits.get(start + row));
+            Ok(Some(part))
+        };
+        Ok(Self { matched: part(&self.matched)?, unknown: part(&self.unknown)? })
+    }
+
+    /// Notes what was `carried` of the `rows` rows from `start` on.
+    pub(super) fn note(&mut self, start: usize, rows: usize, carried: &Self) {
+        let note = |to: &mut Option<BitmapMut>, from: &Option<BitmapMut>| {
+            if let (Some(to), Some(from)) = (to, from) {
+                (0..rows).filter(|&row| from.get(row)).for_each(|row| to.set(start + row, true));
+            }
+        };
+        note(&mut self.matched, &carried.matched);
+        note(&mut self.unknown, &carried.unknown);
+    }
 }
 
 impl Prober {

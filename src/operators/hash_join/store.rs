@@ -18,7 +18,7 @@ use arrow::array::{Array, ArrayRef};
 use std::sync::Arc;
 
 /// Rows of a lane's first chunk.
-pub(super) const FIRST_CHUNK_ROWS: usize = 1024;
+pub(super) const FIRST_CHUNK_ROWS: usize = 512;
 /// The most rows of a chunk.
 pub(super) const CHUNK_ROWS: usize = 1 << CHUNK_BITS;
 const CHUNK_BITS: u32 = 16;
