@@ -98,9 +98,20 @@ fn write(path: &Path, rows: u64, properties: WriterProperties) -> Result<(), Box
         let columns: Vec<(&str, ArrayRef)> = vec![
             ("id", Arc::new(Int64Array::from_iter_values(numbers().map(|i| i as i64)))),
             ("shuffled", Arc::new(Int64Array::from_iter_values(numbers().map(shuffled)))),
-            ("amount", Arc::new(Float64Array::from_iter_values(numbers().map(|i| shuffled(i) as f64 / 100.0)))),
-            ("word", Arc::new(StringArray::from_iter_values(numbers().map(|i| format!("word {}", i * i % 100))))),
-            ("text", Arc::new(StringArray::from_iter_values(numbers().map(|i| format!("text of row {}", shuffled(i)))))),
+            (
+                "amount",
+                Arc::new(Float64Array::from_iter_values(numbers().map(|i| shuffled(i) as f64 / 100.0))),
+            ),
+            (
+                "word",
+                Arc::new(StringArray::from_iter_values(numbers().map(|i| format!("word {}", i * i % 100)))),
+            ),
+            (
+                "text",
+                Arc::new(StringArray::from_iter_values(
+                    numbers().map(|i| format!("text of row {}", shuffled(i))),
+                )),
+            ),
         ];
         RecordBatch::try_from_iter(columns)
     };

@@ -21,7 +21,8 @@ fn run(options: &Options) -> Result<(), String> {
     for table in TABLES {
         let one_file = options.path.join(format!("{table}.parquet"));
         let path = if one_file.exists() { one_file } else { options.path.join(table) };
-        let remedy = "make the tables with `gristmill generate-parquet --sf 1 --output DIR`, name them with --path";
+        let remedy =
+            "make the tables with `gristmill generate-parquet --sf 1 --output DIR`, name them with --path";
         session.register_parquet(table, &path).map_err(|e| format!("{e}\n{remedy}"))?;
     }
     support::measure("tpch", &session, queries()?, options)

@@ -217,11 +217,12 @@ fn read_medians(path: &PathBuf) -> Result<BTreeMap<String, f64>, String> {
     let text = fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
     let report: Value = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
     let statements = report["statements"].as_array().ok_or_else(|| wrong("it has no statements".into()))?;
-    let median = |statement: &Value| {
-        Some((statement["name"].as_str()?.to_owned(), statement["p50_ms"].as_f64()?))
-    };
+    let median =
+        |statement: &Value| Some((statement["name"].as_str()?.to_owned(), statement["p50_ms"].as_f64()?));
     statements
         .iter()
-        .map(|statement| median(statement).ok_or_else(|| wrong("a statement lacks its name or median".into())))
+        .map(|statement| {
+            median(statement).ok_or_else(|| wrong("a statement lacks its name or median".into()))
+        })
         .collect()
 }

@@ -400,7 +400,8 @@ fn spill_throughput() {
     let pool = Pool::new("test", 512 << 20);
     let account = Account::open(&pool, 0, 1 << 20, 64 << 20).expect("fits");
     let rows = 8192;
-    let words = ["furiously", "carefully ironic", "deposits", "pending packages haggle", "regular", "accounts"];
+    let words =
+        ["furiously", "carefully ironic", "deposits", "pending packages haggle", "regular", "accounts"];
     let mut comments = ViewBuilder::new(&account, rows).expect("fits");
     for row in 0..rows * 5 {
         let text: Vec<&str> = (0..4).map(|word| words[(row * 7 + word * row / 3) % words.len()]).collect();
@@ -420,7 +421,8 @@ fn spill_throughput() {
         for block_bytes in [64 << 10, 256 << 10] {
             let before = directory.written_bytes();
             let started = std::time::Instant::now();
-            let mut writer = directory.writer(std::slice::from_ref(&data_type), &account, block_bytes).expect("fits");
+            let mut writer =
+                directory.writer(std::slice::from_ref(&data_type), &account, block_bytes).expect("fits");
             for _ in 0..500 {
                 writer.write(0, &batch, &account).expect("room");
             }

@@ -76,7 +76,8 @@ impl SpillWriter {
     /// every 60 or so blocks.
     pub(crate) fn staging_bytes(block_bytes: usize) -> usize {
         let room = message_room(block_bytes);
-        let table_bytes = if room < SMALL_TABLE_MESSAGE_BYTES { SMALL_TABLE_BYTES } else { LARGE_TABLE_BYTES };
+        let table_bytes =
+            if room < SMALL_TABLE_MESSAGE_BYTES { SMALL_TABLE_BYTES } else { LARGE_TABLE_BYTES };
         stored_room(room) + compressed_room(room) + table_bytes
     }
 
@@ -103,6 +104,11 @@ impl SpillWriter {
         self.write_block(partition, batch, account)
     }
 
+    /// Makes room in the index for `blocks` more, so that writing them needs no more memory than a block does.
+    pub(crate) fn reserve(&mut self, blocks: usize, account: &Account) -> Result<()> {
+        Ok(self.index.reserve(blocks, account)?)
+    }
+
     /// Bytes written so far.
     #[cfg(test)]
     pub(crate) fn written_bytes(&self) -> u64 {
@@ -118,7 +124,7 @@ impl SpillWriter {
     fn write_block(&mut self, partition: u32, batch: &Batch, account: &Account) -> Result<()> {
         let (physical, record_batch) = block::to_physical(batch, account)?;
         let schema = self.schema(physical, &record_batch)?;
-        self.index.reserve(account)?;
+        self.index.reserve(1, account)?;
         let encoded = self.schemas[schema].encoder.encode(&record_batch).map_err(encoding_failed)?;
         let message_len = encoded.iter().map(Buffer::len).sum::<usize>().next_multiple_of(STRIPE_BYTES);
         if self.segments.last().is_none_or(|s| s.len() >= ROTATE_BYTES) {
@@ -205,8 +211,9 @@ fn append_compressed(
     }
     message[at..message_len].fill(0);
     let room = compressed.len() - TRAILER_BYTES;
-    let compressed_len = compress_into_with_table(&message[..message_len], &mut compressed[..room], compressor)
-        .map_err(|e| Error::internal(format!("a spill block cannot be compressed: {e}")))?;
+    let compressed_len =
+        compress_into_with_table(&message[..message_len], &mut compressed[..room], compressor)
+            .map_err(|e| Error::internal(format!("a spill block cannot be compressed: {e}")))?;
     let block = if compressed_len <= message_len / 10 * 9 {
         entry.stored_bytes = compressed_len as u64;
         compressed

@@ -56,7 +56,6 @@ impl Victim {
 
     /// Takes a request on; whether there was one.
     pub(super) fn take_request(&self) -> bool {
-        self.consumer.requested_bytes.load(Relaxed) > 0
-            && self.consumer.requested_bytes.swap(0, Relaxed) > 0
+        self.consumer.requested_bytes.load(Relaxed) > 0 && self.consumer.requested_bytes.swap(0, Relaxed) > 0
     }
 }

@@ -10,8 +10,8 @@ use super::super::rows::{Pick, gather_column};
 use super::keys::prefix;
 use super::run::{Chunk, Run, rest_of};
 use crate::data::{
-    BitmapMut, Buf, BufMut, DictionaryIds, FlatVector, MAX_INLINE_BYTES, StringViews, Values, for_each_values,
-    view_inline, view_len, view_of,
+    BitmapMut, Buf, BufMut, DictionaryIds, FlatVector, MAX_INLINE_BYTES, StringViews, Values,
+    for_each_values, view_inline, view_len, view_of,
 };
 use crate::error::{Error, MemoryError, Result};
 use crate::mem::Account;
@@ -220,7 +220,9 @@ impl Merge {
         let (laid_out, owed) = picks.split_at(taken);
         let cursor_of = |pick: &&Pick| sources[pick.source as usize].cursor;
         let run = |(index, cursor): (usize, Cursor)| {
-            let Some(first) = owed.iter().find(|pick| cursor_of(pick) == index) else { return cursor.into_run() };
+            let Some(first) = owed.iter().find(|pick| cursor_of(pick) == index) else {
+                return cursor.into_run();
+            };
             // Rows picked and not laid out come first again.
             let owed_rows = owed.iter().filter(|pick| cursor_of(pick) == index).count();
             let source = &sources[first.source as usize];
@@ -267,7 +269,8 @@ impl Merge {
         let Some(&winner) = self.tree.first() else { return Ok(None) };
         let cursor = &mut self.cursors[winner as usize];
         let is_whole = |chunk: &Arc<Chunk>| chunk.rows() <= portion.rows && chunk.is_in_place();
-        let Some(chunk) = cursor.current.take_if(|chunk| self.live == 1 && cursor.row == 0 && is_whole(chunk))
+        let Some(chunk) =
+            cursor.current.take_if(|chunk| self.live == 1 && cursor.row == 0 && is_whole(chunk))
         else {
             return Ok(None);
         };
@@ -311,7 +314,8 @@ impl Merge {
             let Some(chunk) = &cursor.current else { break };
             let place = chunk.place(cursor.row);
             if portion.bytes < usize::MAX {
-                bytes += width + strings.iter().map(|at| long_bytes(&chunk.columns()[*at], place)).sum::<usize>();
+                bytes +=
+                    width + strings.iter().map(|at| long_bytes(&chunk.columns()[*at], place)).sum::<usize>();
             }
             self.picks.push(Pick { source: cursor.source, row: place as u32 });
             cursor.row += 1;
@@ -399,13 +403,20 @@ fn widths(chunk: &Chunk) -> (usize, Vec<usize>) {
 /// Bytes of a string that are not in its view.
 fn long_bytes(column: &FlatVector, row: usize) -> usize {
     match &column.values {
-        Values::View(strings) => Some(view_len(strings.views[row])).filter(|len| *len > MAX_INLINE_BYTES).unwrap_or(0),
+        Values::View(strings) => {
+            Some(view_len(strings.views[row])).filter(|len| *len > MAX_INLINE_BYTES).unwrap_or(0)
+        }
         _ => 0,
     }
 }
 
 /// Column `column` of the rows `picks`. Where strings are long they are not copied.
-fn lay_out(sources: &[&[FlatVector]], column: usize, picks: &[Pick], account: &Account) -> Result<FlatVector> {
+fn lay_out(
+    sources: &[&[FlatVector]],
+    column: usize,
+    picks: &[Pick],
+    account: &Account,
+) -> Result<FlatVector> {
     let of = |pick: &Pick| &sources[pick.source as usize][column];
     let long: usize = picks.iter().map(|pick| long_bytes(of(pick), pick.row as usize)).sum();
     if long < SHARED_BYTES * picks.len() {

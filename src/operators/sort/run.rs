@@ -35,7 +35,9 @@ impl Chunk {
     pub(super) fn of_block(batch: &Batch) -> Result<Self> {
         let flat = |column: &Vector| match column {
             Vector::Flat(flat) => Ok(flat.clone()),
-            Vector::Constant { .. } | Vector::Dict { .. } => Err(Error::internal("a spilled column is not flat")),
+            Vector::Constant { .. } | Vector::Dict { .. } => {
+                Err(Error::internal("a spilled column is not flat"))
+            }
         };
         Self::new(batch.columns().iter().map(flat).collect::<Result<_>>()?, None)
     }
@@ -53,7 +55,9 @@ impl Chunk {
     /// About the bytes of memory behind it.
     fn allocated_bytes(&self) -> usize {
         let bytes = |column: &FlatVector| match &column.values {
-            Values::View(strings) => strings.buffers.iter().map(|b| b.len()).sum::<usize>() + strings.len() * 16,
+            Values::View(strings) => {
+                strings.buffers.iter().map(|b| b.len()).sum::<usize>() + strings.len() * 16
+            }
             Values::Nested(array) => array.get_array_memory_size(),
             values => values.len() * 8,
         };

@@ -65,6 +65,7 @@ pub(super) struct Local {
     kept_keys: BufMut<u32>,
     pending: Option<Pending>,
     spilling: Option<Spill>,
+    /// Made at the start, for its memory is in the floor; `None` if rows of such types cannot be written.
     writer: Option<SpillWriter>,
     /// Rows of the runs written so far, each a partition of the writer's.
     spilled: Vec<u64>,
@@ -133,6 +134,19 @@ impl SortSink {
         Ok(())
     }
 
+    fn writer(&self, account: &Account, cx: &LaneCx<'_>) -> Result<SpillWriter> {
+        let (types, block_bytes) = (self.spec.run_types(), self.spec.block_bytes(&cx.query.knobs));
+        cx.query.spill.writer(&types, account, block_bytes)
+    }
+
+    /// Makes room for what writing the rows held, and `added` more, would leave in memory: an entry for each block.
+    fn reserve_entries(&self, local: &mut Local, added: usize, cx: &LaneCx<'_>) -> Result<()> {
+        let by_rows = (local.held_rows() as usize + added) / cx.batch_rows();
+        let by_bytes = local.accounts.rows.used_bytes() * 2 / self.spec.block_bytes(&cx.query.knobs);
+        let Some(writer) = &mut local.writer else { return Ok(()) };
+        writer.reserve(by_rows + by_bytes + 8, &local.accounts.spill)
+    }
+
     /// Begins to write everything in memory to disk.
     fn start_spill(&self, shared: &SortShared, local: &mut Local, cx: &LaneCx<'_>) -> Result<()> {
         let account = &local.accounts.rows;
@@ -141,10 +155,14 @@ impl SortSink {
             local.runs.push(local.builder.sort(is_prefix_enough, self.spec.fetch_rows(), account)?);
         }
         if local.writer.is_none() {
-            let (types, block_bytes) = (self.spec.run_types(), self.spec.block_bytes(&cx.query.knobs));
-            local.writer = Some(cx.query.spill.writer(&types, &local.accounts.spill, block_bytes)?);
+            local.writer = Some(self.writer(&local.accounts.spill, cx)?);
         }
-        local.spilling = Some(Spill::new(std::mem::take(&mut local.runs), &self.spec, self.spec.fetch_rows(), &cx.query.knobs));
+        local.spilling = Some(Spill::new(
+            std::mem::take(&mut local.runs),
+            &self.spec,
+            self.spec.fetch_rows(),
+            &cx.query.knobs,
+        ));
         cx.metrics.counter("spills").fetch_add(1, Relaxed);
         Ok(())
     }
@@ -162,7 +180,7 @@ impl SortSink {
         let partition = local.spilled.len() as u32;
         let is_over = spill
             .advance(writer, partition, accounts, until, cx)
-            .map_err(|e| if is_refusal(&e) { self.spec.too_small(&e, &cx.query.pool) } else { e })?;
+            .map_err(|e| self.spec.made_final(e, &cx.query.pool))?;
         if is_over {
             if self.small_fetch().is_some_and(|fetch| spill.rows == fetch as u64) {
                 shared.cutoff.fetch_min(spill.last_prefix, Relaxed);
@@ -188,11 +206,16 @@ impl SortSink {
                 local.pending = None;
                 return Ok(Flow::NeedInput);
             }
+            let added = end - pending.at;
+            let reserved = self.reserve_entries(local, added, cx);
+            let Some(pending) = &mut local.pending else { return Ok(Flow::NeedInput) };
             let (keys, key_numbers) = (&local.keys, &local.kept_keys[pending.at..end]);
             let keys = key_numbers.iter().map(|number| keys.get(*number as usize));
             let rows = &local.kept[pending.at..end];
             let holds_rows = local.builder.rows() > 0 || !local.runs.is_empty();
-            match local.builder.append(&pending.batch, rows, keys, &local.accounts.rows) {
+            let appended = reserved
+                .and_then(|()| local.builder.append(&pending.batch, rows, keys, &local.accounts.rows));
+            match appended {
                 Ok(()) => {
                     pending.at = end;
                     if local.builder.rows() >= self.run_rows(cx)
@@ -317,6 +340,12 @@ impl Sink for SortSink {
         let victim = Victim::register(self.spec.name(), &cx.query.pool);
         victim.exempt(&accounts.rows);
         victim.exempt(&accounts.spill);
+        let writer = match self.writer(&accounts.spill, cx) {
+            Ok(writer) => Some(writer),
+            // Such rows can be sorted, if they fit.
+            Err(Error::Unsupported(_)) => None,
+            Err(error) => return Err(error),
+        };
         Ok(Local {
             evaluator: Evaluator::new(&exprs, &self.spec.layout)?,
             builder: RunBuilder::new(self.spec.types.len(), &accounts.rows)?,
@@ -327,7 +356,7 @@ impl Sink for SortSink {
             kept_keys: BufMut::empty(),
             pending: None,
             spilling: None,
-            writer: None,
+            writer,
             spilled: Vec::new(),
             forced_rows: 1,
             victim,
@@ -395,14 +424,15 @@ impl Sink for SortSink {
         let pool = &cx.query.pool;
         let is_tight = || pool.available_bytes() < pool.limit_bytes() / 4 || local.victim.take_request();
         let used_bytes = local.accounts.rows.used_bytes();
-        let may_go = || self.small_fetch().is_none() && cx.query.spill.available_bytes() > 2 * used_bytes as u64;
+        let may_go =
+            || self.small_fetch().is_none() && cx.query.spill.available_bytes() > 2 * used_bytes as u64;
         if local.holds_rows() && (!local.spilled.is_empty() || (may_go() && is_tight())) {
             self.start_spill(shared, local, cx)?;
             return Ok(Combine::Wait(turn(cx)));
         }
         self.seal(shared, local, cx)?;
         let mut runs = Vec::with_capacity(local.spilled.len() + local.runs.len());
-        if let Some(writer) = local.writer.take() {
+        if let Some(writer) = local.writer.take_if(|_| !local.spilled.is_empty()) {
             let file = Arc::new(writer.finish()?);
             let spilled = local.spilled.drain(..).enumerate();
             runs.extend(spilled.map(|(partition, rows)| Run::of_file(file.reader(partition as u32), rows)));

@@ -251,7 +251,9 @@ impl Source for SortSource {
                             local.victim.publish(0);
                             return Ok(Pull::Done);
                         }
-                        Err(error) if is_refusal(&error) => self.retreat(merge.into_runs(), &error, local, cx)?,
+                        Err(error) if is_refusal(&error) => {
+                            self.retreat(merge.into_runs(), &error, local, cx)?
+                        }
                         Err(error) => return Err(error),
                     }
                 }

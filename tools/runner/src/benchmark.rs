@@ -82,7 +82,10 @@ pub fn run(args: &BenchmarkArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
     };
     let mut rows = Vec::with_capacity(queries.len());
     let mut failed = Vec::new();
-    println!("{:12}  {:>9}  {:>9}  {:>10}  {:>10}  {:>10}", "query", "seconds", "rows", "RSS", "granted", "spilled");
+    println!(
+        "{:12}  {:>9}  {:>9}  {:>10}  {:>10}  {:>10}",
+        "query", "seconds", "rows", "RSS", "granted", "spilled"
+    );
     for (name, sql) in queries {
         interrupt.check()?;
         let (figures, peak_rss_bytes) = run_process(args, &sql)?;
@@ -109,7 +112,8 @@ pub fn run(args: &BenchmarkArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
             "memory_limit": args.engine.memory_limit.map(|limit| limit.as_u64()),
             "queries": rows,
         });
-        fs::write(path, format!("{report:#}\n")).with_context(|| format!("cannot write '{}'", path.display()))?;
+        fs::write(path, format!("{report:#}\n"))
+            .with_context(|| format!("cannot write '{}'", path.display()))?;
     }
     if !failed.is_empty() {
         bail!("{} queries failed: {}", failed.len(), failed.join(", "));
@@ -146,8 +150,8 @@ fn queries_in(folder: &Path) -> anyhow::Result<Vec<(String, String)>> {
         let Some(name) = path.file_stem().and_then(|name| name.to_str()) else {
             bail!("'{}': a query's file name must be UTF-8", path.display());
         };
-        let sql =
-            fs::read_to_string(&path).with_context(|| format!("cannot read SQL file '{}'", path.display()))?;
+        let sql = fs::read_to_string(&path)
+            .with_context(|| format!("cannot read SQL file '{}'", path.display()))?;
         queries.push((name.to_owned(), sql));
     }
     if queries.is_empty() {
@@ -162,8 +166,10 @@ fn scale_of(args: &BenchmarkArgs) -> anyhow::Result<f64> {
     let engine = args.engine.build()?;
     let session = engine.session();
     register_folder(&session, &args.path)?;
-    let suppliers = Runs::default().execute(&session, "select s_suppkey from supplier", &Interrupt::default());
-    let suppliers = suppliers.context("the default queries are those of TPC-H; name others with --queries")?;
+    let suppliers =
+        Runs::default().execute(&session, "select s_suppkey from supplier", &Interrupt::default());
+    let suppliers =
+        suppliers.context("the default queries are those of TPC-H; name others with --queries")?;
     Ok(suppliers as f64 / SUPPLIERS)
 }
 
@@ -210,7 +216,8 @@ fn watch(child: &mut Child) -> std::io::Result<(ExitStatus, u64)> {
     loop {
         let text = fs::read_to_string(&status).unwrap_or_default();
         let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-        let kib = line.and_then(|line| line.split_whitespace().next()).and_then(|kib| kib.parse::<u64>().ok());
+        let kib =
+            line.and_then(|line| line.split_whitespace().next()).and_then(|kib| kib.parse::<u64>().ok());
         peak_bytes = peak_bytes.max(kib.unwrap_or(0) << 10);
         if let Some(exit) = child.try_wait()? {
             return Ok((exit, peak_bytes));
@@ -298,10 +305,12 @@ mod tests {
 
     #[test]
     fn figures_pass_between_processes() {
-        let figures =
-            Figures { seconds: vec![0.5, 0.25], rows: 7, spilled_bytes: 9, ..Figures::default() };
+        let figures = Figures { seconds: vec![0.5, 0.25], rows: 7, spilled_bytes: 9, ..Figures::default() };
         let parsed = Figures::parse(&figures.to_json().to_string()).expect("figures");
-        assert_eq!((parsed.seconds, parsed.rows, parsed.spilled_bytes, parsed.error), (vec![0.5, 0.25], 7, 9, None));
+        assert_eq!(
+            (parsed.seconds, parsed.rows, parsed.spilled_bytes, parsed.error),
+            (vec![0.5, 0.25], 7, 9, None)
+        );
         assert!(Figures::parse("").is_none());
         assert!(Figures::parse("{\"seconds\": 3}").is_none());
     }
@@ -314,6 +323,9 @@ mod tests {
             fs::write(folder.path().join(name), text).expect("a file");
         }
         let queries = queries_in(folder.path()).expect("readable");
-        assert_eq!(queries, [("q1".to_owned(), "select 1".to_owned()), ("q2".to_owned(), "select 2".to_owned())]);
+        assert_eq!(
+            queries,
+            [("q1".to_owned(), "select 1".to_owned()), ("q2".to_owned(), "select 2".to_owned())]
+        );
     }
 }
