@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Rows of a run: sorting so many takes a few milliseconds.
 const RUN_ROWS: usize = 64 << 10;
@@ -24,8 +24,8 @@ const LARGEST_RUN_BYTES: usize = 4 << 20;
 const LEAST_RUN_BYTES: usize = 128 << 10;
 /// With a small fetch a lane merges its runs when it has this many.
 const MOST_RUNS: usize = 8;
-/// How often a row that does not fit waits for others to give memory back.
-const MOST_TURNS: u32 = 256;
+/// How long a row that does not fit waits for others to give memory back, which they do between two batches.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 pub(super) struct SortSink {
     spec: Arc<SortSpec>,
@@ -83,7 +83,8 @@ struct Pending {
     at: usize,
     /// How many to try at once.
     step: usize,
-    turns: u32,
+    /// Since when it waits for memory.
+    waiting: Option<Instant>,
 }
 
 impl SortSink {
@@ -144,7 +145,7 @@ impl SortSink {
         let by_rows = (local.held_rows() as usize + added) / cx.batch_rows();
         let by_bytes = local.accounts.rows.used_bytes() * 2 / self.spec.block_bytes(&cx.query.knobs);
         let Some(writer) = &mut local.writer else { return Ok(()) };
-        writer.reserve(by_rows + by_bytes + 8, &local.accounts.spill)
+        writer.reserve(by_rows + by_bytes + 16, &local.accounts.rows)
     }
 
     /// Begins to write everything in memory to disk.
@@ -218,6 +219,7 @@ impl SortSink {
             match appended {
                 Ok(()) => {
                     pending.at = end;
+                    pending.waiting = None;
                     if local.builder.rows() >= self.run_rows(cx)
                         || local.builder.allocated_bytes()
                             >= shared.run_bytes.max(2 * PAGE_BYTES * self.spec.types.len())
@@ -233,8 +235,8 @@ impl SortSink {
                     pending.step = (end - pending.at).div_ceil(2);
                 }
                 // Somebody may be about to give back what was asked for.
-                Err(error) if is_refusal(&error) && pending.turns < MOST_TURNS => {
-                    pending.turns += 1;
+                Err(error) if is_refusal(&error) && has_time(pending.waiting) => {
+                    pending.waiting.get_or_insert_with(Instant::now);
                     return Ok(Flow::Wait(turn(cx)));
                 }
                 Err(error) if is_refusal(&error) => return Err(self.spec.too_small(&error, &cx.query.pool)),
@@ -242,6 +244,11 @@ impl SortSink {
             }
         }
     }
+}
+
+/// Whether one who waits since then may go on waiting.
+fn has_time(since: Option<Instant>) -> bool {
+    since.is_none_or(|since| since.elapsed() < LONGEST_WAIT)
 }
 
 /// A wait for no more than others' turn.
@@ -400,7 +407,7 @@ impl Sink for SortSink {
             }
         }
         let step = local.kept.len();
-        local.pending = Some(Pending { batch, at: 0, step, turns: 0 });
+        local.pending = Some(Pending { batch, at: 0, step, waiting: None });
         let held_rows = local.held_rows();
         let is_forced = held_rows >= local.forced_rows as u64 && cx.must_refuse();
         if is_forced {

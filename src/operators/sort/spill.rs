@@ -48,8 +48,8 @@ impl Spill {
         cx: &LaneCx<'_>,
     ) -> Result<bool> {
         while self.missing > 0 {
-            // Before any row is taken: a refusal must not lose one.
-            writer.reserve(BLOCKS_OF_BATCH, account)?;
+            // Before any row is taken: a refusal must not lose one. Entries stay, so they must not eat the floor of `account`.
+            writer.reserve(BLOCKS_OF_BATCH, blocks)?;
             let rows = usize::try_from(self.missing).unwrap_or(usize::MAX).min(cx.batch_rows());
             let portion = Portion { rows, bytes: self.block_bytes, has_keys: true };
             let Some((rows, columns)) = self.merge.next_rows(portion, &cx.query.ids, blocks, account)? else {
