@@ -70,9 +70,9 @@ pub(super) struct BlockIndex {
 }
 
 impl BlockIndex {
-    /// Makes room for one more block, so that [`push`](Self::push) cannot fail after the block was written.
-    pub(super) fn reserve(&mut self, account: &Account) -> Result<(), Denied> {
-        if self.len as usize == self.pages.len() * PAGE_ENTRIES {
+    /// Makes room for `blocks` more, so that [`push`](Self::push) cannot fail after a block was written.
+    pub(super) fn reserve(&mut self, blocks: usize, account: &Account) -> Result<(), Denied> {
+        while self.len as usize + blocks > self.pages.len() * PAGE_ENTRIES {
             self.pages.push(BufMut::with_len(account, PAGE_WORDS)?);
         }
         Ok(())
@@ -164,7 +164,7 @@ mod tests {
         let account = Account::open(&pool, 0, 4096, 0).expect("fits");
         let mut index = BlockIndex::default();
         for i in 0..1000u32 {
-            index.reserve(&account).expect("fits");
+            index.reserve(1, &account).expect("fits");
             let (partition, offset) = (i * 7 % 5, u64::from(i) << 33);
             let (message_bytes, stored_bytes) = (u64::from(i) + 1, 1);
             let (segment, rows, schema) = (i / 9, i, i % 3);

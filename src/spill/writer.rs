@@ -104,6 +104,11 @@ impl SpillWriter {
         self.write_block(partition, batch, account)
     }
 
+    /// Makes room in the index for `blocks` more, so that writing them needs no more memory than a block does.
+    pub(crate) fn reserve(&mut self, blocks: usize, account: &Account) -> Result<()> {
+        Ok(self.index.reserve(blocks, account)?)
+    }
+
     /// Bytes written so far.
     pub(crate) fn written_bytes(&self) -> u64 {
         self.written_bytes
@@ -118,7 +123,7 @@ impl SpillWriter {
     fn write_block(&mut self, partition: u32, batch: &Batch, account: &Account) -> Result<()> {
         let (physical, record_batch) = block::to_physical(batch, account)?;
         let schema = self.schema(physical, &record_batch)?;
-        self.index.reserve(account)?;
+        self.index.reserve(1, account)?;
         let encoded = self.schemas[schema].encoder.encode(&record_batch).map_err(encoding_failed)?;
         let message_len = encoded.iter().map(Buffer::len).sum::<usize>().next_multiple_of(STRIPE_BYTES);
         if self.segments.last().is_none_or(|s| s.len() >= ROTATE_BYTES) {

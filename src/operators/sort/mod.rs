@@ -126,6 +126,11 @@ impl SortSpec {
         self.fetch.unwrap_or(u64::MAX)
     }
 
+    /// An error after which nothing can be tried again: a refusal becomes a budget that is too small.
+    fn made_final(&self, error: Error, pool: &Pool) -> Error {
+        if merge::is_refusal(&error) { self.too_small(&error, pool) } else { error }
+    }
+
     /// No single row fits what the budget leaves.
     fn too_small(&self, refused: &Error, pool: &Pool) -> Error {
         let missing_bytes = match refused {

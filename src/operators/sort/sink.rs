@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Rows of a run: sorting so many takes a few milliseconds.
 const RUN_ROWS: usize = 64 << 10;
@@ -24,8 +24,8 @@ const LARGEST_RUN_BYTES: usize = 4 << 20;
 const LEAST_RUN_BYTES: usize = 128 << 10;
 /// With a small fetch a lane merges its runs when it has this many.
 const MOST_RUNS: usize = 8;
-/// How often a row that does not fit waits for others to give memory back.
-const MOST_TURNS: u32 = 256;
+/// How long a row that does not fit waits for others to give memory back, which they do between two batches.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 pub(super) struct SortSink {
     spec: Arc<SortSpec>,
@@ -65,6 +65,7 @@ pub(super) struct Local {
     kept_keys: BufMut<u32>,
     pending: Option<Pending>,
     spilling: Option<Spill>,
+    /// Made at the start, for its memory is in the floor; `None` if rows of such types cannot be written.
     writer: Option<SpillWriter>,
     /// Rows of the runs written so far, each a partition of the writer's.
     spilled: Vec<u64>,
@@ -82,7 +83,8 @@ struct Pending {
     at: usize,
     /// How many to try at once.
     step: usize,
-    turns: u32,
+    /// Since when it waits for memory.
+    waiting: Option<Instant>,
 }
 
 impl SortSink {
@@ -133,6 +135,19 @@ impl SortSink {
         Ok(())
     }
 
+    fn writer(&self, account: &Account, cx: &LaneCx<'_>) -> Result<SpillWriter> {
+        let (types, block_bytes) = (self.spec.run_types(), self.spec.block_bytes(&cx.query.knobs));
+        cx.query.spill.writer(&types, account, block_bytes)
+    }
+
+    /// Makes room for what writing the rows held, and `added` more, would leave in memory: an entry for each block.
+    fn reserve_entries(&self, local: &mut Local, added: usize, cx: &LaneCx<'_>) -> Result<()> {
+        let by_rows = (local.held_rows() as usize + added) / cx.batch_rows();
+        let by_bytes = local.accounts.rows.used_bytes() * 2 / self.spec.block_bytes(&cx.query.knobs);
+        let Some(writer) = &mut local.writer else { return Ok(()) };
+        writer.reserve(by_rows + by_bytes + 16, &local.accounts.rows)
+    }
+
     /// Begins to write everything in memory to disk.
     fn start_spill(&self, shared: &SortShared, local: &mut Local, cx: &LaneCx<'_>) -> Result<()> {
         let account = &local.accounts.rows;
@@ -141,10 +156,14 @@ impl SortSink {
             local.runs.push(local.builder.sort(is_prefix_enough, self.spec.fetch_rows(), account)?);
         }
         if local.writer.is_none() {
-            let (types, block_bytes) = (self.spec.run_types(), self.spec.block_bytes(&cx.query.knobs));
-            local.writer = Some(cx.query.spill.writer(&types, &local.accounts.spill, block_bytes)?);
+            local.writer = Some(self.writer(&local.accounts.spill, cx)?);
         }
-        local.spilling = Some(Spill::new(std::mem::take(&mut local.runs), &self.spec, self.spec.fetch_rows(), &cx.query.knobs));
+        local.spilling = Some(Spill::new(
+            std::mem::take(&mut local.runs),
+            &self.spec,
+            self.spec.fetch_rows(),
+            &cx.query.knobs,
+        ));
         cx.metrics.counter("spills").fetch_add(1, Relaxed);
         Ok(())
     }
@@ -162,7 +181,7 @@ impl SortSink {
         let partition = local.spilled.len() as u32;
         let is_over = spill
             .advance(writer, partition, accounts, until, cx)
-            .map_err(|e| if is_refusal(&e) { self.spec.too_small(&e, &cx.query.pool) } else { e })?;
+            .map_err(|e| self.spec.made_final(e, &cx.query.pool))?;
         if is_over {
             if self.small_fetch().is_some_and(|fetch| spill.rows == fetch as u64) {
                 shared.cutoff.fetch_min(spill.last_prefix, Relaxed);
@@ -188,13 +207,19 @@ impl SortSink {
                 local.pending = None;
                 return Ok(Flow::NeedInput);
             }
+            let added = end - pending.at;
+            let reserved = self.reserve_entries(local, added, cx);
+            let Some(pending) = &mut local.pending else { return Ok(Flow::NeedInput) };
             let (keys, key_numbers) = (&local.keys, &local.kept_keys[pending.at..end]);
             let keys = key_numbers.iter().map(|number| keys.get(*number as usize));
             let rows = &local.kept[pending.at..end];
             let holds_rows = local.builder.rows() > 0 || !local.runs.is_empty();
-            match local.builder.append(&pending.batch, rows, keys, &local.accounts.rows) {
+            let appended = reserved
+                .and_then(|()| local.builder.append(&pending.batch, rows, keys, &local.accounts.rows));
+            match appended {
                 Ok(()) => {
                     pending.at = end;
+                    pending.waiting = None;
                     if local.builder.rows() >= self.run_rows(cx)
                         || local.builder.allocated_bytes()
                             >= shared.run_bytes.max(2 * PAGE_BYTES * self.spec.types.len())
@@ -210,8 +235,8 @@ impl SortSink {
                     pending.step = (end - pending.at).div_ceil(2);
                 }
                 // Somebody may be about to give back what was asked for.
-                Err(error) if is_refusal(&error) && pending.turns < MOST_TURNS => {
-                    pending.turns += 1;
+                Err(error) if is_refusal(&error) && has_time(pending.waiting) => {
+                    pending.waiting.get_or_insert_with(Instant::now);
                     return Ok(Flow::Wait(turn(cx)));
                 }
                 Err(error) if is_refusal(&error) => return Err(self.spec.too_small(&error, &cx.query.pool)),
@@ -219,6 +244,11 @@ impl SortSink {
             }
         }
     }
+}
+
+/// Whether one who waits since then may go on waiting.
+fn has_time(since: Option<Instant>) -> bool {
+    since.is_none_or(|since| since.elapsed() < LONGEST_WAIT)
 }
 
 /// A wait for no more than others' turn.
@@ -317,6 +347,12 @@ impl Sink for SortSink {
         let victim = Victim::register(self.spec.name(), &cx.query.pool);
         victim.exempt(&accounts.rows);
         victim.exempt(&accounts.spill);
+        let writer = match self.writer(&accounts.spill, cx) {
+            Ok(writer) => Some(writer),
+            // Such rows can be sorted, if they fit.
+            Err(Error::Unsupported(_)) => None,
+            Err(error) => return Err(error),
+        };
         Ok(Local {
             evaluator: Evaluator::new(&exprs, &self.spec.layout)?,
             builder: RunBuilder::new(self.spec.types.len(), &accounts.rows)?,
@@ -327,7 +363,7 @@ impl Sink for SortSink {
             kept_keys: BufMut::empty(),
             pending: None,
             spilling: None,
-            writer: None,
+            writer,
             spilled: Vec::new(),
             forced_rows: 1,
             victim,
@@ -371,7 +407,7 @@ impl Sink for SortSink {
             }
         }
         let step = local.kept.len();
-        local.pending = Some(Pending { batch, at: 0, step, turns: 0 });
+        local.pending = Some(Pending { batch, at: 0, step, waiting: None });
         let held_rows = local.held_rows();
         let is_forced = held_rows >= local.forced_rows as u64 && cx.must_refuse();
         if is_forced {
@@ -403,7 +439,7 @@ impl Sink for SortSink {
         }
         self.seal(shared, local, cx)?;
         let mut runs = Vec::with_capacity(local.spilled.len() + local.runs.len());
-        if let Some(writer) = local.writer.take() {
+        if let Some(writer) = local.writer.take_if(|_| !local.spilled.is_empty()) {
             let file = Arc::new(writer.finish()?);
             let spilled = local.spilled.drain(..).enumerate();
             runs.extend(spilled.map(|(partition, rows)| Run::of_file(file.reader(partition as u32), rows)));

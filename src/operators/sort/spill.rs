@@ -9,10 +9,15 @@ use crate::error::Result;
 use crate::exec::LaneCx;
 use crate::mem::{Account, Knobs};
 use crate::spill::SpillWriter;
+use std::sync::Arc;
 use std::time::Instant;
+
+/// A batch of a block's bytes is written as one block, or as a few if its size was estimated wrongly.
+const BLOCKS_OF_BATCH: usize = 8;
 
 /// Makes one run on disk of several.
 pub(super) struct Spill {
+    spec: Arc<SortSpec>,
     merge: Merge,
     /// Of a block to write.
     block_bytes: usize,
@@ -26,9 +31,10 @@ pub(super) struct Spill {
 
 impl Spill {
     /// The first `fetch` rows of `runs`.
-    pub(super) fn new(runs: Vec<Run>, spec: &SortSpec, fetch: u64, knobs: &Knobs) -> Self {
+    pub(super) fn new(runs: Vec<Run>, spec: &Arc<SortSpec>, fetch: u64, knobs: &Knobs) -> Self {
         let block_bytes = spec.block_bytes(knobs);
-        Self { merge: Merge::new(runs), block_bytes, missing: fetch, rows: 0, last_prefix: u64::MAX }
+        let (spec, merge) = (Arc::clone(spec), Merge::new(runs));
+        Self { spec, merge, block_bytes, missing: fetch, rows: 0, last_prefix: u64::MAX }
     }
 
     /// Writes rows to `partition` until everything is written (then it answers true) or `until`. Blocks are read into
@@ -42,6 +48,8 @@ impl Spill {
         cx: &LaneCx<'_>,
     ) -> Result<bool> {
         while self.missing > 0 {
+            // Before any row is taken: a refusal must not lose one. Entries stay, so they must not eat the floor of `account`.
+            writer.reserve(BLOCKS_OF_BATCH, blocks)?;
             let rows = usize::try_from(self.missing).unwrap_or(usize::MAX).min(cx.batch_rows());
             let portion = Portion { rows, bytes: self.block_bytes, has_keys: true };
             let Some((rows, columns)) = self.merge.next_rows(portion, &cx.query.ids, blocks, account)? else {
@@ -49,7 +57,7 @@ impl Spill {
             };
             self.last_prefix = columns.last().map_or(u64::MAX, |keys| last_prefix(keys, rows));
             let batch = Batch::new(columns.into_iter().map(Vector::Flat).collect(), rows);
-            writer.write(partition, &batch, account)?;
+            writer.write(partition, &batch, account).map_err(|e| self.spec.made_final(e, &cx.query.pool))?;
             self.rows += rows as u64;
             self.missing -= rows as u64;
             cx.check()?;
