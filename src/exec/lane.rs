@@ -17,6 +17,7 @@ use super::checked::{CheckedSource, CheckedTransform};
 use super::contract::{Combine, Flow, Output, Pull};
 use super::cx::{LaneCx, QueryCx};
 use super::erased::{SinkLane, SourceLane, SourceRun, TransformLane, TransformRun};
+use super::query::QueryRun;
 use super::shape::{Cut, Origin, Stage};
 use super::victim::{Victim, VictimLink};
 use super::wait::Wait;
@@ -49,12 +50,22 @@ enum Next {
     Flush(usize),
 }
 
-/// A lane's memory. Dropped in this order: a closed account has no view left that keeps its bytes.
+/// A lane's memory. The victim goes before the account: a closed account has no view left that keeps its bytes.
 pub(super) struct LaneMemory {
     pub(super) victim: Victim,
     pub(super) account: Account,
     /// Stands for the lane's own small structures on the heap.
-    pub(super) _heap: Reservation,
+    pub(super) heap: Reservation,
+    /// Gets the floor back.
+    pub(super) query: Arc<QueryRun>,
+}
+
+impl Drop for LaneMemory {
+    fn drop(&mut self) {
+        let heap_bytes = self.heap.bytes();
+        self.query.floors.give_back(self.heap.split(heap_bytes));
+        self.query.floors.give_back(self.account.close());
+    }
 }
 
 /// The parts of a lane and where it stands.

@@ -18,6 +18,7 @@ mod contract;
 mod cx;
 mod erased;
 pub(crate) mod fault;
+mod floors;
 mod lane;
 mod pipeline;
 mod query;

@@ -81,9 +81,9 @@ impl PipelineSpec {
         sources.chain(transforms).sum::<usize>() + self.sink.0.need(knobs).shared_bytes
     }
 
-    /// Bytes granted to the pipeline before the query starts.
-    pub(crate) fn floor_bytes(&self, knobs: &Knobs) -> usize {
-        self.lanes(knobs) * self.lane_bytes(knobs) + self.shared_bytes(knobs)
+    /// Floors of all its lanes.
+    pub(crate) fn lanes_bytes(&self, knobs: &Knobs) -> usize {
+        self.lanes(knobs) * self.lane_bytes(knobs)
     }
 }
 
@@ -232,7 +232,7 @@ impl PipelineRun {
             let sink = run.sink.lane(&sink_cx).map_err(|e| complete(e, &metrics.sink, cx))?;
             let sink = CheckedSink::wrap(sink, &sink_cx);
             let victim = Victim::register(&metrics.sink.name, &cx.pool, &account);
-            let memory = LaneMemory { victim, account, _heap: heap };
+            let memory = LaneMemory { victim, account, heap, query: Arc::clone(query) };
             let next_of = Arc::clone(&next_of);
             let lane = Lane::new(sink, next_of, lane, Arc::clone(cx), metrics.clone(), memory);
             states.push(LaneState { lane, phase: Phase::Opening(0), wait: None });
@@ -394,6 +394,15 @@ impl PipelineRun {
             QueryRun::pipeline_finished(&self.query, self.index);
         }
         Ok(helped)
+    }
+}
+
+impl Drop for PipelineRun {
+    /// The last lane is gone.
+    fn drop(&mut self) {
+        if self.barrier.get_mut().milestone == Milestone::Over {
+            QueryRun::pipeline_left(&self.query, self.index);
+        }
     }
 }
 

@@ -3,14 +3,15 @@
 //! Owns: [`QuerySpec`], [`QueryRun`], admission of a query's floors.
 //!
 //! Invariants:
-//! 1. Floors of all pipelines are granted together before the first one starts, so none can fail to start for memory,
-//!    and two queries never wait for each other's floors. A query whose floors are taken by others waits its turn.
+//! 1. All that its floors need is granted at once before the first pipeline starts (`floors`). A query whose floors are
+//!    taken by others waits its turn.
 //! 2. `on_end` is called exactly once, after the last task has let go of its memory. Each task holds a share in the
 //!    query's life ([`Alive`]), so this is true also of tasks that are dropped undone with their scheduler.
 //! 3. A query that fails or is cancelled wakes all its parked tasks, so that they end.
 //! 4. A query ends well only if all its pipelines have finished.
 
 use super::cx::QueryCx;
+use super::floors::{Floors, Schedule, floor_share_bytes};
 use super::lane::LaneMetrics;
 use super::pipeline::{PipelineRun, PipelineSpec, lane_metrics};
 use crate::error::{Error, MemoryError, Result};
@@ -30,22 +31,23 @@ pub(crate) struct QuerySpec {
 }
 
 impl QuerySpec {
-    /// Settles the knobs: the largest under which all floors fit, and at most five eighths of the budget are
-    /// irrevocable when that is possible at all.
+    /// Settles the knobs: the largest under which the floors of pipelines that run in turn fit, and at most five
+    /// eighths of the budget are irrevocable when that is possible at all.
     ///
     /// # Errors
     /// `BudgetTooSmall` if even the smallest floors do not fit the pool.
     pub(crate) fn admit(&self, most: Knobs, pool: &Pool) -> Result<Knobs> {
         let limit = pool.limit_bytes();
-        let need = |knobs: &Knobs| self.pipelines.iter().map(|p| p.floor_bytes(knobs)).sum::<usize>();
-        let share = limit / 2 + limit / 8;
-        fit_knobs(most, share, &need).or_else(|_| fit_knobs(most, limit, &need)).map_err(|required_bytes| {
-            Error::memory(MemoryError::BudgetTooSmall {
-                required_bytes,
-                limit_bytes: limit,
-                operator: "the query's smallest plan".to_owned(),
-            })
-        })
+        let need = |knobs: &Knobs| Schedule::InTurn.floor_bytes(&self.pipelines, knobs);
+        fit_knobs(most, floor_share_bytes(limit), &need).or_else(|_| fit_knobs(most, limit, &need)).map_err(
+            |required_bytes| {
+                Error::memory(MemoryError::BudgetTooSmall {
+                    required_bytes,
+                    limit_bytes: limit,
+                    operator: "the query's smallest plan".to_owned(),
+                })
+            },
+        )
     }
 }
 
@@ -55,6 +57,7 @@ type OnEnd = Box<dyn FnOnce(Result<()>) + Send>;
 pub(crate) struct QueryRun {
     pub(super) cx: Arc<QueryCx>,
     pub(super) group: Group,
+    pub(super) floors: Floors,
     pipelines: Vec<Pipeline>,
     /// Pipelines that have not finished.
     unfinished: AtomicUsize,
@@ -71,8 +74,8 @@ struct Pipeline {
     metrics: LaneMetrics,
     /// Dependencies that have not finished.
     blocked_by: AtomicUsize,
+    /// What it takes of the query's floors when it starts.
     floor_bytes: usize,
-    floor: Mutex<Option<Reservation>>,
 }
 
 /// A share in the life of a query. Its task drops it after everything else.
@@ -118,22 +121,23 @@ impl QueryRun {
         group: Group,
         on_end: impl FnOnce(Result<()>) + Send + 'static,
     ) -> Result<Arc<Self>> {
+        let limit_bytes = cx.pool.limit_bytes();
+        let schedule = Schedule::fitting(&spec.pipelines, &cx.knobs, limit_bytes);
+        let required_bytes = schedule.floor_bytes(&spec.pipelines, &cx.knobs);
         let pipelines = spec.pipelines.into_iter().map(|spec| Pipeline {
             metrics: lane_metrics(&spec),
             blocked_by: AtomicUsize::new(spec.depends_on.len()),
-            floor_bytes: spec.floor_bytes(&cx.knobs),
-            floor: Mutex::new(None),
+            floor_bytes: spec.lanes_bytes(&cx.knobs) + spec.shared_bytes(&cx.knobs),
             depends_on: spec.depends_on.clone(),
             spec: Mutex::new(Some(spec)),
         });
         let pipelines: Vec<Pipeline> = pipelines.collect();
-        let required_bytes = pipelines.iter().map(|p| p.floor_bytes).sum();
-        let limit_bytes = cx.pool.limit_bytes();
         if required_bytes > limit_bytes {
             let operator = "starting the query".to_owned();
             return Err(Error::memory(MemoryError::BudgetTooSmall { required_bytes, limit_bytes, operator }));
         }
         let run = Arc::new(Self {
+            floors: Floors::none(schedule, &cx.pool),
             cx,
             group,
             unfinished: AtomicUsize::new(pipelines.len()),
@@ -167,15 +171,19 @@ impl QueryRun {
         run.cx.pool.request_reclaim(required_bytes, None);
     }
 
-    /// Deals out the floors and starts what depends on nothing.
-    fn admitted(run: &Arc<Self>, mut floors: Reservation) {
-        for pipeline in &run.pipelines {
-            *pipeline.floor.lock() = Some(floors.split(pipeline.floor_bytes));
-        }
-        for (index, pipeline) in run.pipelines.iter().enumerate() {
-            if pipeline.depends_on.is_empty() {
-                Self::spawn_start(run, index);
+    /// Starts the first pipelines.
+    fn admitted(run: &Arc<Self>, floors: Reservation) {
+        run.floors.put(floors);
+        match run.floors.schedule {
+            Schedule::Together => {
+                for (index, pipeline) in run.pipelines.iter().enumerate() {
+                    if pipeline.depends_on.is_empty() {
+                        Self::spawn_start(run, index);
+                    }
+                }
             }
+            Schedule::InTurn if run.pipelines.is_empty() => {}
+            Schedule::InTurn => Self::spawn_start(run, 0),
         }
     }
 
@@ -243,6 +251,9 @@ impl QueryRun {
     /// Starts what only waited for `finished`.
     pub(super) fn pipeline_finished(run: &Arc<Self>, finished: usize) {
         run.unfinished.fetch_sub(1, SeqCst);
+        if run.floors.schedule == Schedule::InTurn {
+            return;
+        }
         for (index, pipeline) in run.pipelines.iter().enumerate() {
             let edges = pipeline.depends_on.iter().filter(|&&d| d == finished).count();
             if edges > 0 && pipeline.blocked_by.fetch_sub(edges, SeqCst) == edges {
@@ -251,14 +262,22 @@ impl QueryRun {
         }
     }
 
+    /// A pipeline that has finished has given its lanes' floors back.
+    pub(super) fn pipeline_left(run: &Arc<Self>, index: usize) {
+        if run.floors.schedule == Schedule::InTurn && index + 1 < run.pipelines.len() {
+            Self::spawn_start(run, index + 1);
+        }
+    }
+
     /// Every task is over: lets go of what has not started, and reports.
     fn end(&self) {
         let handles = std::mem::take(&mut *self.handles.lock());
         drop(handles);
         for pipeline in &self.pipelines {
-            let unstarted = (pipeline.spec.lock().take(), pipeline.floor.lock().take());
+            let unstarted = pipeline.spec.lock().take();
             drop(unstarted);
         }
+        self.floors.clear();
         let outcome = match self.cx.error() {
             Some(error) => Err(error),
             None if self.unfinished.load(SeqCst) == 0 => Ok(()),
@@ -298,10 +317,13 @@ impl Task for StartTask {
     fn run(&self, _worker: usize, _waker: &Waker) -> Step {
         let query = &self.alive.0;
         let pipeline = &query.pipelines[self.pipeline];
-        let parts = pipeline.floor.lock().take().zip(pipeline.spec.lock().take());
-        let started = match parts {
+        let spec = pipeline.spec.lock().take();
+        let started = match spec {
             _ if query.cx.is_stopped() => Ok(()),
-            Some((floor, spec)) => PipelineRun::start(query, self.pipeline, &spec, floor),
+            Some(spec) => {
+                let floor = query.floors.take(pipeline.floor_bytes);
+                floor.and_then(|floor| PipelineRun::start(query, self.pipeline, &spec, floor))
+            }
             None => Err(Error::internal("a pipeline was started twice")),
         };
         if let Err(error) = started {

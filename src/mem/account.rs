@@ -144,6 +144,20 @@ impl Account {
         }
     }
 
+    /// Ends the account for new uses, and hands out what is free of its floor. Slabs still in use keep their bytes
+    /// charged until they are dropped.
+    pub(crate) fn close(&self) -> Reservation {
+        let shared = &self.shared;
+        shared.uncache();
+        let free = |slack: usize| slack.min(shared.floor_bytes);
+        let taken = shared.slack_bytes.fetch_update(SeqCst, SeqCst, |slack| Some(slack - free(slack)));
+        let bytes = taken.map_or(0, free);
+        // Less than the floor may be reserved from here on, which `give_back` reads as nothing to give.
+        shared.reserved_bytes.fetch_sub(bytes, SeqCst);
+        shared.is_closed.store(true, SeqCst);
+        Reservation::from_granted(&shared.pool, bytes)
+    }
+
     /// The pool the bytes come from.
     pub(crate) fn pool(&self) -> &Pool {
         &self.shared.pool
@@ -290,6 +304,22 @@ mod tests {
         drop(account);
         assert_eq!(pool.granted_bytes(), 8192);
         drop(again);
+        assert_eq!(pool.granted_bytes(), 0);
+    }
+
+    #[test]
+    fn a_closed_account_hands_out_what_is_free_of_its_floor() {
+        let pool = Pool::new("p", 1 << 20);
+        let account = Account::open(&pool, 64 << 10, 4096, 64 << 10).expect("fits");
+        let kept = account.alloc(16 << 10).expect("fits");
+        drop(account.alloc(32 << 10).expect("fits"));
+        let floor = account.close();
+        assert_eq!(floor.bytes(), 48 << 10, "without what is in use, with what was cached");
+        drop(account);
+        assert_eq!(pool.granted_bytes(), 64 << 10);
+        drop(kept);
+        assert_eq!(pool.granted_bytes(), 48 << 10);
+        drop(floor);
         assert_eq!(pool.granted_bytes(), 0);
     }
 

@@ -53,7 +53,6 @@ impl Reservation {
     }
 
     /// Takes over the bytes of `other`, which must come from the same pool.
-    #[cfg(test)]
     pub fn merge(&mut self, mut other: Self) {
         debug_assert!(self.pool.is_same(&other.pool), "reservations of different pools are merged");
         self.bytes += std::mem::take(&mut other.bytes);

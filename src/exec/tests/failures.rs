@@ -3,6 +3,7 @@
 use super::fakes::{Call, FakeSink, FakeSource, FakeTransform, Trouble, Waits, World};
 use super::{PipelineSpec, Setup, assert_internal, pipeline, run, scheduler, start};
 use crate::error::Error;
+use crate::exec::floors::Schedule;
 use crate::mem::Pool;
 use std::time::{Duration, Instant};
 
@@ -34,13 +35,23 @@ fn an_error_or_panic_in_any_call_ends_the_query_once_and_leaves_nothing() {
     for (operator, calls) in CALLS {
         for &call in calls {
             for panics in [false, true] {
-                for (workers, lanes, waits) in [(1, 1, Waits::Each), (1, 3, Waits::Not), (3, 4, Waits::Each)]
-                {
+                let settings = [
+                    (1, 1, Waits::Each, false),
+                    (1, 3, Waits::Not, true),
+                    (3, 4, Waits::Each, false),
+                    (3, 4, Waits::Each, true),
+                ];
+                for (workers, lanes, waits, is_tight) in settings {
                     if call == Call::Resume && waits == Waits::Not && operator == "z" {
                         continue;
                     }
                     let world = World::with_trouble(Some(Trouble { operator, call, panics }));
-                    let outcome = run(everything(&world, waits), &Setup::lanes(workers, lanes), &world);
+                    let ample = Setup::lanes(workers, lanes);
+                    let knobs = ample.cx(&Pool::new("p", 1 << 20)).knobs;
+                    let limit_bytes =
+                        Schedule::InTurn.floor_bytes(&everything(&World::default(), waits), &knobs);
+                    let setup = if is_tight { Setup { limit_bytes, ..ample } } else { ample };
+                    let outcome = run(everything(&world, waits), &setup, &world);
                     let part = format!("trouble in {operator}.{call:?}");
                     match outcome {
                         Err(Error::Data(e)) if !panics => assert_eq!(e.message, part),

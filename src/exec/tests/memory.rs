@@ -4,6 +4,7 @@ use super::fakes::{FakeSink, FakeSource, Waits, World};
 use super::{PipelineSpec, Setup, pipeline, run, scheduler, start};
 use crate::error::{Error, MemoryError};
 use crate::exec::QuerySpec;
+use crate::exec::floors::Schedule;
 use crate::mem::{Account, Knobs, Pool, Reservation};
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ fn simple(world: &World, waits: Waits) -> Vec<PipelineSpec> {
 
 fn floor_bytes(world: &World, lanes: usize) -> usize {
     let knobs = Knobs { lanes, batch_rows: 1024, block_bytes: 64 << 10, fan_out: 4 };
-    simple(world, Waits::Not).iter().map(|p| p.floor_bytes(&knobs)).sum()
+    simple(world, Waits::Not).iter().map(|p| p.lanes_bytes(&knobs) + p.shared_bytes(&knobs)).sum()
 }
 
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -55,6 +56,31 @@ fn admission_turns_lanes_down_until_the_floors_fit() {
     assert_eq!(lanes(floor_bytes(&world, 2) * 8 / 5 + 8).ok(), Some(2), "floors may take five eighths");
     assert_eq!(lanes(floor_bytes(&world, 1)).ok(), Some(1), "or everything, if there is no other way");
     assert!(lanes(floor_bytes(&world, 1) - 1).is_err());
+}
+
+/// Three pipelines that could run at the same time.
+fn three(world: &World) -> Vec<PipelineSpec> {
+    let one = |source, sink| {
+        let source = FakeSource { waits: Waits::Each, ..FakeSource::new(world, source, &[1; 4]) };
+        pipeline(source.boxed(), Vec::new(), FakeSink::new(world, sink).boxed())
+    };
+    vec![one("s0", "z0"), one("s1", "z1"), one("s2", "z2")]
+}
+
+#[test]
+fn pipelines_run_in_turn_where_their_floors_do_not_fit_together() {
+    for (workers, lanes) in [(1, 1), (1, 3), (3, 4)] {
+        let world = World::default();
+        let setup = Setup::lanes(workers, lanes);
+        let knobs = setup.cx(&Pool::new("p", 1 << 20)).knobs;
+        let limit_bytes = Schedule::InTurn.floor_bytes(&three(&world), &knobs);
+        assert!(limit_bytes < Schedule::Together.floor_bytes(&three(&world), &knobs));
+        run(three(&world), &Setup { limit_bytes, ..setup }, &world).expect("lanes give their floors back");
+        let number = |entry: &String| entry.split('.').next().and_then(|name| name[1..].parse::<u32>().ok());
+        let order: Vec<_> = world.log().iter().map(|e| number(e).expect("a pipeline's number")).collect();
+        assert!(order.is_sorted(), "{:?}", world.log());
+        assert_eq!(order.last(), Some(&2));
+    }
 }
 
 #[test]

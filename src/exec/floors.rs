@@ -1,0 +1,95 @@
+//! How the floors of a query's pipelines share its budget.
+//!
+//! Owns: [`Schedule`], [`Floors`].
+//!
+//! Invariants:
+//! 1. Whatever the schedule, every byte that a pipeline is promised is granted before the first one starts. So none
+//!    fails to start for memory, and no two queries wait for each other's floors.
+//! 2. In turn, lanes of one pipeline at a time hold floors of lanes. The next one starts when the last lane has given
+//!    its floor back.
+//! 3. Floors of shared states are not lent on: tables and runs outlive the pipeline that made them.
+
+use super::pipeline::PipelineSpec;
+use crate::error::Result;
+use crate::mem::{Knobs, Pool, Reservation};
+use parking_lot::Mutex;
+
+/// When the pipelines of a query run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Schedule {
+    /// Each as soon as those it depends on have finished.
+    Together,
+    /// One at a time, in their order.
+    InTurn,
+}
+
+impl Schedule {
+    /// Together while floors leave three eighths of the budget to whoever has use for it.
+    pub(super) fn fitting(pipelines: &[PipelineSpec], knobs: &Knobs, limit_bytes: usize) -> Self {
+        match Self::Together.floor_bytes(pipelines, knobs) <= floor_share_bytes(limit_bytes) {
+            true => Self::Together,
+            false => Self::InTurn,
+        }
+    }
+
+    /// What must be granted before the first pipeline starts.
+    pub(super) fn floor_bytes(self, pipelines: &[PipelineSpec], knobs: &Knobs) -> usize {
+        let lanes = pipelines.iter().map(|p| p.lanes_bytes(knobs));
+        let lanes = match self {
+            Self::Together => lanes.sum(),
+            Self::InTurn => lanes.max().unwrap_or(0),
+        };
+        lanes + pipelines.iter().map(|p| p.shared_bytes(knobs)).sum::<usize>()
+    }
+}
+
+/// The most of a budget that is made irrevocable if there is another way.
+pub(super) fn floor_share_bytes(limit_bytes: usize) -> usize {
+    limit_bytes / 2 + limit_bytes / 8
+}
+
+/// The floors that nobody uses at the moment.
+pub(super) struct Floors {
+    pub(super) schedule: Schedule,
+    idle: Mutex<Reservation>,
+}
+
+impl Floors {
+    /// Nothing yet.
+    pub(super) fn none(schedule: Schedule, pool: &Pool) -> Self {
+        Self { schedule, idle: Mutex::new(Reservation::empty(pool)) }
+    }
+
+    /// Takes what the query was granted.
+    pub(super) fn put(&self, granted: Reservation) {
+        self.idle.lock().merge(granted);
+    }
+
+    /// The floor of a pipeline that starts.
+    ///
+    /// # Errors
+    /// Memory exceeded if something outlived a lane with the lane's memory, and the pool has nothing to replace it.
+    pub(super) fn take(&self, bytes: usize) -> Result<Reservation> {
+        let mut idle = self.idle.lock();
+        let missing = bytes.saturating_sub(idle.bytes());
+        idle.try_grow(missing)?;
+        Ok(idle.split(bytes))
+    }
+
+    /// Takes back what a lane has left of its floor.
+    pub(super) fn give_back(&self, left: Reservation) {
+        match self.schedule {
+            Schedule::Together => drop(left),
+            Schedule::InTurn => self.put(left),
+        }
+    }
+
+    /// Lets go of everything.
+    pub(super) fn clear(&self) {
+        let mut idle = self.idle.lock();
+        let bytes = idle.bytes();
+        let all = idle.split(bytes);
+        drop(idle);
+        drop(all);
+    }
+}
