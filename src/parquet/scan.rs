@@ -253,10 +253,16 @@ fn chunk_bytes(chunk: &ChunkMeta, layout: &ColumnLayout, rows: u64) -> (u64, u64
         (total.saturating_mul(PAGE_ROWS) / rows).clamp(total.min(8 << 10), total).min(LARGEST_PAGE_BYTES);
     let dictionary = if chunk.has_dictionary { total.min(LARGEST_DICTIONARY_BYTES) } else { 0 };
     let largest = chunk.compressed_bytes.min(LARGEST_PAGE_BYTES);
-    let own = class(page) + if dictionary > 0 { class(dictionary) } else { 0 };
+    let own = match dictionary {
+        0 => class(page),
+        // Together they are no more than the chunk, and rounding up adds half at the most.
+        _ => (class(page) + class(dictionary)).min(total + total / 2 + 2 * class(1)),
+    };
     let copies = match layout.decode {
-        // Views beside the bytes they point into; short strings take as much again.
-        Some(decode) if decode.target == PhysicalType::View => dictionary,
+        // Views beside the bytes they point into. An entry takes at least its length, and some row needs it.
+        Some(decode) if decode.target == PhysicalType::View && dictionary > 0 => {
+            class(size_of::<u128>() as u64 * rows.min(dictionary / size_of::<u32>() as u64))
+        }
         Some(_) => 0,
         // The crate's reader holds decoded values beside the page.
         None => page + dictionary + LARGEST_PAGE_BYTES.min(total),
