@@ -8,6 +8,8 @@
 
 use anyhow::{Context, bail};
 use gristmill::QueryHandle;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -32,7 +34,13 @@ impl Interrupt {
     pub fn install() -> anyhow::Result<Self> {
         let this = Self::default();
         let shared = Arc::clone(&this.0);
-        ctrlc::set_handler(move || shared.signal()).context("cannot install the Ctrl-C handler")?;
+        let mut signals =
+            Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot install the Ctrl-C handler")?;
+        let wait = move || signals.forever().for_each(|_| shared.signal());
+        std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(wait)
+            .context("cannot start the Ctrl-C thread")?;
         Ok(this)
     }
 
