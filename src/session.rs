@@ -118,8 +118,10 @@ impl EngineBuilder {
     /// # Errors
     /// [`Error::Plan`] for settings that cannot be, [`Error::Io`] if a thread cannot be started.
     pub fn build(self) -> Result<Engine> {
-        if let Some(rule) =
-            self.disabled_optimizers.iter().find(|name| optimizer::optional_rules().all(|known| known != *name))
+        if let Some(rule) = self
+            .disabled_optimizers
+            .iter()
+            .find(|name| optimizer::optional_rules().all(|known| known != *name))
         {
             let optional: Vec<_> = optimizer::optional_rules().collect();
             let message = format!("'{rule}' is no rule to leave out; these are: {}", optional.join(", "));

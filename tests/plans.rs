@@ -60,7 +60,8 @@ fn plans_are_those_on_record() {
 }
 
 fn profile(session: &Session, sql: &str) -> Vec<OperatorProfile> {
-    let mut stream = session.query(sql).and_then(gristmill::Query::stream).unwrap_or_else(|e| panic!("{sql}: {e}"));
+    let mut stream =
+        session.query(sql).and_then(gristmill::Query::stream).unwrap_or_else(|e| panic!("{sql}: {e}"));
     for batch in stream.by_ref() {
         batch.unwrap_or_else(|e| panic!("{sql}: {e}"));
     }

@@ -50,14 +50,16 @@ fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
 }
 
 fn tpch() -> Vec<String> {
-    let read = |file: PathBuf| fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    let read =
+        |file: PathBuf| fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
     files("tools/runner/tpch/queries", "sql").into_iter().map(read).collect()
 }
 
 /// The queries of the SQL tests that return rows.
 fn slt() -> Vec<String> {
     let records = files("tests/slt", "slt").into_iter().flat_map(|file| {
-        sqllogictest::parse_file::<DefaultColumnType>(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
+        sqllogictest::parse_file::<DefaultColumnType>(&file)
+            .unwrap_or_else(|e| panic!("{}: {e}", file.display()))
     });
     let queries = records.filter_map(|record| match record {
         Record::Query { sql, expected: QueryExpect::Results { .. }, .. } => Some(sql),
@@ -113,7 +115,10 @@ fn check(queries: &[String], sample: usize, engines: impl Iterator<Item = (Strin
             checked += 1;
         }
     }
-    assert!(checked > 0 && skipped * 10 <= checked, "{checked} queries checked, {skipped} left out as products");
+    assert!(
+        checked > 0 && skipped * 10 <= checked,
+        "{checked} queries checked, {skipped} left out as products"
+    );
 }
 
 fn without_each_rule() -> impl Iterator<Item = (String, Engine)> {

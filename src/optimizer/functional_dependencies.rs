@@ -124,7 +124,9 @@ fn dependencies(plan: &Plan, out: &mut Vec<Dependency>) {
             dependencies(input, out);
             groups.iter().for_each(|(column, e)| definition(column.id, e, out));
             let keys: BTreeSet<ColumnId> = groups.iter().map(|(column, _)| column.id).collect();
-            out.extend(aggregates.iter().map(|(column, _)| Dependency { of: keys.clone(), column: column.id }));
+            out.extend(
+                aggregates.iter().map(|(column, _)| Dependency { of: keys.clone(), column: column.id }),
+            );
         }
         Plan::Sort { input, .. } | Plan::Limit { input, .. } => dependencies(input, out),
         Plan::Join { kind, left, right, keys, filters } => match kind {
@@ -236,10 +238,18 @@ mod tests {
     #[test]
     fn results_of_an_aggregation_depend_on_its_keys() {
         let sums = "(select a, b, sum(b) as s, min(c) as m from t group by a, b)";
-        let plan = rewritten(&format!("select a, b, s, m, count(*) from {sums} join u on x = s group by a, b, s, m"));
-        assert!(plan.contains("Aggregate: groups=[a, b] aggregates=[count(*) AS count_star(), any_value("), "{plan}");
+        let plan = rewritten(&format!(
+            "select a, b, s, m, count(*) from {sums} join u on x = s group by a, b, s, m"
+        ));
+        assert!(
+            plan.contains("Aggregate: groups=[a, b] aggregates=[count(*) AS count_star(), any_value("),
+            "{plan}"
+        );
         let plan = rewritten(&format!("select a, s, count(*) from {sums} join u on x = s group by a, s"));
-        assert!(plan.contains("Aggregate: groups=[a, sum(b)] aggregates=[count(*) AS count_star()]"), "{plan}");
+        assert!(
+            plan.contains("Aggregate: groups=[a, sum(b)] aggregates=[count(*) AS count_star()]"),
+            "{plan}"
+        );
     }
 
     #[test]

@@ -85,7 +85,11 @@ impl Orderer {
                 self.order(&region).0
             }
             Plan::Join {
-                kind: kind @ (JoinKind::Semi | JoinKind::Anti { .. }), left, right, keys, filters
+                kind: kind @ (JoinKind::Semi | JoinKind::Anti { .. }),
+                left,
+                right,
+                keys,
+                filters,
             } => {
                 let right = self.reorder(right);
                 let join = |left: Arc<Plan>| {
@@ -349,7 +353,11 @@ impl Region {
             .predicates
             .iter()
             .filter(|p| p.relations & !both == 0 && p.relations & left != 0 && p.relations & right != 0);
-        let selectivity: f64 = applied.map(|p| selectivity(&p.expr)).product();
+        let values = |expr: &Expr| {
+            let Expr::Column { id, .. } = expr else { return None };
+            distinct(expr, &self.relations[*self.origin.get(id)?].plan)
+        };
+        let selectivity: f64 = applied.map(|p| selectivity(&p.expr, &values)).product();
         (left_rows * right_rows * matching * selectivity).max(1.0)
     }
 }
@@ -450,7 +458,8 @@ impl Search<'_> {
     /// Joins connected pairs at random until no two parts are connected.
     fn join_at_random(&mut self, mut parts: Vec<Set>, random: &mut Random) {
         loop {
-            let pairs = (0..parts.len()).flat_map(|left| (left + 1..parts.len()).map(move |right| (left, right)));
+            let pairs =
+                (0..parts.len()).flat_map(|left| (left + 1..parts.len()).map(move |right| (left, right)));
             let connected: Vec<(usize, usize)> =
                 pairs.filter(|(left, right)| self.region.connects(parts[*left], parts[*right])).collect();
             if connected.is_empty() {

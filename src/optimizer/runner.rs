@@ -137,7 +137,8 @@ mod tests {
         let plan = bind("select a from t where b > 1 order by a limit 3");
         let all = optimize(Arc::clone(&plan), &OptimizerSettings::default()).expect("optimizes");
         assert_eq!(all.timings.len(), RULES.len());
-        let none = optimize(Arc::clone(&plan), &OptimizerSettings { disabled: names, join_order_seed: None }).expect("optimizes");
+        let none = optimize(Arc::clone(&plan), &OptimizerSettings { disabled: names, join_order_seed: None })
+            .expect("optimizes");
         assert!(none.timings.is_empty());
         assert!(Arc::ptr_eq(&none.plan, &plan));
     }

@@ -159,7 +159,8 @@ fn bounds_of_sides(
         return (on_left, on_right);
     }
     let from_left = || {
-        let swap = |key: &JoinKey| JoinKey { left: key.right.clone(), right: key.left.clone(), ..key.clone() };
+        let swap =
+            |key: &JoinKey| JoinKey { left: key.right.clone(), right: key.left.clone(), ..key.clone() };
         Bound { keys: keys.iter().map(swap).collect(), source: Arc::clone(left) }
     };
     match kind {
@@ -167,7 +168,9 @@ fn bounds_of_sides(
             on_left.push(Bound { keys: keys.to_vec(), source: Arc::clone(right) });
             on_right.push(from_left());
         }
-        JoinKind::Left | JoinKind::Single | JoinKind::Anti { null_aware: false } => on_right.push(from_left()),
+        JoinKind::Left | JoinKind::Single | JoinKind::Anti { null_aware: false } => {
+            on_right.push(from_left())
+        }
         JoinKind::Full | JoinKind::Anti { null_aware: true } | JoinKind::Mark { .. } => {}
     }
     (on_left, on_right)
@@ -322,7 +325,10 @@ fn place<'a>(plan: &'a Plan, keys: &[JoinKey]) -> &'a Plan {
 fn keep(plan: &Arc<Plan>, keys: &[JoinKey], source: &Arc<Plan>, ids: &mut ColumnIds) -> Arc<Plan> {
     match plan.as_ref() {
         Plan::Filter { input, conjuncts } => {
-            return Arc::new(Plan::Filter { input: keep(input, keys, source, ids), conjuncts: conjuncts.clone() });
+            return Arc::new(Plan::Filter {
+                input: keep(input, keys, source, ids),
+                conjuncts: conjuncts.clone(),
+            });
         }
         Plan::Project { input, columns } => {
             let definitions = Definitions::of(columns);
@@ -343,7 +349,8 @@ fn keep(plan: &Arc<Plan>, keys: &[JoinKey], source: &Arc<Plan>, ids: &mut Column
         | Plan::Limit { .. } => {}
     }
     let (right, renamed) = copy(source, ids);
-    let keys = keys.iter().map(|key| JoinKey { right: with_new_ids(key.right.clone(), &renamed), ..key.clone() });
+    let keys =
+        keys.iter().map(|key| JoinKey { right: with_new_ids(key.right.clone(), &renamed), ..key.clone() });
     let keys = keys.collect();
     Arc::new(Plan::Join { kind: JoinKind::Semi, left: Arc::clone(plan), right, keys, filters: vec![] })
 }
@@ -360,7 +367,8 @@ mod tests {
     /// `wide(k)` of a row for each key of `big`.
     fn catalog() -> FakeCatalog {
         let table = |rows: u64, columns: &[(&str, u64)]| {
-            let distinct = |n: u64| ColumnStatistics { distinct_count: Some(n), ..ColumnStatistics::default() };
+            let distinct =
+                |n: u64| ColumnStatistics { distinct_count: Some(n), ..ColumnStatistics::default() };
             Arc::new(FakeTable {
                 fields: columns.iter().map(|(name, _)| field(name, DataType::Int64, true)).collect(),
                 statistics: TableStatistics {
@@ -418,7 +426,9 @@ mod tests {
             // The sum is no group key.
             format!("select total from {SUMS} join small on small.k = sums.total"),
             // Rows that a limit picks may be others the second time.
-            format!("select total from (select * from small limit 3) as few join {SUMS} on few.k = sums.total"),
+            format!(
+                "select total from (select * from small limit 3) as few join {SUMS} on few.k = sums.total"
+            ),
             "select total from small join (select sum(v) as total from big) on small.k = total".to_owned(),
         ] {
             let plan = reduced(&sql);

@@ -143,8 +143,9 @@ fn disjunctions_give_join_keys_and_filters_of_tables() {
 #[test]
 fn every_query_optimizes() {
     for number in 1..=QUERIES {
-        let plan =
-            optimize(query(number), &OptimizerSettings::default()).unwrap_or_else(|e| panic!("q{number:02}: {e}")).plan;
+        let plan = optimize(query(number), &OptimizerSettings::default())
+            .unwrap_or_else(|e| panic!("q{number:02}: {e}"))
+            .plan;
         plan.for_each_node(&mut |node| {
             assert!(node.free_columns().is_empty(), "q{number:02}: {}", text(&plan));
         });

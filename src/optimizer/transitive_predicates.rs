@@ -40,7 +40,9 @@ fn derive(plan: &Arc<Plan>) -> Arc<Plan> {
     let implied = |from: &Arc<Plan>, to: &Arc<Plan>, pairs: Vec<(&Expr, &Expr)>| {
         let mut implied: Vec<Expr> = vec![];
         for (known, other) in pairs {
-            let (Expr::Column { id, .. }, Expr::Column { id: other_id, .. }) = (known, other) else { continue };
+            let (Expr::Column { id, .. }, Expr::Column { id: other_id, .. }) = (known, other) else {
+                continue;
+            };
             if known.data_type() != other.data_type() {
                 continue;
             }
@@ -57,10 +59,16 @@ fn derive(plan: &Arc<Plan>) -> Arc<Plan> {
     let onto = |to: &Arc<Plan>, implied: Vec<Expr>| {
         if implied.is_empty() { derive(to) } else { derive(&push(to, implied)) }
     };
-    let for_left =
-        if to_left { implied(right, left, keys.iter().map(|k| (&k.right, &k.left)).collect()) } else { vec![] };
-    let for_right =
-        if to_right { implied(left, right, keys.iter().map(|k| (&k.left, &k.right)).collect()) } else { vec![] };
+    let for_left = if to_left {
+        implied(right, left, keys.iter().map(|k| (&k.right, &k.left)).collect())
+    } else {
+        vec![]
+    };
+    let for_right = if to_right {
+        implied(left, right, keys.iter().map(|k| (&k.left, &k.right)).collect())
+    } else {
+        vec![]
+    };
     Arc::new(Plan::Join {
         kind: kind.clone(),
         left: onto(left, for_left),
@@ -114,9 +122,11 @@ fn facts(plan: &Plan, id: ColumnId, steps: &mut usize) -> Vec<Expr> {
             let (left_is_bound, right_is_bound) = match kind {
                 JoinKind::Inner => (true, true),
                 JoinKind::Semi => (true, false),
-                JoinKind::Left | JoinKind::Single | JoinKind::Anti { .. } | JoinKind::Mark { .. } | JoinKind::Full => {
-                    (false, false)
-                }
+                JoinKind::Left
+                | JoinKind::Single
+                | JoinKind::Anti { .. }
+                | JoinKind::Mark { .. }
+                | JoinKind::Full => (false, false),
             };
             // Null-extended columns satisfy nothing.
             let mut all = if kind.nulls_left() { vec![] } else { facts(left, id, steps) };

@@ -51,7 +51,8 @@ pub fn run(args: &PlanArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
     let session = engine.session();
     register_folder(&session, &folder)?;
     let is_asked = |(at, _): &(usize, &QueryText)| args.query.is_none_or(|number| number == at + 1);
-    let queries = QUERIES.iter().enumerate().filter(is_asked).map(|(_, query)| (query.name, query.sql_at(args.sf)));
+    let queries =
+        QUERIES.iter().enumerate().filter(is_asked).map(|(_, query)| (query.name, query.sql_at(args.sf)));
     let queries: Vec<(&str, String)> = queries.collect();
     match args.orders {
         None => print_errors(&session, &queries, interrupt),
@@ -94,7 +95,8 @@ fn print_errors(session: &Session, queries: &[(&str, String)], interrupt: &Inter
         }
     }
     all.sort_by(f64::total_cmp);
-    let quantile = |part: f64| all.get((all.len() as f64 * part) as usize).or(all.last()).copied().unwrap_or(1.0);
+    let quantile =
+        |part: f64| all.get((all.len() as f64 * part) as usize).or(all.last()).copied().unwrap_or(1.0);
     println!(
         "{} joins: median {:.2}, 90 % {:.2}, worst {:.2}",
         all.len(),
@@ -153,7 +155,9 @@ fn compare_orders(
             seen[at].insert(plan, Order { seed, seconds });
         }
     }
-    println!("| query | other orders | chosen, ms | best other, ms | ratio | seed |\n|---|---:|---:|---:|---:|---:|");
+    println!(
+        "| query | other orders | chosen, ms | best other, ms | ratio | seed |\n|---|---:|---:|---:|---:|---:|"
+    );
     for (at, (name, sql)) in queries.iter().enumerate() {
         let mut others: Vec<&Order> = seen[at].values().filter(|order| order.seconds.is_finite()).collect();
         others.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
