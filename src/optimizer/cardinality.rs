@@ -4,7 +4,7 @@ use super::substitute::is_deterministic;
 use crate::catalog::{ColumnStatistics, Sampled, TableStatistics};
 use crate::data::{Scalar, Value};
 use crate::expr::{ColumnId, CompareOp, Expr};
-use crate::logical::{Column, JoinKind, Plan};
+use crate::logical::{Column, JoinKey, JoinKind, Plan};
 
 /// What a predicate nothing is known of lets through.
 const UNKNOWN_SELECTIVITY: f64 = 0.25;
@@ -51,14 +51,16 @@ pub(super) fn sizes(plan: &Plan) -> Option<Sizes> {
         Plan::Scan { provider, filters, .. } => {
             let statistics = provider.statistics();
             let base_rows = statistics.rows? as f64;
-            let known = Known { plan, statistics: Some(&statistics) };
+            let known = Known { plan, statistics: Some(&statistics), between: None };
             let selectivity = sampled(plan, &known).unwrap_or_else(|| known.conjunction(filters));
             Sizes { rows: base_rows * selectivity, base_rows }
         }
         Plan::Values { rows, .. } => Sizes::same(rows.len() as f64),
         Plan::Filter { input, conjuncts } => {
             let Sizes { rows, base_rows } = sizes(input)?;
-            Sizes { rows: rows * Known { plan, statistics: None }.conjunction(conjuncts), base_rows }
+            let between = |expr: &Expr| distinct(expr, input);
+            let known = Known { plan, statistics: None, between: Some(&between) };
+            Sizes { rows: rows * known.conjunction(conjuncts), base_rows }
         }
         Plan::Project { input, .. } | Plan::Sort { input, fetch: None, .. } | Plan::Repeat { input, .. } => {
             sizes(input)?
@@ -90,13 +92,9 @@ pub(super) fn sizes(plan: &Plan) -> Option<Sizes> {
             let (left_sizes, right_sizes) = (sizes(left)?, sizes(right)?);
             let (left_rows, right_rows) = (left_sizes.rows, right_sizes.rows);
             let base = [left_sizes.base_rows.max(left_rows), right_sizes.base_rows.max(right_rows)];
-            let values = |key: &Expr, input: &Plan, base: f64| distinct(key, input).unwrap_or(base).max(1.0);
-            let keys: Vec<_> = keys
-                .iter()
-                .map(|key| (values(&key.left, left, base[0]), values(&key.right, right, base[1])))
-                .collect();
-            let known = Known { plan, statistics: None };
-            let matching = matching(&keys, base[0], base[1]) * known.conjunction(filters);
+            let between = |expr: &Expr| distinct(expr, plan);
+            let known = Known { plan, statistics: None, between: Some(&between) };
+            let matching = keys_matching(keys, [left, right], base) * known.conjunction(filters);
             let pairs = left_rows * right_rows * matching;
             match kind {
                 JoinKind::Inner => Sizes::same(pairs),
@@ -133,6 +131,68 @@ fn sampled(plan: &Plan, known: &Known<'_>) -> Option<f64> {
     Some(part(provider.sample(&untold, &columns)?) * known.conjunction(&told))
 }
 
+/// The part of all pairs of two inputs' rows that agree in `keys`; `base_rows` are those of the inputs before filters.
+fn keys_matching(keys: &[JoinKey], [left, right]: [&Plan; 2], base_rows: [f64; 2]) -> f64 {
+    // Keys between the same two tables go together.
+    type Between<'a> = ([Option<&'a Plan>; 2], [f64; 2], Vec<(f64, f64)>);
+    let mut groups: Vec<Between<'_>> = vec![];
+    // Results of aggregations and the like often depend on the other keys: they count only if there are no others.
+    let is_known =
+        |key: &JoinKey| distinct(&key.left, left).is_some() && distinct(&key.right, right).is_some();
+    let any_known = keys.iter().any(is_known);
+    for key in keys.iter().filter(|key| !any_known || is_known(key)) {
+        let tables = [table_of(&key.left, left), table_of(&key.right, right)];
+        let rows = |table: Option<&Plan>, whole: f64| {
+            table.and_then(|table| Some(sizes(table)?.base_rows)).unwrap_or(whole)
+        };
+        let bases = [rows(tables[0], base_rows[0]), rows(tables[1], base_rows[1])];
+        let values = (
+            distinct(&key.left, left).unwrap_or(bases[0]).max(1.0),
+            distinct(&key.right, right).unwrap_or(bases[1]).max(1.0),
+        );
+        let same = |a: &Option<&Plan>, b: &Option<&Plan>| match (a, b) {
+            (Some(a), Some(b)) => std::ptr::eq(*a, *b),
+            (None, None) => true,
+            _ => false,
+        };
+        match groups.iter_mut().find(|(known, ..)| known.iter().zip(&tables).all(|(a, b)| same(a, b))) {
+            Some((.., all)) => all.push(values),
+            None => groups.push((tables, bases, vec![values])),
+        }
+    }
+    groups.iter().map(|(_, [left, right], values)| matching(values, *left, *right)).product()
+}
+
+/// The scan or aggregation below `plan` that a key comes from, if it is a column of one.
+fn table_of<'a>(key: &Expr, plan: &'a Plan) -> Option<&'a Plan> {
+    let id = match key {
+        Expr::Column { id, .. } => *id,
+        Expr::Cast { operand, .. } => return table_of(operand, plan),
+        _ => return None,
+    };
+    match plan {
+        Plan::Scan { .. }
+        | Plan::Values { .. }
+        | Plan::Aggregate { .. }
+        | Plan::UnionAll { .. }
+        | Plan::Shared { .. } => Some(plan),
+        Plan::Project { input, columns } => {
+            let (_, expr) = columns.iter().find(|(column, _)| column.id == id)?;
+            table_of(expr, input)
+        }
+        Plan::Filter { .. }
+        | Plan::Join { .. }
+        | Plan::Sort { .. }
+        | Plan::Repeat { .. }
+        | Plan::LimitPer { .. }
+        | Plan::Limit { .. } => {
+            let mut inputs = plan.inputs().into_iter();
+            let owner = inputs.find(|input| input.columns().iter().any(|column| column.id == id))?;
+            table_of(key, owner)
+        }
+    }
+}
+
 /// The part of all pairs of two inputs' rows that agree in some keys, given how many values each key has on either
 /// side, and how many rows the sides have before filters.
 pub(super) fn matching(keys: &[(f64, f64)], left_base_rows: f64, right_base_rows: f64) -> f64 {
@@ -143,14 +203,18 @@ pub(super) fn matching(keys: &[(f64, f64)], left_base_rows: f64, right_base_rows
         // The columns of a composite key go together: there are no more combinations than the smaller table has rows.
         several => {
             let (left, right) = several.iter().fold((1.0, 1.0), |(l, r), key| (l * key.0, r * key.1));
-            1.0 / left.min(left_base_rows).min(right.min(right_base_rows)).max(1.0)
+            let combinations = left.min(left_base_rows).min(right.min(right_base_rows));
+            // Nor do more rows agree in all keys than in any one of them.
+            let one = several.iter().fold(1.0_f64, |most, key| most.max(key.0).max(key.1));
+            1.0 / combinations.max(one).max(1.0)
         }
     }
 }
 
-/// What a predicate lets through, its columns not looked up.
-pub(super) fn selectivity(predicate: &Expr) -> f64 {
-    Known { plan: &Plan::Values { columns: vec![], rows: vec![] }, statistics: None }.selectivity(predicate)
+/// What a predicate lets through, given how many values its columns have.
+pub(super) fn selectivity(predicate: &Expr, distinct: &dyn Fn(&Expr) -> Option<f64>) -> f64 {
+    let nowhere = Plan::Values { columns: vec![], rows: vec![] };
+    Known { plan: &nowhere, statistics: None, between: Some(distinct) }.selectivity(predicate)
 }
 
 /// About how many values `key` takes in the rows of `input`, filters aside.
@@ -167,7 +231,7 @@ pub(super) fn distinct(key: &Expr, input: &Plan) -> Option<f64> {
             let distinct = statistics.columns.get(*at)?.distinct_count? as f64;
             // Filters on the column itself leave fewer values.
             let own: Vec<Expr> = filters.iter().filter(|e| reads_only(e, id)).cloned().collect();
-            let left = Known { plan: input, statistics: Some(&statistics) }.conjunction(&own);
+            let left = Known { plan: input, statistics: Some(&statistics), between: None }.conjunction(&own);
             Some((distinct * left).max(1.0))
         }
         Plan::Project { input, columns } => {
@@ -214,6 +278,8 @@ fn reads_only(expr: &Expr, column: ColumnId) -> bool {
 struct Known<'a> {
     plan: &'a Plan,
     statistics: Option<&'a TableStatistics>,
+    /// How many values a column has, where it is none of a scan's.
+    between: Option<&'a dyn Fn(&Expr) -> Option<f64>>,
 }
 
 impl Known<'_> {
@@ -332,10 +398,11 @@ impl Known<'_> {
     /// What an equality with one value of `expr` lets through.
     fn equality(&self, expr: &Expr) -> f64 {
         match expr {
-            Expr::Column { id, .. } => match self.column(*id).and_then(|c| c.distinct_count) {
-                Some(n) if n > 0 => 1.0 / n as f64,
-                _ => EQUALITY_SELECTIVITY,
-            },
+            Expr::Column { id, .. } => {
+                let counted = self.column(*id).and_then(|column| column.distinct_count).map(|n| n as f64);
+                let distinct = counted.or_else(|| self.between.and_then(|between| between(expr)));
+                distinct.filter(|n| *n >= 1.0).map_or(EQUALITY_SELECTIVITY, |n| 1.0 / n)
+            }
             Expr::Literal(_) => 1.0,
             _ => EQUALITY_SELECTIVITY,
         }

@@ -353,7 +353,11 @@ impl Region {
             .predicates
             .iter()
             .filter(|p| p.relations & !both == 0 && p.relations & left != 0 && p.relations & right != 0);
-        let selectivity: f64 = applied.map(|p| selectivity(&p.expr)).product();
+        let values = |expr: &Expr| {
+            let Expr::Column { id, .. } = expr else { return None };
+            distinct(expr, &self.relations[*self.origin.get(id)?].plan)
+        };
+        let selectivity: f64 = applied.map(|p| selectivity(&p.expr, &values)).product();
         (left_rows * right_rows * matching * selectivity).max(1.0)
     }
 }
