@@ -211,8 +211,11 @@ pub(super) fn matching(keys: &[(f64, f64)], left_base_rows: f64, right_base_rows
     }
 }
 
+/// How many values an expression takes, if known.
+type Distinct<'a> = &'a dyn Fn(&Expr) -> Option<f64>;
+
 /// What a predicate lets through, given how many values its columns have.
-pub(super) fn selectivity(predicate: &Expr, distinct: &dyn Fn(&Expr) -> Option<f64>) -> f64 {
+pub(super) fn selectivity(predicate: &Expr, distinct: Distinct<'_>) -> f64 {
     let nowhere = Plan::Values { columns: vec![], rows: vec![] };
     Known { plan: &nowhere, statistics: None, between: Some(distinct) }.selectivity(predicate)
 }
@@ -279,7 +282,7 @@ struct Known<'a> {
     plan: &'a Plan,
     statistics: Option<&'a TableStatistics>,
     /// How many values a column has, where it is none of a scan's.
-    between: Option<&'a dyn Fn(&Expr) -> Option<f64>>,
+    between: Option<Distinct<'a>>,
 }
 
 impl Known<'_> {
