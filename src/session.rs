@@ -10,7 +10,7 @@
 use crate::batches::BatchesTable;
 use crate::catalog::{Catalog, TableProvider};
 use crate::data::{Field, arrow_schema};
-use crate::error::{Error, Result};
+use crate::error::{Error, MemoryError, Result};
 use crate::exec::fault::{FaultConfig, Faults};
 use crate::exec::{QueryCx, QueryRun};
 use crate::logical::Column;
@@ -129,10 +129,12 @@ impl EngineBuilder {
         let scheduler = Scheduler::new(SchedulerConfig { threads, ..SchedulerConfig::default() })?;
         let limit = self.memory_limit.unwrap_or_else(default_memory_limit);
         let quota = self.max_temp_directory_size.unwrap_or(DEFAULT_SPILL_QUOTA_BYTES);
+        let pool = Pool::new("engine", limit);
         Ok(Engine {
             inner: Arc::new(EngineInner {
                 scheduler,
-                pool: Pool::new("engine", limit),
+                tables_pool: pool.child("tables", limit),
+                pool,
                 spill: SpillDirectory::new(self.temp_directory, quota),
                 threads,
                 optimizer: optimizer::OptimizerSettings {
@@ -188,6 +190,8 @@ fn parquet_files(path: &Path) -> Result<Vec<PathBuf>> {
 struct EngineInner {
     scheduler: Scheduler,
     pool: Pool,
+    /// What registered tables hold as long as they are: footers.
+    tables_pool: Pool,
     spill: SpillDirectory,
     threads: usize,
     optimizer: optimizer::OptimizerSettings,
@@ -277,7 +281,7 @@ impl Session {
     /// # Errors
     /// [`Error::Io`] and [`Error::Data`] name the file; [`Error::Memory`] if its metadata does not fit the budget.
     pub fn register_parquet(&self, name: &str, path: impl AsRef<Path>) -> Result<()> {
-        let table = ParquetTable::open(&parquet_files(path.as_ref())?, &self.engine.pool)?;
+        let table = ParquetTable::open(&parquet_files(path.as_ref())?, &self.engine.tables_pool)?;
         self.catalog.lock().insert(name, Arc::new(table));
         Ok(())
     }
@@ -458,7 +462,10 @@ impl Query {
 
     fn start(self) -> Result<ResultStream> {
         let engine = self.engine;
-        let limit = self.memory_limit.unwrap_or(usize::MAX).min(engine.pool.limit_bytes());
+        // What the tables hold stays with them.
+        let tables_bytes = engine.tables_pool.granted_bytes();
+        let left = engine.pool.limit_bytes().saturating_sub(tables_bytes);
+        let limit = self.memory_limit.unwrap_or(usize::MAX).min(left);
         let pool = engine.pool.child("query", limit);
         let schema = arrow_schema(&self.fields);
         let queue = ResultQueue::new();
@@ -471,7 +478,10 @@ impl Query {
             block_bytes: BLOCK_BYTES,
             fan_out: FAN_OUT,
         };
-        let knobs = spec.admit(most, &pool)?;
+        let knobs = spec.admit(most, &pool).map_err(|error| match self.memory_limit {
+            Some(own) if own <= left => error,
+            Some(_) | None => beside(error, tables_bytes),
+        })?;
         let faults = FaultConfig {
             refuse_grant: testing.refuse_grant,
             wait: testing.wait,
@@ -507,6 +517,17 @@ impl Query {
             _engine: Some(engine),
         })
     }
+}
+
+/// The error of a query that has not enough beside what tables hold, in terms of the engine's limit.
+fn beside(mut error: Error, tables_bytes: usize) -> Error {
+    if let Error::Memory(memory) = &mut error
+        && let MemoryError::BudgetTooSmall { required_bytes, limit_bytes, .. } = &mut **memory
+    {
+        *required_bytes = required_bytes.saturating_add(tables_bytes);
+        *limit_bytes = limit_bytes.saturating_add(tables_bytes);
+    }
+    error
 }
 
 /// Changes the views.

@@ -11,7 +11,7 @@
 
 use super::pipeline::PipelineSpec;
 use crate::error::Result;
-use crate::mem::{Knobs, Pool, Reservation};
+use crate::mem::{Knobs, Pool, Reservation, Tenant};
 use parking_lot::Mutex;
 
 /// When the pipelines of a query run.
@@ -52,17 +52,20 @@ pub(super) fn floor_share_bytes(limit_bytes: usize) -> usize {
 pub(super) struct Floors {
     pub(super) schedule: Schedule,
     idle: Mutex<Reservation>,
+    /// While the query runs, others may wait for its memory.
+    tenant: Mutex<Option<Tenant>>,
 }
 
 impl Floors {
     /// Nothing yet.
     pub(super) fn none(schedule: Schedule, pool: &Pool) -> Self {
-        Self { schedule, idle: Mutex::new(Reservation::empty(pool)) }
+        Self { schedule, idle: Mutex::new(Reservation::empty(pool)), tenant: Mutex::new(None) }
     }
 
     /// Takes what the query was granted.
-    pub(super) fn put(&self, granted: Reservation) {
+    pub(super) fn admit(&self, granted: Reservation, tenant: Tenant) {
         self.idle.lock().merge(granted);
+        *self.tenant.lock() = Some(tenant);
     }
 
     /// The floor of a pipeline that starts.
@@ -80,7 +83,7 @@ impl Floors {
     pub(super) fn give_back(&self, left: Reservation) {
         match self.schedule {
             Schedule::Together => drop(left),
-            Schedule::InTurn => self.put(left),
+            Schedule::InTurn => self.idle.lock().merge(left),
         }
     }
 
@@ -91,5 +94,8 @@ impl Floors {
         let all = idle.split(bytes);
         drop(idle);
         drop(all);
+        // Last: whoever is woken for it finds the bytes.
+        let tenant = self.tenant.lock().take();
+        drop(tenant);
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! Invariants:
 //! 1. All that its floors need is granted at once before the first pipeline starts (`floors`). A query whose floors are
-//!    taken by others waits its turn.
+//!    taken by others waits its turn; if nobody runs who would give them back, it fails instead of waiting for ever.
 //! 2. `on_end` is called exactly once, after the last task has let go of its memory. Each task holds a share in the
 //!    query's life ([`Alive`]), so this is true also of tasks that are dropped undone with their scheduler.
 //! 3. A query that fails or is cancelled wakes all its parked tasks, so that they end.
@@ -14,8 +14,8 @@ use super::cx::QueryCx;
 use super::floors::{Floors, Schedule, floor_share_bytes};
 use super::lane::LaneMetrics;
 use super::pipeline::{PipelineRun, PipelineSpec, lane_metrics};
-use crate::error::{Error, MemoryError, Result};
-use crate::mem::{Knobs, MemoryTicket, Pool, Reservation, fit_knobs};
+use crate::error::{Consumer, Error, MemoryError, Result};
+use crate::mem::{Knobs, MemoryTicket, Pool, Reservation, Tenant, fit_knobs};
 use crate::metrics::OperatorMetrics;
 use crate::sched::{Group, Step, Task, TaskHandle};
 use parking_lot::Mutex;
@@ -99,6 +99,7 @@ impl Drop for Alive {
 
 /// Waits for the floors of a query that did not fit when it came.
 struct AdmitTask {
+    required_bytes: usize,
     ticket: Mutex<Option<MemoryTicket>>,
     alive: Alive,
 }
@@ -149,9 +150,13 @@ impl QueryRun {
         // Nothing ends before everything has started.
         let alive = Alive::share(&run);
         let mut floors = Reservation::empty(&run.cx.pool);
+        let tenant = Tenant::of(&run.cx.pool);
         match floors.try_grow(required_bytes) {
-            Ok(()) => Self::admitted(&run, floors),
-            Err(_) => Self::queue(&run, required_bytes),
+            Ok(()) => Self::admitted(&run, floors, tenant),
+            Err(_) => {
+                drop(tenant);
+                Self::queue(&run, required_bytes);
+            }
         }
         drop(alive);
         Ok(run)
@@ -159,7 +164,7 @@ impl QueryRun {
 
     /// Takes a place among those who wait for memory. The place is taken here, so that queries start in order.
     fn queue(run: &Arc<Self>, required_bytes: usize) {
-        let task = Arc::new(AdmitTask { ticket: Mutex::new(None), alive: Alive::share(run) });
+        let task = Arc::new(AdmitTask { required_bytes, ticket: Mutex::new(None), alive: Alive::share(run) });
         let handle = run.group.spawn(Arc::clone(&task) as _);
         match MemoryTicket::new(&run.cx.pool, required_bytes, &handle.waker()) {
             Ok(ticket) => *task.ticket.lock() = Some(ticket),
@@ -171,9 +176,22 @@ impl QueryRun {
         run.cx.pool.request_reclaim(required_bytes, None);
     }
 
+    /// The error of a query whose floors are held by what no query will give back.
+    fn stalled(&self, required_bytes: usize) -> Error {
+        let pool = &self.cx.pool;
+        let used_bytes = pool.limit_bytes().saturating_sub(pool.available_bytes());
+        let name = "tables and the results of other queries that are still held".to_owned();
+        Error::memory(MemoryError::Exceeded {
+            required_bytes,
+            limit_bytes: pool.limit_bytes(),
+            operator: "starting the query".to_owned(),
+            top_consumers: vec![Consumer { name, used_bytes }],
+        })
+    }
+
     /// Starts the first pipelines.
-    fn admitted(run: &Arc<Self>, floors: Reservation) {
-        run.floors.put(floors);
+    fn admitted(run: &Arc<Self>, floors: Reservation, tenant: Tenant) {
+        run.floors.admit(floors, tenant);
         match run.floors.schedule {
             Schedule::Together => {
                 for (index, pipeline) in run.pipelines.iter().enumerate() {
@@ -300,8 +318,13 @@ impl Task for AdmitTask {
             return Step::Done;
         }
         match ticket.as_ref().and_then(MemoryTicket::take) {
-            Some(floors) => {
-                QueryRun::admitted(query, floors);
+            Some((floors, tenant)) => {
+                QueryRun::admitted(query, floors, tenant);
+                Step::Done
+            }
+            None if ticket.as_ref().is_some_and(MemoryTicket::is_stalled) => {
+                *ticket = None;
+                query.fail(query.stalled(self.required_bytes));
                 Step::Done
             }
             None => Step::Parked,

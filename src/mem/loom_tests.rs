@@ -3,7 +3,7 @@
 //!
 //! The code under test is the real one; slabs, which are mappings, stay out of the models.
 
-use super::{Account, Denied, MemoryTicket, Pool, Reservation};
+use super::{Account, Denied, MemoryTicket, Pool, Reservation, Tenant};
 use crate::sync::{Arc, AtomicUsize, Ordering, thread};
 use std::task::{Wake, Waker};
 
@@ -65,6 +65,7 @@ fn loom_a_ticket_is_served_by_whoever_frees() {
     check(|| {
         let pool = Pool::new("engine", 10);
         let held = reserve(&pool, 10).expect("fits");
+        let _at_work = Tenant::of(&pool);
         let (count, waker) = counter();
         let freeing = thread::spawn(move || drop(held));
         let ticket = MemoryTicket::new(&pool, 4, &waker).expect("possible");
@@ -73,7 +74,7 @@ fn loom_a_ticket_is_served_by_whoever_frees() {
         let taken =
             early.or_else(|| ticket.take()).expect("everything is free, and the ticket was not served");
         assert_eq!(count.0.load(Ordering::SeqCst), 1);
-        assert_eq!((taken.bytes(), pool.granted_bytes()), (4, 4));
+        assert_eq!((taken.0.bytes(), pool.granted_bytes()), (4, 4));
         drop((ticket, taken));
         assert_eq!(pool.granted_bytes(), 0);
     });
@@ -142,6 +143,25 @@ fn loom_tickets_are_served_in_order() {
         drop(held);
         assert!(first.take().is_some() && second.take().is_some());
         drop((first, second));
+        assert_eq!(pool.granted_bytes(), 0);
+    });
+}
+
+/// The last who would give bytes back leaves while a ticket is drawn: the ticket is told, before or after.
+#[test]
+fn loom_a_stalled_ticket_is_told() {
+    check(|| {
+        let pool = Pool::new("engine", 10);
+        let kept = reserve(&pool, 8).expect("fits");
+        let tenant = Tenant::of(&pool);
+        let (count, waker) = counter();
+        let leaving = thread::spawn(move || drop(tenant));
+        let ticket = MemoryTicket::new(&pool, 4, &waker).expect("possible");
+        let early = ticket.is_stalled();
+        leaving.join().expect("no assertion fails");
+        assert!(ticket.is_stalled() && ticket.take().is_none());
+        assert!(early || count.0.load(Ordering::SeqCst) > 0, "it would wait for ever");
+        drop((ticket, kept));
         assert_eq!(pool.granted_bytes(), 0);
     });
 }

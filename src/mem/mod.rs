@@ -33,4 +33,4 @@ pub use reclaim::MemoryConsumer;
 pub(crate) use reclaim::Registration;
 pub use reservation::Reservation;
 pub(crate) use slab::{Slab, size_class_bytes};
-pub(crate) use ticket::MemoryTicket;
+pub(crate) use ticket::{MemoryTicket, Tenant};

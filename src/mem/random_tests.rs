@@ -39,7 +39,7 @@ fn unpark_me() -> Waker {
 fn wait_for(ticket: &MemoryTicket) -> Reservation {
     let until = Instant::now() + Duration::from_secs(20);
     loop {
-        if let Some(granted) = ticket.take() {
+        if let Some((granted, _)) = ticket.take() {
             return granted;
         }
         assert!(Instant::now() < until, "a ticket was not served");

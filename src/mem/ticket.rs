@@ -1,6 +1,6 @@
 //! Waiting for bytes, first come first served, without a lost wake.
 //!
-//! Owns: [`MemoryTicket`] and the queue of a pool tree.
+//! Owns: [`MemoryTicket`], [`Tenant`] and the queue of a pool tree.
 //!
 //! Invariants:
 //! 1. A queued ticket is served by whoever frees bytes: the bytes are granted *to the ticket* before its waker is
@@ -10,8 +10,11 @@
 //!    thread sees the ticket. A refused grant that is rolled back counts as freed.
 //! 3. Strictly first in, first out: only the oldest ticket is ever served.
 //! 4. A ticket can be served: more than its pool may ever hold is refused at once.
+//! 5. Nobody waits unknowing for what may never come: once no tenant is left, who would give bytes back by itself, the
+//!    oldest ticket is woken and finds itself stalled. The count of tenants moves before `waiting` is read, and
+//!    `waiting` before the count is; whoever is granted bytes counts as a tenant from that moment.
 
-use super::pool::{Denied, Pool};
+use super::pool::{Denied, Pool, Root};
 use super::reservation::Reservation;
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering::SeqCst, fence};
 use std::collections::VecDeque;
@@ -20,7 +23,32 @@ use std::task::Waker;
 #[derive(Debug)]
 pub(super) struct Queue {
     waiting: AtomicUsize,
+    tenants: AtomicUsize,
     tickets: Mutex<VecDeque<Arc<Waiter>>>,
+}
+
+/// Stands for somebody who works with memory of the pool tree and will give it back without being asked.
+#[derive(Debug)]
+pub(crate) struct Tenant(Arc<Root>);
+
+impl Tenant {
+    /// One more.
+    pub(crate) fn of(pool: &Pool) -> Self {
+        Self::counted(pool.root())
+    }
+
+    fn counted(root: &Arc<Root>) -> Self {
+        root.queue.tenants.fetch_add(1, SeqCst);
+        Self(Arc::clone(root))
+    }
+}
+
+impl Drop for Tenant {
+    fn drop(&mut self) {
+        if self.0.queue.tenants.fetch_sub(1, SeqCst) == 1 {
+            self.0.queue.serve();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -33,7 +61,7 @@ struct Waiter {
 #[derive(Debug)]
 enum WaiterState {
     Waiting(Waker),
-    Granted(Reservation),
+    Granted(Reservation, Tenant),
     Taken,
 }
 
@@ -68,17 +96,25 @@ impl MemoryTicket {
         Ok(Self { waiter })
     }
 
-    /// The bytes, once granted; `None` while the ticket waits.
-    pub(crate) fn take(&self) -> Option<Reservation> {
+    /// The bytes, once granted, and the proof that their holder counts; `None` while the ticket waits.
+    pub(crate) fn take(&self) -> Option<(Reservation, Tenant)> {
         let mut state = self.waiter.state.lock();
         match std::mem::replace(&mut *state, WaiterState::Taken) {
-            WaiterState::Granted(reservation) => Some(reservation),
+            WaiterState::Granted(reservation, tenant) => Some((reservation, tenant)),
             waiting @ WaiterState::Waiting(_) => {
                 *state = waiting;
                 None
             }
             WaiterState::Taken => None,
         }
+    }
+
+    /// Whether it is the oldest, and nobody is left who gives bytes back by himself: what is missing is held by things
+    /// at rest, such as results that their reader keeps.
+    pub(crate) fn is_stalled(&self) -> bool {
+        let queue = &self.waiter.pool.root().queue;
+        let tickets = queue.tickets.lock();
+        tickets.front().is_some_and(|t| Arc::ptr_eq(t, &self.waiter)) && queue.tenants.load(SeqCst) == 0
     }
 }
 
@@ -99,29 +135,40 @@ impl Drop for MemoryTicket {
 
 impl Queue {
     pub(super) fn new() -> Self {
-        Self { waiting: AtomicUsize::new(0), tickets: Mutex::new(VecDeque::new()) }
+        let tickets = Mutex::new(VecDeque::new());
+        Self { waiting: AtomicUsize::new(0), tenants: AtomicUsize::new(0), tickets }
     }
 
     pub(super) fn is_waited(&self) -> bool {
         self.waiting.load(SeqCst) != 0
     }
 
-    /// Grants free bytes to the oldest tickets, in order, as far as they go.
+    /// Grants free bytes to the oldest tickets, in order, as far as they go; wakes the next if it is stalled.
     pub(super) fn serve(&self) {
         while self.is_waited() {
-            let waker = {
-                let mut tickets = self.tickets.lock();
-                let Some(oldest) = tickets.front() else { return };
-                if !oldest.pool.add(oldest.bytes) {
-                    return;
+            let mut tickets = self.tickets.lock();
+            let Some(oldest) = tickets.front() else { return };
+            let mut state = oldest.state.lock();
+            if !oldest.pool.add(oldest.bytes) {
+                let stalled = match &*state {
+                    WaiterState::Waiting(waker) if self.tenants.load(SeqCst) == 0 => Some(waker.clone()),
+                    WaiterState::Waiting(_) | WaiterState::Granted(..) | WaiterState::Taken => None,
+                };
+                drop(state);
+                drop(tickets);
+                if let Some(waker) = stalled {
+                    waker.wake();
                 }
-                let granted = Reservation::from_granted(&oldest.pool, oldest.bytes);
-                let before = std::mem::replace(&mut *oldest.state.lock(), WaiterState::Granted(granted));
-                tickets.pop_front();
-                self.waiting.store(tickets.len(), SeqCst);
-                before
-            };
-            if let WaiterState::Waiting(waker) = waker {
+                return;
+            }
+            let granted = Reservation::from_granted(&oldest.pool, oldest.bytes);
+            let tenant = Tenant::counted(oldest.pool.root());
+            let before = std::mem::replace(&mut *state, WaiterState::Granted(granted, tenant));
+            drop(state);
+            tickets.pop_front();
+            self.waiting.store(tickets.len(), SeqCst);
+            drop(tickets);
+            if let WaiterState::Waiting(waker) = before {
                 waker.wake();
             }
         }
@@ -146,6 +193,7 @@ mod tests {
         let pool = Pool::new("p", 100);
         let mut held = Reservation::empty(&pool);
         held.try_grow(100).expect("fits");
+        let _at_work = Tenant::of(&pool);
         let counter = Arc::new(Counter(Count::new(0)));
         let waker = Waker::from(Arc::clone(&counter));
         let first = MemoryTicket::new(&pool, 60, &waker).expect("possible");
@@ -156,7 +204,7 @@ mod tests {
         assert!(pool.try_grow(0).is_ok(), "nothing is always to be had");
         held.shrink(30);
         assert_eq!(counter.0.load(SeqCst), 1);
-        assert_eq!(first.take().expect("granted").bytes(), 60);
+        assert_eq!(first.take().expect("granted").0.bytes(), 60);
         assert!(second.take().is_some(), "the first one's bytes came back and served the second");
         drop(held);
         assert_eq!(pool.granted_bytes(), 0);
@@ -180,5 +228,30 @@ mod tests {
         assert_eq!(MemoryTicket::new(&pool, 51, Waker::noop()).err(), Some(Denied { bytes: 51 }));
         assert!(pool.try_grow(50).is_ok(), "nobody waits");
         pool.shrink(50);
+    }
+
+    #[test]
+    fn a_ticket_is_stalled_once_nobody_is_left_who_gives_bytes_back() {
+        let pool = Pool::new("p", 100);
+        let mut kept = Reservation::empty(&pool);
+        kept.try_grow(60).expect("fits");
+        let tenants = [Tenant::of(&pool), Tenant::of(&pool)];
+        let counter = Arc::new(Counter(Count::new(0)));
+        let waker = Waker::from(Arc::clone(&counter));
+        let first = MemoryTicket::new(&pool, 60, &waker).expect("possible");
+        let second = MemoryTicket::new(&pool, 30, &waker).expect("possible");
+        assert!(!first.is_stalled() && !second.is_stalled());
+        drop(tenants);
+        assert_eq!(counter.0.load(SeqCst), 1, "the oldest is told");
+        assert!(first.is_stalled() && !second.is_stalled());
+        drop(first);
+        let granted = second.take().expect("30 are free");
+        let third = MemoryTicket::new(&pool, 30, &waker).expect("possible");
+        assert!(!third.is_stalled(), "the second works");
+        drop(granted);
+        assert!(third.take().is_some());
+        drop(third);
+        drop(kept);
+        assert_eq!(pool.granted_bytes(), 0);
     }
 }

@@ -1,10 +1,12 @@
 //! An open Parquet file, and one column chunk of it.
 
 use super::footer::{ChunkMeta, FileFooter, Leaf};
+use super::page_sizes::PageSizes;
 use crate::error::{Error, Origin, Result};
 use crate::io::{ReadAt, ReadFile};
 use crate::mem::Pool;
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// An open file with its footer.
 pub(crate) struct ParquetFile {
@@ -12,6 +14,8 @@ pub(crate) struct ParquetFile {
     pub(crate) index: usize,
     pub(crate) read: Box<dyn ReadAt>,
     pub(crate) footer: FileFooter,
+    /// Of each leaf, once somebody wanted to know.
+    page_sizes: Box<[OnceLock<Option<PageSizes>>]>,
 }
 
 impl std::fmt::Debug for ParquetFile {
@@ -32,7 +36,22 @@ impl ParquetFile {
     /// As [`open`](Self::open), of bytes that are already open.
     pub(crate) fn new(index: usize, read: Box<dyn ReadAt>, pool: &Pool) -> Result<Self> {
         let footer = FileFooter::read(read.as_ref(), pool)?;
-        Ok(Self { index, read, footer })
+        Ok(Self::with_footer(index, read, footer))
+    }
+
+    /// As [`new`](Self::new), with the footer at hand.
+    pub(super) fn with_footer(index: usize, read: Box<dyn ReadAt>, footer: FileFooter) -> Self {
+        let page_sizes = footer.leaves.iter().map(|_| OnceLock::new()).collect();
+        Self { index, read, footer, page_sizes }
+    }
+
+    /// How large the pages of leaf column `leaf` are; `None` if they cannot be looked at.
+    pub(super) fn page_sizes(&self, leaf: usize) -> Option<PageSizes> {
+        let look = || {
+            let first = (0..self.footer.row_groups()).find(|&group| self.footer.row_group_rows[group] > 0)?;
+            PageSizes::read(self.read.as_ref(), self.footer.chunk(first, leaf))
+        };
+        *self.page_sizes[leaf].get_or_init(look)
     }
 
     /// The chunk of leaf column `leaf` in `row_group`.

@@ -23,6 +23,7 @@ mod footer;
 mod lane;
 mod output;
 mod page;
+mod page_sizes;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod probe;
 mod prune;

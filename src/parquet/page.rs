@@ -68,6 +68,26 @@ pub(crate) enum PageKind {
     Other,
 }
 
+/// What a page header says of its page's place.
+pub(crate) struct PageSize {
+    pub(crate) is_dictionary: bool,
+    pub(crate) header_bytes: u64,
+    pub(crate) compressed_bytes: u64,
+    pub(crate) uncompressed_bytes: u64,
+}
+
+/// The sizes of the page whose header `bytes` begin with; `None` if it is no page header. Nothing is checked against
+/// the chunk.
+pub(crate) fn page_size(bytes: &[u8]) -> Option<PageSize> {
+    let raw = parse_header(bytes).ok()?;
+    Some(PageSize {
+        is_dictionary: matches!(raw.kind, Some(PageKind::Dictionary { .. })),
+        header_bytes: raw.header_bytes as u64,
+        compressed_bytes: u64::try_from(raw.compressed_bytes).ok()?,
+        uncompressed_bytes: u64::try_from(raw.uncompressed_bytes).ok()?,
+    })
+}
+
 /// How many values the dictionary page has whose header `bytes` begin with, and its bytes; `None` if it is no such
 /// header.
 pub(crate) fn dictionary_size(bytes: &[u8]) -> Option<(u32, u32)> {

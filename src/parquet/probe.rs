@@ -80,7 +80,7 @@ pub(super) fn read_chunk(bytes: &[u8]) -> Result<()> {
     within_pool(|pool| {
         let footer = FileFooter::of_one_chunk(decode, data_type, codec, rows, pages.len() as u64, pool);
         let read = Box::new(Memory(pages.to_vec()));
-        read_columns(&ParquetFile { index: 0, read, footer }, pool)
+        read_columns(&ParquetFile::with_footer(0, read, footer), pool)
     })
 }
 

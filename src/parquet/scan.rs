@@ -11,9 +11,10 @@ use super::decode::Kernels;
 use super::fallback::CrateMetadata;
 use super::file::ParquetFile;
 use super::filter::{FilterPlan, LaneFilter, Test};
-use super::footer::{ChunkMeta, ColumnLayout};
+use super::footer::{ChunkMeta, Decode};
 use super::lane::LaneScan;
 use super::page::PAD_BYTES;
+use super::page_sizes::{Expected, LARGEST_PAGE_BYTES, PageSizes};
 use super::prune::{ColumnRange, Verdict, judge};
 use crate::data::{Field, PhysicalType, Schema};
 use crate::error::{Error, Result};
@@ -29,13 +30,6 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 const MORSEL_ROWS: u64 = 256 << 10;
 /// The smallest piece worth loading dictionaries for twice.
 const SMALLEST_PIECE_ROWS: u64 = 16 << 10;
-/// Dictionary pages end at about this size; writers fall back to plain values beyond it.
-const LARGEST_DICTIONARY_BYTES: u64 = 1 << 20;
-/// Rows of a data page, as the common writers have it.
-const PAGE_ROWS: u64 = 20 << 10;
-/// Data pages end at about this size.
-const LARGEST_PAGE_BYTES: u64 = 1 << 20;
-
 /// A column a scan reads.
 #[derive(Clone, Debug)]
 pub(crate) struct ScanColumn {
@@ -227,17 +221,15 @@ impl ParquetScan {
 fn page_bytes(files: &[Arc<ParquetFile>], columns: &[ScanColumn]) -> usize {
     let mut most = 0;
     for file in files {
+        let leaves = || columns.iter().flat_map(|c| leaves_of(file, c));
+        let sizes: Vec<_> = leaves().map(|(leaf, _)| file.page_sizes(leaf)).collect();
         for row_group in 0..file.footer.row_groups() {
             let rows = file.footer.row_group_rows[row_group].max(1);
             let (mut held, mut window) = (0, 0);
-            for column in columns {
-                let layout = &file.footer.columns[column.column];
-                for leaf in layout.leaves.clone() {
-                    let chunk = file.footer.chunk(row_group, leaf);
-                    let (bytes, compressed) = chunk_bytes(chunk, layout, rows);
-                    held += bytes;
-                    window = window.max(compressed);
-                }
+            for ((leaf, decode), sizes) in leaves().zip(&sizes) {
+                let expected = PageSizes::expect(*sizes, file.footer.chunk(row_group, leaf), rows);
+                held += held_bytes(file.footer.chunk(row_group, leaf), decode, rows, expected);
+                window = window.max(expected.read_bytes);
             }
             most = most.max(held + size_class_bytes(window as usize) as u64);
         }
@@ -245,29 +237,34 @@ fn page_bytes(files: &[Arc<ParquetFile>], columns: &[ScanColumn]) -> usize {
     most as usize
 }
 
-/// Bytes held of a chunk, and the largest read from it: its dictionary and one page, by what the footer tells.
-fn chunk_bytes(chunk: &ChunkMeta, layout: &ColumnLayout, rows: u64) -> (u64, u64) {
+/// The leaves of a scanned column, and how they are decoded; `None` by the crate's reader.
+fn leaves_of(file: &ParquetFile, column: &ScanColumn) -> impl Iterator<Item = (usize, Option<Decode>)> {
+    let layout = &file.footer.columns[column.column];
+    layout.leaves.clone().map(move |leaf| (leaf, layout.decode))
+}
+
+/// Bytes held of a chunk: its dictionary and one page, and what is made of them.
+fn held_bytes(chunk: &ChunkMeta, decode: Option<Decode>, rows: u64, expected: Expected) -> u64 {
     let class = |bytes: u64| size_class_bytes(bytes as usize + PAD_BYTES) as u64;
     let total = chunk.uncompressed_bytes;
-    let page =
-        (total.saturating_mul(PAGE_ROWS) / rows).clamp(total.min(8 << 10), total).min(LARGEST_PAGE_BYTES);
-    let dictionary = if chunk.has_dictionary { total.min(LARGEST_DICTIONARY_BYTES) } else { 0 };
-    let largest = chunk.compressed_bytes.min(LARGEST_PAGE_BYTES);
-    let own = match dictionary {
-        0 => class(page),
+    let Expected { dictionary_bytes, page_bytes, .. } = expected;
+    let own = match dictionary_bytes {
+        0 => class(page_bytes),
         // Together they are no more than the chunk, and rounding up adds half at the most.
-        _ => (class(page) + class(dictionary)).min(total + total / 2 + 2 * class(1)),
+        _ => {
+            (class(page_bytes) + class(dictionary_bytes)).min(total.saturating_add(total / 2 + 2 * class(1)))
+        }
     };
-    let copies = match layout.decode {
+    let copies = match decode {
         // Views beside the bytes they point into. An entry takes at least its length, and some row needs it.
-        Some(decode) if decode.target == PhysicalType::View && dictionary > 0 => {
-            class(size_of::<u128>() as u64 * rows.min(dictionary / size_of::<u32>() as u64))
+        Some(decode) if decode.target == PhysicalType::View && dictionary_bytes > 0 => {
+            class(size_of::<u128>() as u64 * rows.min(dictionary_bytes / size_of::<u32>() as u64))
         }
         Some(_) => 0,
         // The crate's reader holds decoded values beside the page.
-        None => page + dictionary + LARGEST_PAGE_BYTES.min(total),
+        None => page_bytes + dictionary_bytes + page_bytes.max(LARGEST_PAGE_BYTES.min(total)),
     };
-    (own + copies, largest)
+    own + copies
 }
 
 impl Source for ParquetScan {

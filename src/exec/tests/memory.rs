@@ -5,7 +5,7 @@ use super::{PipelineSpec, Setup, pipeline, run, scheduler, start};
 use crate::error::{Error, MemoryError};
 use crate::exec::QuerySpec;
 use crate::exec::floors::Schedule;
-use crate::mem::{Account, Knobs, Pool, Reservation};
+use crate::mem::{Account, Knobs, Pool, Reservation, Tenant};
 use std::time::{Duration, Instant};
 
 fn simple(world: &World, waits: Waits) -> Vec<PipelineSpec> {
@@ -116,6 +116,7 @@ fn a_query_that_waits_its_turn_can_be_cancelled_and_lets_others_pass() {
     let engine = Pool::new("engine", 2 * floor);
     let mut held = Reservation::empty(&engine);
     held.try_grow(floor).expect("fits");
+    let at_work = Tenant::of(&engine);
     let large = Setup { limit_bytes: 2 * floor, ..Setup::lanes(2, 4) };
     let small = Setup { limit_bytes: 2 * floor, ..Setup::lanes(2, 1) };
     let (large_world, small_world) = (World::default(), World::default());
@@ -128,6 +129,33 @@ fn a_query_that_waits_its_turn_can_be_cancelled_and_lets_others_pass() {
     assert!(matches!(first.end(), Err(Error::Cancelled)));
     second.end().expect("fits beside what is held");
     drop(scheduler);
+    drop((held, at_work));
+    assert_eq!(engine.granted_bytes(), 0);
+}
+
+#[test]
+fn a_query_fails_if_nobody_is_left_to_give_it_memory() {
+    let (scheduler, floor) = (scheduler(2), floor_bytes(&World::default(), 1));
+    let engine = Pool::new("engine", floor);
+    let setup = Setup { limit_bytes: floor, ..Setup::lanes(2, 1) };
+    let (first_world, second_world) = (World::default(), World::default());
+    let go = |waits, world: &World| {
+        start(simple(world, waits), &setup, world, &engine, &scheduler).expect("queues")
+    };
+    let first = go(Waits::Always, &first_world);
+    until("the first starts", || first_world.count("z.Local") == 1);
+    let second = go(Waits::Not, &second_world);
+    assert!(!second.is_over(), "the first may give its memory back");
+    first.run().fail(Error::Cancelled);
+    assert!(first.end().is_err());
+    second.end().expect("it did");
+    // As a reader that keeps a result: at rest.
+    let mut held = Reservation::empty(&engine);
+    held.try_grow(1).expect("nothing is held");
+    match go(Waits::Not, &World::default()).end() {
+        Err(Error::Memory(e)) => assert!(matches!(*e, MemoryError::Exceeded { .. }), "{e}"),
+        other => panic!("{other:?} is no memory error"),
+    }
     drop(held);
     assert_eq!(engine.granted_bytes(), 0);
 }
