@@ -11,8 +11,9 @@
 //! 3. Strictly first in, first out: only the oldest ticket is ever served.
 //! 4. A ticket can be served: more than its pool may ever hold is refused at once.
 //! 5. Nobody waits unknowing for what may never come: once no tenant is left, who would give bytes back by itself, the
-//!    oldest ticket is woken and finds itself stalled. The count of tenants moves before `waiting` is read, and
-//!    `waiting` before the count is; whoever is granted bytes counts as a tenant from that moment.
+//!    oldest ticket is woken and finds itself stalled. The last tenant lowers the count before it reads `waiting`, a
+//!    ticket raises `waiting` before it reads the count, and a fence stands between the two on both sides. Whoever is
+//!    granted bytes counts as a tenant from that moment.
 
 use super::pool::{Denied, Pool, Root};
 use super::reservation::Reservation;
@@ -46,6 +47,8 @@ impl Tenant {
 impl Drop for Tenant {
     fn drop(&mut self) {
         if self.0.queue.tenants.fetch_sub(1, SeqCst) == 1 {
+            // With the fence in `MemoryTicket::new`: either the ticket meets no tenant, or this sees the ticket.
+            fence(SeqCst);
             self.0.queue.serve();
         }
     }
