@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! 1. An answer counts if it has as many rows as ours.
-//! 2. Means and totals are over the queries that all engines answered; an engine that answered none is left out of
-//!    that. So each of them is over the same queries.
+//! 2. Means and totals of seconds are over the queries that all engines answered, an engine that answered none left out
+//!    of that: they are comparable. Means of ratios are over all queries that have one.
 //!
 //! Must not know: how figures are measured.
 
@@ -58,7 +58,7 @@ impl Row {
 impl Comparison {
     /// A comparison of these engines, ours first, and with an earlier report.
     pub fn new(engines: Vec<Engine>, baseline: Option<Baseline>) -> Self {
-        let mut columns = vec![(String::from("query"), 14)];
+        let mut columns = vec![(String::from("query"), 15)];
         columns.extend(engines.iter().map(|engine| (format!("{} s", engine.title()), SECONDS_WIDTH)));
         if engines.len() > 1 {
             columns.push((String::from("ratio to best peer"), 0));
@@ -86,7 +86,9 @@ impl Comparison {
             }
             None => String::from("error"),
         });
-        let memory = row.0.iter().map(|m| m.peak_anonymous_bytes.map_or_else(String::new, mebibytes));
+        let seconds = seconds.collect();
+        let memory =
+            row.0.iter().map(|m| m.peak_anonymous_bytes.map_or_else(String::new, mebibytes)).collect();
         let mut line = self.cells(&row.ours().statement, seconds, row.ratio(), memory);
         line.extend(self.baseline.as_ref().map(|baseline| baseline.change(row.ours())));
         let line = self.table.line(&line);
@@ -97,47 +99,52 @@ impl Comparison {
     /// The table's last lines and, below it, what they are and what failed.
     pub fn footer(&self) -> String {
         let common = self.answered_by_all();
-        let spreads: Vec<_> = common.iter().map(|row| row.spreads()).collect();
-        let of_each = |mean: fn(&[f64]) -> f64| (0..self.engines.len()).map(move |engine| (engine, mean));
-        let seconds = |(engine, mean): (usize, fn(&[f64]) -> f64)| {
-            let of: Vec<Spread> = spreads.iter().filter_map(|spreads| spreads[engine]).collect();
-            let figure = |get: fn(&Spread) -> f64| mean(&of.iter().map(get).collect::<Vec<_>>());
-            if of.is_empty() { String::from("-") } else { pair(figure(|s| s.best), figure(|s| s.median)) }
+        let over_common = |mean: fn(&[f64]) -> f64| {
+            self.each(|engine| {
+                let spreads: Vec<_> = common.iter().filter_map(|row| row.spreads()[engine]).collect();
+                let figure = |get: fn(&Spread) -> f64| mean(&spreads.iter().map(get).collect::<Vec<_>>());
+                if spreads.is_empty() {
+                    String::from("-")
+                } else {
+                    pair(figure(|s| s.best), figure(|s| s.median))
+                }
+            })
         };
         let most = |get: fn(&Measurement) -> Option<u64>| {
-            (0..self.engines.len()).map(move |engine| {
+            self.each(|engine| {
                 let most = self.rows.iter().filter_map(|row| get(&row.0[engine])).max();
                 most.map_or_else(String::new, mebibytes)
             })
         };
-        let nothing = || self.engines.iter().map(|_| String::new());
-        let ratios: Vec<f64> = common.iter().filter_map(|row| row.ratio()).collect();
-        let mean_ratio = (!ratios.is_empty()).then(|| geometric_mean(&ratios));
-        let (our_total, best_total) = common
-            .iter()
-            .filter_map(|row| Some((row.spreads()[0]?.best, row.best_peer()?)))
-            .fold((0.0, 0.0), |total: (f64, f64), row| (total.0 + row.0, total.1 + row.1));
-        let total_ratio = (best_total > 0.0).then(|| our_total / best_total);
+        let by_each = self.each(|engine| {
+            let ratios = ratios(&self.rows, |row| Some(row.spreads()[engine]?.best));
+            if engine == 0 || ratios.is_empty() {
+                return String::new();
+            }
+            format!("{:.2} ({} of {})", geometric_mean(&ratios), ratios.len(), self.rows.len())
+        });
+        let answered = self.each(|engine| {
+            let answered = self.rows.iter().filter(|row| row.spreads()[engine].is_some()).count();
+            format!("{answered} of {}", self.rows.len())
+        });
+        let nothing = self.each(|_| String::new());
+        let best = ratios(&self.rows, Row::best_peer);
+        let best_mean = (!best.is_empty()).then(|| geometric_mean(&best));
+
+        let peak = most(|measurement| measurement.peak_anonymous_bytes);
+        let rest = most(|measurement| measurement.rest_anonymous_bytes);
         let mut lines = vec![
-            self.cells("geometric mean", of_each(geometric_mean).map(seconds), mean_ratio, nothing()),
-            self.cells(
-                "total, peak",
-                of_each(total).map(seconds),
-                total_ratio,
-                most(|m| m.peak_anonymous_bytes),
-            ),
-            self.cells("at rest", nothing(), None, most(|m| m.rest_anonymous_bytes)),
+            self.cells("geometric mean", over_common(geometric_mean), None, nothing.clone()),
+            self.cells("total, peak", over_common(total), None, peak),
+            self.cells("at rest", nothing.clone(), None, rest),
         ];
         if self.engines.len() > 1 {
-            let answered = (0..self.engines.len()).map(|engine| {
-                let answered = self.rows.iter().filter(|row| row.spreads()[engine].is_some()).count();
-                format!("{answered} of {}", self.rows.len())
-            });
-            lines.push(self.cells("answered", answered, None, nothing()));
+            lines.push(self.cells("Gristmill by it", by_each, best_mean, nothing.clone()));
+            lines.push(self.cells("answered", answered, None, nothing));
         }
         let mut text: Vec<String> = lines.iter().map(|line| self.table.line(line)).collect();
         text.push(String::new());
-        text.push(self.explanation(common.len(), &ratios));
+        text.push(self.explanation(common.len(), &best));
         text.extend(self.rows.iter().flat_map(|row| self.notes(row)));
         text.join("\n")
     }
@@ -148,12 +155,17 @@ impl Comparison {
         failed.map(|ours| ours.statement.as_str()).collect()
     }
 
+    /// A cell for each engine, by its place.
+    fn each(&self, cell: impl Fn(usize) -> String) -> Vec<String> {
+        (0..self.engines.len()).map(cell).collect()
+    }
+
     fn cells(
         &self,
         name: &str,
-        seconds: impl Iterator<Item = String>,
+        seconds: Vec<String>,
         ratio: Option<f64>,
-        memory: impl Iterator<Item = String>,
+        memory: Vec<String>,
     ) -> Vec<String> {
         let mut cells = vec![name.to_owned()];
         cells.extend(seconds);
@@ -176,16 +188,17 @@ impl Comparison {
 
     fn explanation(&self, common: usize, ratios: &[f64]) -> String {
         let mut text = format!(
-            "Means and totals are over the {common} of {} queries that all engines answered. MiB are the most anonymous \
-             memory of the process.",
+            "Means and totals are over the {common} of {} queries answered by every engine that answered any. MiB are the \
+             most anonymous memory of the process.",
             self.rows.len()
         );
         if self.engines.len() > 1 {
             let faster = ratios.iter().filter(|ratio| **ratio < 1.0).count();
             write!(
                 text,
-                " The ratio is our best time by that of the fastest peer of the query: below 1 in {faster} of {}. A peer's \
-                 MiB include its interpreter.",
+                " A ratio is our best time by that of the fastest peer of the query: below 1 in {faster} of {}. The line \
+                 'Gristmill by it' has the geometric means of such ratios, for each peer over the queries it and we \
+                 answered. A peer's MiB include its interpreter.",
                 ratios.len()
             )
             .expect("a string takes what is written");
@@ -209,6 +222,11 @@ impl Comparison {
         };
         self.engines.iter().zip(&row.0).filter_map(note).collect()
     }
+}
+
+/// Our best times by `theirs`, of the queries that have both.
+fn ratios(rows: &[Row], theirs: impl Fn(&Row) -> Option<f64>) -> Vec<f64> {
+    rows.iter().filter_map(|row| Some(row.spreads()[0]?.best / theirs(row)?)).collect()
 }
 
 fn pair(best: f64, median: f64) -> String {

@@ -156,14 +156,16 @@ fn conditions(options: &Options, flags: &Flags, report: &Report) -> String {
 
 /// The program that answers a query in an engine.
 fn command_of(engine: Engine, python: Option<&Path>) -> Result<Command, String> {
-    match (engine, python) {
-        (Engine::Gristmill, _) | (_, None) => {
+    match engine {
+        Engine::Gristmill => {
             let program = std::env::current_exe().map_err(|e| format!("cannot find this program: {e}"))?;
             let mut command = Command::new(program);
             command.arg(QUERY_PROCESS);
             Ok(command)
         }
-        (peer, Some(python)) => Ok(engine::driver(python, peer)),
+        Engine::DuckDb | Engine::Polars | Engine::DataFusion => {
+            Ok(engine::driver(python.expect("with peers an environment is set up"), engine))
+        }
     }
 }
 
