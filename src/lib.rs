@@ -28,9 +28,10 @@ pub use arrow;
 pub use data::{DataType, Field, Scalar, TimeUnit, Value};
 pub use error::{Consumer, DataError, Error, Located, Location, MemoryError, Origin, Result};
 pub use metrics::{OperatorMetrics, OperatorProfile, QueryMetrics};
+pub use sched::Priority;
 #[doc(hidden)]
 pub use session::TestKnobs;
-pub use session::{Engine, EngineBuilder, Query, QueryHandle, ResultStream, Session};
+pub use session::{Engine, EngineBuilder, Query, QueryHandle, ResultStream, Session, SettingInfo};
 
 /// The examples of the README, compiled and run with the documentation's.
 #[cfg(doctest)]

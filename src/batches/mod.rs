@@ -96,6 +96,10 @@ impl Source for BatchesScan {
         self.batches.len()
     }
 
+    fn table_rows(&self) -> u64 {
+        self.batches.iter().map(|b| b.num_rows() as u64).sum()
+    }
+
     fn open(&self, _cx: &OpenCx<'_>) -> Result<AtomicUsize> {
         Ok(AtomicUsize::new(0))
     }
@@ -132,6 +136,7 @@ impl Source for BatchesScan {
             if rows == 0 {
                 continue;
             }
+            cx.metrics.passed_rows.fetch_add(rows as u64, Relaxed);
             let columns = self.request.columns.iter().map(|(_, at)| {
                 from_arrow_array(&batch.column(*at).slice(start, rows), &cx.query.ids, cx.account)
             });

@@ -2,6 +2,7 @@
 
 use super::engine::{Engine, EngineInner};
 use crate::error::{Error, Result};
+use crate::exec::Slots;
 use crate::mem::Pool;
 use crate::sched::{Scheduler, SchedulerConfig};
 use crate::spill::SpillDirectory;
@@ -19,6 +20,7 @@ pub struct EngineBuilder {
     threads: Option<usize>,
     temp_directory: Option<PathBuf>,
     max_temp_directory_size: Option<u64>,
+    max_concurrent_queries: Option<usize>,
     disabled_optimizers: HashSet<String>,
     testing: TestKnobs,
 }
@@ -27,6 +29,8 @@ pub struct EngineBuilder {
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TestKnobs {
+    /// Chance that a call of an operator panics.
+    pub panic: u16,
     /// Rows of a full batch.
     pub batch_rows: Option<usize>,
     /// Chance, in 1/65536, that a revocable grant is refused, so that breakers spill.
@@ -73,6 +77,18 @@ impl EngineBuilder {
         self
     }
 
+    /// Queries that run at a time; others wait for their turn, first come first served. Default: as many as there is
+    /// memory for.
+    ///
+    /// A query waits inside its [`ResultStream`](crate::ResultStream), which is there at once: it can be cancelled, and
+    /// its timeout counts. It takes part until its last row is in the stream's queue, so a thread that holds a stream
+    /// it does not read should not wait for another one.
+    #[must_use]
+    pub fn max_concurrent_queries(mut self, queries: usize) -> Self {
+        self.max_concurrent_queries = Some(queries);
+        self
+    }
+
     /// Optimizer rules left out, some of [`Engine::optional_rules`]: to find the one behind a bad plan.
     #[must_use]
     pub fn disabled_optimizers(mut self, rules: impl IntoIterator<Item = impl Into<String>>) -> Self {
@@ -93,13 +109,12 @@ impl EngineBuilder {
     /// # Errors
     /// [`Error::Plan`] for settings that cannot be, [`Error::Io`] if a thread cannot be started.
     pub fn build(self) -> Result<Engine> {
-        if let Some(rule) =
-            self.disabled_optimizers.iter().find(|name| optional_rules().all(|known| known != *name))
-        {
-            let optional: Vec<_> = optional_rules().collect();
-            let message = format!("'{rule}' is no rule to leave out; these are: {}", optional.join(", "));
+        check_optional(&self.disabled_optimizers).map_err(|why| Error::plan(why, None))?;
+        if self.max_concurrent_queries == Some(0) {
+            let message = "max_concurrent_queries is 0, but the engine needs at least 1 to run a query";
             return Err(Error::plan(message, None));
         }
+        let max_concurrent_queries = self.max_concurrent_queries.unwrap_or(usize::MAX);
         let threads = self.threads.unwrap_or_else(|| SchedulerConfig::default().threads);
         let scheduler = Scheduler::new(SchedulerConfig { threads, ..SchedulerConfig::default() })?;
         let limit = self.memory_limit.unwrap_or_else(default_memory_limit);
@@ -109,7 +124,9 @@ impl EngineBuilder {
                 scheduler,
                 pool: Pool::new("engine", limit),
                 spill: SpillDirectory::new(self.temp_directory, quota),
+                slots: Slots::new(max_concurrent_queries),
                 threads,
+                max_concurrent_queries,
                 optimizer: optimizer::OptimizerSettings {
                     disabled: self.disabled_optimizers,
                     join_order_seed: self.testing.join_order_seed,
@@ -117,6 +134,17 @@ impl EngineBuilder {
                 testing: self.testing,
             }),
         })
+    }
+}
+
+/// Refuses what is no rule to leave out.
+pub(super) fn check_optional(rules: &HashSet<String>) -> Result<(), String> {
+    match rules.iter().find(|name| optional_rules().all(|known| known != *name)) {
+        None => Ok(()),
+        Some(rule) => {
+            let optional: Vec<_> = optional_rules().collect();
+            Err(format!("'{rule}' is no rule to leave out; these are: {}", optional.join(", ")))
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::Session;
 use super::builder::{EngineBuilder, TestKnobs, optional_rules};
+use crate::exec::Slots;
 use crate::mem::Pool;
 use crate::optimizer;
 use crate::sched::Scheduler;
@@ -12,7 +13,9 @@ pub(super) struct EngineInner {
     pub(super) scheduler: Scheduler,
     pub(super) pool: Pool,
     pub(super) spill: SpillDirectory,
+    pub(super) slots: Slots,
     pub(super) threads: usize,
+    pub(super) max_concurrent_queries: usize,
     pub(super) optimizer: optimizer::OptimizerSettings,
     pub(super) testing: TestKnobs,
 }
@@ -61,5 +64,20 @@ impl Engine {
     /// The most bytes that were ever granted at a time.
     pub fn memory_peak(&self) -> usize {
         self.inner.pool.peak_bytes()
+    }
+
+    /// Bytes of the temporary directory in use at this moment, by all queries.
+    pub fn temp_directory_used(&self) -> u64 {
+        self.inner.spill.used_bytes()
+    }
+
+    /// Queries that run at this moment.
+    pub fn running_queries(&self) -> usize {
+        self.inner.slots.taken()
+    }
+
+    /// Queries that wait for their turn ([`EngineBuilder::max_concurrent_queries`]).
+    pub fn waiting_queries(&self) -> usize {
+        self.inner.slots.waiting()
     }
 }

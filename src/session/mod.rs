@@ -11,12 +11,15 @@ mod builder;
 mod engine;
 mod handle;
 mod query;
+mod report;
+mod settings;
 mod stream;
 
 pub use builder::{EngineBuilder, TestKnobs};
 pub use engine::Engine;
 pub use handle::QueryHandle;
 pub use query::Query;
+pub use settings::SettingInfo;
 pub use stream::ResultStream;
 
 use crate::batches::BatchesTable;
@@ -25,12 +28,14 @@ use crate::error::{Error, Result};
 use crate::logical::Column;
 use crate::parquet::ParquetTable;
 use crate::scan::ScanProvider;
-use crate::sql::{Definition, Statement, TableResolver, View};
+use crate::sql::{Assignment, Statement, TableResolver, View};
 use crate::{optimizer, physical, sql};
 use arrow::array::RecordBatch;
 use engine::EngineInner;
 use parking_lot::Mutex;
-use query::Kind;
+use query::{Effect, Kind};
+use settings::Settings;
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -58,6 +63,7 @@ pub struct Session {
     engine: Arc<EngineInner>,
     catalog: Mutex<Catalog<dyn ScanProvider>>,
     views: Views,
+    settings: Arc<Mutex<Settings>>,
 }
 
 /// Shared with statements that change them once they run.
@@ -85,7 +91,7 @@ impl TableResolver for Resolver<'_> {
 
 impl Session {
     fn new(engine: Arc<EngineInner>) -> Self {
-        Self { engine, catalog: Mutex::default(), views: Arc::default() }
+        Self { engine, catalog: Mutex::default(), views: Arc::default(), settings: Arc::default() }
     }
 
     /// Makes a Parquet file, or all Parquet files of a directory together, a table. Replaces one of that name.
@@ -113,6 +119,44 @@ impl Session {
         self.catalog.lock().names().map(str::to_owned).collect()
     }
 
+    /// Changes a setting for the queries made from now on, as `SET name = 'value'` does: `memory_limit`, `timeout`,
+    /// `priority`, `disabled_optimizers`. [`Session::settings`] lists all.
+    ///
+    /// ```
+    /// # fn main() -> gristmill::Result<()> {
+    /// let session = gristmill::Engine::builder().threads(1).build()?.session();
+    /// session.set("memory_limit", "64MiB")?;
+    /// session.query("set timeout = '30s'")?.collect()?;
+    /// let error = session.set("threads", "8").unwrap_err();
+    /// assert!(error.to_string().contains("EngineBuilder::threads"));
+    /// session.reset("memory_limit")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Plan`] names the setting, and those there are or what its value should be.
+    pub fn set(&self, name: &str, value: &str) -> Result<()> {
+        self.change(name, Some(value.to_owned()))
+    }
+
+    /// Gives a setting its default again, as `RESET name` does.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] if there is no such setting, or it is the engine's.
+    pub fn reset(&self, name: &str) -> Result<()> {
+        self.change(name, None)
+    }
+
+    /// All settings, in alphabetical order.
+    pub fn settings(&self) -> Vec<SettingInfo> {
+        self.settings.lock().all(&self.engine)
+    }
+
+    fn change(&self, name: &str, value: Option<String>) -> Result<()> {
+        self.settings.lock().apply(&Assignment { name: Some(name.to_owned()), value, location: None })
+    }
+
     /// Splits a text into its statements.
     ///
     /// # Errors
@@ -138,19 +182,32 @@ impl Session {
                 return Err(Error::plan("one statement at a time; split the text with `statements`", None));
             }
         };
+        let settings = self.settings.lock().clone();
         let (kind, bound) = match statement {
             Statement::Query(bound) => (Kind::Rows, bound),
-            Statement::Define(definition) => return Ok(self.define(definition, started)),
             Statement::Explain { analyze, query } => {
                 (if analyze { Kind::ExplainAnalyze } else { Kind::Explain }, query)
             }
+            Statement::Define(definition) => {
+                let effect = Effect::Views(definition, Arc::clone(&self.views));
+                return Ok(self.effect(effect, &settings, started));
+            }
+            Statement::Set(change) => {
+                settings.clone().apply(&change).map_err(|e| e.with_excerpt(sql))?;
+                let effect = Effect::Settings(change, Arc::clone(&self.settings));
+                return Ok(self.effect(effect, &settings, started));
+            }
         };
+        let mut rules = Cow::Borrowed(&self.engine.optimizer);
+        if let Some(disabled) = &settings.disabled_optimizers {
+            rules.to_mut().disabled.clone_from(disabled);
+        }
         let optimizer::Optimized { plan, timings } =
-            optimizer::optimize(bound.plan, &self.engine.optimizer).map_err(|e| e.with_excerpt(sql))?;
+            optimizer::optimize(bound.plan, &rules).map_err(|e| e.with_excerpt(sql))?;
         let resolve = |name: &str| catalog.get(name).map(|(_, table)| Arc::clone(table));
         let sources = physical::Sources { resolve: &resolve, estimate: &optimizer::estimate_rows };
         let mut plan = physical::lower(&plan, &bound.outputs, sources).map_err(|e| e.with_excerpt(sql))?;
-        if !self.engine.optimizer.disabled.contains(physical::RUNTIME_FILTERS) {
+        if !rules.disabled.contains(physical::RUNTIME_FILTERS) {
             plan = physical::add_runtime_filters(&plan);
         }
         Ok(Query {
@@ -160,14 +217,14 @@ impl Session {
             kind,
             fields: bound.outputs.iter().map(|c: &Column| c.field.clone()).collect(),
             planning: started.elapsed(),
-            timeout: None,
-            memory_limit: None,
-            definition: None,
+            timeout: settings.timeout,
+            memory_limit: settings.memory_limit,
+            priority: settings.priority,
         })
     }
 
-    /// A statement that changes the views once it runs.
-    fn define(&self, definition: Definition, started: Instant) -> Query {
+    /// A statement that changes the session once it runs.
+    fn effect(&self, effect: Effect, settings: &Settings, started: Instant) -> Query {
         let nothing = physical::PhysicalPlan {
             node: physical::Node::Values { rows: vec![] },
             layout: vec![],
@@ -178,12 +235,12 @@ impl Session {
             engine: Arc::clone(&self.engine),
             plan: Arc::new(nothing),
             rules: vec![],
-            kind: Kind::Define,
+            kind: Kind::Effect(effect),
             fields: vec![],
             planning: started.elapsed(),
-            timeout: None,
-            memory_limit: None,
-            definition: Some((definition, Arc::clone(&self.views))),
+            timeout: settings.timeout,
+            memory_limit: settings.memory_limit,
+            priority: settings.priority,
         }
     }
 }

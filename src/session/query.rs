@@ -2,8 +2,9 @@
 
 use super::Views;
 use super::engine::EngineInner;
+use super::report::{Ending, Report};
+use super::settings::Settings;
 use super::stream::{ResultStream, Rows, text_schema};
-use crate::catalog::Catalog;
 use crate::data::{Field, arrow_schema};
 use crate::error::Result;
 use crate::exec::fault::{FaultConfig, Faults};
@@ -12,12 +13,13 @@ use crate::mem::Knobs;
 use crate::operators::{ResultQueue, result_sink};
 use crate::physical;
 use crate::sched::Priority;
-use crate::sql::{Definition, View};
+use crate::sql::{Assignment, Definition};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 /// Batch rows when memory is ample: a batch's columns stay in the second-level cache.
 const BATCH_ROWS: usize = 8192;
@@ -25,12 +27,36 @@ const BLOCK_BYTES: usize = 256 << 10;
 const FAN_OUT: usize = 16;
 
 /// What running it comes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Rows,
     Explain,
     ExplainAnalyze,
-    Define,
+    Effect(Effect),
+}
+
+/// What a statement without rows changes.
+pub(super) enum Effect {
+    Views(Definition, Views),
+    Settings(Assignment, Arc<Mutex<Settings>>),
+}
+
+impl Effect {
+    fn apply(self) -> Result<()> {
+        match self {
+            Self::Views(Definition::Create(view), views) => {
+                let name = view.name().to_owned();
+                views.lock().insert(&name, view);
+            }
+            Self::Views(Definition::Drop(names), views) => {
+                let mut views = views.lock();
+                for name in names {
+                    views.remove(&name);
+                }
+            }
+            Self::Settings(change, settings) => settings.lock().apply(&change)?,
+        }
+        Ok(())
+    }
 }
 
 /// A planned query, ready to run.
@@ -43,11 +69,11 @@ pub struct Query {
     pub(super) planning: Duration,
     pub(super) timeout: Option<Duration>,
     pub(super) memory_limit: Option<usize>,
-    pub(super) definition: Option<(Definition, Views)>,
+    pub(super) priority: Priority,
 }
 
 impl Query {
-    /// Fails the query with [`Error::Timeout`] if it runs longer.
+    /// Fails the query with [`Error::Timeout`](crate::Error::Timeout) if it takes longer, from its start on; waiting for its turn counts.
     #[must_use]
     pub fn with_timeout(mut self, limit: Duration) -> Self {
         self.timeout = Some(limit);
@@ -61,10 +87,18 @@ impl Query {
         self
     }
 
+    /// Its share of the workers beside other queries. Shares decay with the time a query consumes, so that short ones
+    /// are not stuck behind long ones whatever their priorities.
+    #[must_use]
+    pub fn with_priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
     /// The columns it returns.
     pub fn schema(&self) -> SchemaRef {
-        match self.kind {
-            Kind::Rows | Kind::Define => arrow_schema(&self.fields),
+        match &self.kind {
+            Kind::Rows | Kind::Effect(_) => arrow_schema(&self.fields),
             Kind::Explain | Kind::ExplainAnalyze => text_schema(),
         }
     }
@@ -86,25 +120,23 @@ impl Query {
     ///
     /// # Errors
     /// A memory error if its smallest plan does not fit the budget.
-    pub fn stream(self) -> Result<ResultStream> {
-        match self.kind {
+    pub fn stream(mut self) -> Result<ResultStream> {
+        match std::mem::replace(&mut self.kind, Kind::Rows) {
             Kind::Rows => self.start(),
-            Kind::Define => {
-                if let Some((definition, views)) = self.definition {
-                    apply(definition, &mut views.lock());
-                }
+            Kind::Effect(effect) => {
+                effect.apply()?;
                 Ok(ResultStream::nothing())
             }
             Kind::Explain => Ok(ResultStream::text(&self.explain())),
             Kind::ExplainAnalyze => {
-                let rules = self.rules.clone();
+                let rules = std::mem::take(&mut self.rules);
                 let mut stream = self.start()?;
                 for batch in stream.by_ref() {
                     batch?;
                 }
-                let operators = stream.run.as_ref().map(|r| r.operators()).unwrap_or_default();
+                let operators = stream.report.as_ref().map(|r| r.operators.as_slice()).unwrap_or_default();
                 let (profile, metrics) = (stream.profile(), stream.metrics());
-                Ok(ResultStream::text(&physical::explain_analyze(&profile, &operators, &metrics, &rules)))
+                Ok(ResultStream::text(&physical::explain_analyze(&profile, operators, &metrics, &rules)))
             }
         }
     }
@@ -129,6 +161,7 @@ impl Query {
             refuse_grant: testing.refuse_grant,
             wait: testing.wait,
             spill_error: testing.spill_error,
+            panic: testing.panic,
             one_row_batches: testing.one_row_batches,
             seed: testing.seed,
         };
@@ -138,41 +171,30 @@ impl Query {
             let f = Arc::clone(f);
             Arc::new(move || f.fails_spill()) as Arc<dyn Fn() -> bool + Send + Sync>
         })));
-        let cx = Arc::new(QueryCx::new(pool, knobs, Arc::clone(&spill), self.timeout, faults));
-        let started = Instant::now();
-        let end = Arc::new(Mutex::new(None));
-        let (queue_at_end, time_at_end) = (Arc::clone(&queue), Arc::clone(&end));
-        let group = engine.scheduler.group(Priority::DEFAULT);
-        let run = QueryRun::start(spec, cx, group, move |outcome| {
-            *time_at_end.lock() = Some(started.elapsed());
+        let ending = Arc::new(Ending::new());
+        let cx = Arc::new(QueryCx::new(pool.clone(), knobs, Arc::clone(&spill), self.timeout, faults));
+        let group = engine.scheduler.group(self.priority);
+        let (queue_at_end, ending_at_end) = (Arc::clone(&queue), Arc::clone(&ending));
+        let run = QueryRun::start_in(&engine.slots, spec, cx, group, move |outcome| {
+            ending_at_end.note(outcome.is_ok());
             queue_at_end.close(outcome);
         })?;
+        let report = Arc::new(Report {
+            profiler,
+            operators: run.operators(),
+            pool,
+            knobs,
+            spill,
+            planning: self.planning,
+            rows: AtomicU64::new(0),
+            ending,
+        });
         Ok(ResultStream {
             schema,
             source: Rows::Queue(queue),
             run: Some(run),
-            profiler: Some(profiler),
-            spill: Some(spill),
-            planning: self.planning,
-            rows: 0,
-            started,
-            end,
+            report: Some(report),
             _engine: Some(engine),
         })
-    }
-}
-
-/// Changes the views.
-fn apply(definition: Definition, views: &mut Catalog<View>) {
-    match definition {
-        Definition::Create(view) => {
-            let name = view.name().to_owned();
-            views.insert(&name, view);
-        }
-        Definition::Drop(names) => {
-            for name in names {
-                views.remove(&name);
-            }
-        }
     }
 }

@@ -2,24 +2,23 @@
 
 use super::engine::EngineInner;
 use super::handle::QueryHandle;
+use super::report::Report;
 use crate::data::arrow_schema;
 use crate::error::{Error, Result};
 use crate::exec::QueryRun;
 use crate::metrics::{OperatorProfile, QueryMetrics};
 use crate::operators::ResultQueue;
-use crate::physical;
-use crate::spill::SpillDirectory;
 use arrow::array::{RecordBatch, StringViewArray};
 use arrow::datatypes::SchemaRef;
-use parking_lot::Mutex;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 
 pub(super) fn text_schema() -> SchemaRef {
     let field = arrow::datatypes::Field::new("plan", arrow::datatypes::DataType::Utf8View, false);
     Arc::new(arrow::datatypes::Schema::new(vec![field]))
 }
 
+/// Where rows come from.
 pub(super) enum Rows {
     Queue(Arc<ResultQueue>),
     Ready(Option<RecordBatch>),
@@ -31,12 +30,8 @@ pub struct ResultStream {
     pub(super) schema: SchemaRef,
     pub(super) source: Rows,
     pub(super) run: Option<Arc<QueryRun>>,
-    pub(super) profiler: Option<physical::Profiler>,
-    pub(super) spill: Option<Arc<SpillDirectory>>,
-    pub(super) planning: Duration,
-    pub(super) rows: u64,
-    pub(super) started: Instant,
-    pub(super) end: Arc<Mutex<Option<Duration>>>,
+    pub(super) report: Option<Arc<Report>>,
+    /// Keeps the workers.
     pub(super) _engine: Option<Arc<EngineInner>>,
 }
 
@@ -52,18 +47,7 @@ impl ResultStream {
     }
 
     fn ready(schema: SchemaRef, batch: Option<RecordBatch>) -> Self {
-        Self {
-            schema,
-            source: Rows::Ready(batch),
-            run: None,
-            profiler: None,
-            spill: None,
-            planning: Duration::ZERO,
-            rows: 0,
-            started: Instant::now(),
-            end: Arc::default(),
-            _engine: None,
-        }
+        Self { schema, source: Rows::Ready(batch), run: None, report: None, _engine: None }
     }
 
     /// The columns of its batches.
@@ -71,33 +55,20 @@ impl ResultStream {
         Arc::clone(&self.schema)
     }
 
-    /// A handle that cancels the query from anywhere.
-    pub fn cancel_handle(&self) -> QueryHandle {
-        QueryHandle { run: self.run.as_ref().map(QueryRun::downgrade) }
+    /// A handle that cancels and watches the query from anywhere.
+    pub fn handle(&self) -> QueryHandle {
+        let run = self.run.as_ref().map_or_else(Weak::new, QueryRun::downgrade);
+        QueryHandle { run, report: self.report.clone() }
     }
 
     /// Figures of each operator of the plan so far, parents first; final once the stream has ended. Empty for EXPLAIN.
     pub fn profile(&self) -> Vec<OperatorProfile> {
-        let run = self.profiler.as_ref().zip(self.run.as_ref());
-        run.map_or_else(Vec::new, |(profiler, run)| profiler.profile(&run.operators()))
+        self.report.as_ref().map_or_else(Vec::new, |report| report.profile())
     }
 
     /// Figures so far; final once the stream has ended.
     pub fn metrics(&self) -> QueryMetrics {
-        let mut metrics = QueryMetrics {
-            planning: self.planning,
-            execution: self.end.lock().unwrap_or_else(|| self.started.elapsed()),
-            rows: self.rows,
-            ..QueryMetrics::default()
-        };
-        if let Some(run) = &self.run {
-            let cx = run.cx();
-            metrics.peak_granted_bytes = cx.pool.peak_bytes();
-            metrics.lanes = cx.knobs.lanes;
-            metrics.batch_rows = cx.knobs.batch_rows;
-        }
-        metrics.spilled_bytes = self.spill.as_ref().map_or(0, |s| s.written_bytes());
-        metrics
+        self.report.as_ref().map_or_else(QueryMetrics::default, |report| report.metrics())
     }
 }
 
@@ -118,9 +89,12 @@ impl Iterator for ResultStream {
             Rows::Ready(batch) => batch.take().map(Ok),
             Rows::Over => None,
         };
-        match &next {
-            Some(Ok(batch)) => self.rows += batch.num_rows() as u64,
-            Some(Err(_)) | None => self.source = Rows::Over,
+        match (&next, &self.report) {
+            (Some(Ok(batch)), Some(report)) => {
+                report.rows.fetch_add(batch.num_rows() as u64, Relaxed);
+            }
+            (Some(Ok(_)), None) => {}
+            (Some(Err(_)) | None, _) => self.source = Rows::Over,
         }
         next
     }
