@@ -23,10 +23,11 @@ pub use settings::SettingInfo;
 pub use stream::ResultStream;
 
 use crate::batches::BatchesTable;
-use crate::catalog::{Catalog, TableProvider};
+use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
 use crate::logical::Column;
 use crate::parquet::ParquetTable;
+use crate::provider::{ProvidedTable, TableProvider};
 use crate::scan::ScanProvider;
 use crate::sql::{Assignment, Statement, TableResolver, View};
 use crate::{optimizer, physical, sql};
@@ -75,9 +76,9 @@ struct Resolver<'a> {
 }
 
 impl TableResolver for Resolver<'_> {
-    fn table(&self, name: &str) -> Option<(String, Arc<dyn TableProvider>)> {
+    fn table(&self, name: &str) -> Option<(String, Arc<dyn catalog::TableProvider>)> {
         let (name, table) = self.tables.get(name)?;
-        Some((name.to_owned(), Arc::clone(table) as Arc<dyn TableProvider>))
+        Some((name.to_owned(), Arc::clone(table) as Arc<dyn catalog::TableProvider>))
     }
 
     fn view(&self, name: &str) -> Option<Arc<View>> {
@@ -110,6 +111,16 @@ impl Session {
     /// [`Error::Plan`] if there is no batch or schemas differ.
     pub fn register_batches(&self, name: &str, batches: Vec<RecordBatch>) -> Result<()> {
         let table = BatchesTable::new(batches)?;
+        self.catalog.lock().insert(name, Arc::new(table));
+        Ok(())
+    }
+
+    /// Makes whatever `provider` reads a table. Replaces one of that name. [`TableProvider`] has an example.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for columns of types the engine does not have, and for nested ones.
+    pub fn register_table(&self, name: &str, provider: Arc<dyn TableProvider>) -> Result<()> {
+        let table = ProvidedTable::new(provider)?;
         self.catalog.lock().insert(name, Arc::new(table));
         Ok(())
     }
