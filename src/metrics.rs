@@ -27,12 +27,21 @@ pub struct OperatorMetrics {
     pub busy_nanos: AtomicU64,
     /// Number of times it answered with a wait.
     pub waits: AtomicU64,
+    /// Rows of its table, if it is a scan.
+    pub table_rows: u64,
+    /// Rows of its table it is past: read, pruned, or wanted by nobody.
+    pub passed_rows: AtomicU64,
     counters: Mutex<Vec<(&'static str, Arc<AtomicU64>)>>,
 }
 
 impl OperatorMetrics {
     /// Metrics of an operator named as in the plan.
     pub fn new(name: impl Into<String>) -> Arc<Self> {
+        Self::of_scan(name, 0)
+    }
+
+    /// Metrics of a scan of a table of `table_rows`.
+    pub fn of_scan(name: impl Into<String>, table_rows: u64) -> Arc<Self> {
         Arc::new(Self {
             name: name.into(),
             rows_in: AtomicU64::new(0),
@@ -40,6 +49,8 @@ impl OperatorMetrics {
             batches_out: AtomicU64::new(0),
             busy_nanos: AtomicU64::new(0),
             waits: AtomicU64::new(0),
+            table_rows,
+            passed_rows: AtomicU64::new(0),
             counters: Mutex::default(),
         })
     }

@@ -33,6 +33,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("operators", OVER_EXEC),
     ("parquet", OVER_EXEC),
     ("batches", OVER_EXEC),
+    ("provider", OVER_EXEC),
     (
         "physical",
         &[

@@ -9,12 +9,11 @@
 //! Must not know: plans, SQL text, other sources.
 
 use crate::catalog::{TableProvider, TableStatistics};
-use crate::data::{Batch, DataType, Field, Schema, Vector, from_arrow_array};
+use crate::data::{DataType, Field, Schema, from_arrow_array};
 use crate::error::{Error, Result};
 use crate::exec::{LaneCx, Need, OpenCx, Pull, Source, SourceBox};
-use crate::expr::{ColumnId, EvalCx, Evaluator, Predicate};
 use crate::mem::Knobs;
-use crate::scan::{ScanProvider, ScanRequest};
+use crate::scan::{RowFilter, ScanProvider, ScanRequest};
 use arrow::array::RecordBatch;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -72,9 +71,7 @@ struct BatchesScan {
 }
 
 struct Local {
-    predicate: Option<Predicate>,
-    /// Where the outputs lie among the columns read.
-    outputs: Vec<usize>,
+    rows: RowFilter,
     /// The batch in work and its next row.
     current: Option<(usize, usize)>,
 }
@@ -88,7 +85,7 @@ impl Source for BatchesScan {
     }
 
     fn need(&self, knobs: &Knobs) -> Need {
-        let filters = Evaluator::scratch_bytes(&self.request.filters, knobs.batch_rows);
+        let filters = RowFilter::scratch_bytes(&self.request, knobs.batch_rows);
         Need { lane_bytes: knobs.batch_rows * (self.row_bytes + 8) + filters, shared_bytes: 0 }
     }
 
@@ -96,25 +93,16 @@ impl Source for BatchesScan {
         self.batches.len()
     }
 
+    fn table_rows(&self) -> u64 {
+        self.batches.iter().map(|b| b.num_rows() as u64).sum()
+    }
+
     fn open(&self, _cx: &OpenCx<'_>) -> Result<AtomicUsize> {
         Ok(AtomicUsize::new(0))
     }
 
     fn local(&self, _shared: &AtomicUsize, _cx: &LaneCx<'_>) -> Result<Local> {
-        let layout: Vec<ColumnId> = self.request.columns.iter().map(|(id, _)| *id).collect();
-        let predicate = if self.request.filters.is_empty() {
-            None
-        } else {
-            Some(Predicate::new(&self.request.filters, &layout)?)
-        };
-        let position = |id: &ColumnId| {
-            layout
-                .iter()
-                .position(|l| l == id)
-                .ok_or_else(|| Error::internal("a scan emits a column it does not read"))
-        };
-        let outputs = self.request.outputs.iter().map(position).collect::<Result<_>>()?;
-        Ok(Local { predicate, outputs, current: None })
+        Ok(Local { rows: RowFilter::new(&self.request)?, current: None })
     }
 
     fn pull(&self, shared: &AtomicUsize, local: &mut Local, cx: &LaneCx<'_>) -> Result<Pull> {
@@ -132,20 +120,14 @@ impl Source for BatchesScan {
             if rows == 0 {
                 continue;
             }
+            cx.metrics.passed_rows.fetch_add(rows as u64, Relaxed);
             let columns = self.request.columns.iter().map(|(_, at)| {
                 from_arrow_array(&batch.column(*at).slice(start, rows), &cx.query.ids, cx.account)
             });
-            let batch = Batch::new(columns.collect::<Result<Vec<Vector>>>()?, rows);
-            let mut eval = EvalCx { account: cx.account, ids: &cx.query.ids };
-            let selection = match &mut local.predicate {
-                Some(predicate) => predicate.select(&batch, &mut eval)?,
-                None => None,
-            };
-            if selection.as_ref().is_some_and(|s| s.len() == 0) {
-                continue;
+            let columns = columns.collect::<Result<Vec<_>>>()?;
+            if let Some(batch) = local.rows.apply(columns, rows, cx)? {
+                return Ok(Pull::Emit(batch));
             }
-            let outputs = local.outputs.iter().map(|&at| batch.column(at).clone()).collect();
-            return Ok(Pull::Emit(batch.with_columns(outputs).with_selection(selection)));
         }
     }
 }

@@ -256,6 +256,26 @@ pub(crate) fn from_arrow_array(array: &ArrayRef, ids: &DictionaryIds, account: &
     Ok(Vector::Flat(FlatVector { values, validity, bounds: None }))
 }
 
+/// As [`from_arrow_array`], with every value in memory of `account`, nested ones aside. A dictionary of more values than
+/// there are rows does not stay one: only what the rows have of it is copied.
+///
+/// # Errors
+/// As [`from_arrow_array`].
+pub(crate) fn copy_arrow_array(array: &ArrayRef, ids: &DictionaryIds, account: &Account) -> Result<Vector> {
+    let owned = |flat: &FlatVector| -> Result<FlatVector> {
+        Ok(FlatVector { values: flat.values.owned(account)?, ..flat.clone() })
+    };
+    Ok(match from_arrow_array(array, ids, account)? {
+        Vector::Flat(flat) => Vector::Flat(owned(&flat)?),
+        Vector::Dict { codes, validity, dictionary } if dictionary.values().len() <= codes.len() => {
+            let dictionary = Arc::new(Dictionary::new(ids, owned(dictionary.values())?));
+            Vector::Dict { codes, validity, dictionary }
+        }
+        dict @ Vector::Dict { .. } => Vector::Flat(owned(&dict.flatten(account)?)?),
+        constant @ Vector::Constant { .. } => constant,
+    })
+}
+
 fn flatten_dictionary(dictionary: &dyn arrays::AnyDictionaryArray) -> Result<arrow::array::ArrayData> {
     let values = dictionary.values().to_data();
     let mut out = arrays::MutableArrayData::new(vec![&values], true, dictionary.len());
@@ -363,5 +383,46 @@ mod tests {
         assert_eq!(&**codes, &[0, 0, 1, 0]);
         assert!(vector.is_null(1));
         assert_eq!(vector.scalar(3, &DataType::Utf8), super::super::Scalar::utf8("a"));
+    }
+
+    #[test]
+    fn copies_lie_in_slabs() {
+        let pool = Pool::new("p", 16 << 20);
+        let account = Account::open(&pool, 0, 4096, 0).expect("fits");
+        let long = "a string of more than twelve bytes";
+        let words: arrays::DictionaryArray<arrow_types::Int8Type> =
+            vec![Some(long), None, Some("b"), Some("a")].into_iter().collect();
+        let inputs: Vec<ArrayRef> = vec![
+            Arc::new(arrays::Int64Array::from(vec![Some(1), None, Some(-3), Some(4)])),
+            Arc::new(arrays::StringViewArray::from(vec![Some(long), None, Some("x"), Some(long)])),
+            Arc::new(arrays::StringArray::from(vec![Some(long), None, Some("x"), Some(long)])),
+            Arc::new(words),
+        ];
+        for array in &inputs {
+            for (start, len) in [(0, 4), (0, 2)] {
+                let slice = array.slice(start, len);
+                let ids = DictionaryIds::default();
+                let copy = copy_arrow_array(&slice, &ids, &account).expect("fits");
+                let shared = from_arrow_array(&slice, &ids, &account).expect("fits");
+                let flat = copy.flatten(&account).expect("fits");
+                match &flat.values {
+                    Values::I64(values) => assert!(values.is_owned()),
+                    Values::View(strings) => {
+                        assert!(strings.views.is_owned() && strings.buffers.iter().all(Buf::is_owned));
+                    }
+                    other => panic!("{other:?}"),
+                }
+                let data_type = DataType::from_arrow(array.data_type()).expect("supported");
+                for row in 0..len {
+                    assert_eq!(copy.scalar(row, &data_type), shared.scalar(row, &data_type), "{array:?}");
+                }
+                // A dictionary of three for two rows is not worth copying.
+                assert_eq!(
+                    matches!(copy, Vector::Dict { .. }),
+                    matches!(shared, Vector::Dict { .. }) && len == 4
+                );
+            }
+        }
+        assert_eq!(account.used_bytes(), 0, "nothing outlives its vector");
     }
 }

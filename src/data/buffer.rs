@@ -59,6 +59,19 @@ impl<T: Plain> Buf<T> {
         fits.then_some(Self { start, len, owner: Owner::Arrow(buffer) })
     }
 
+    /// Whether its bytes are charged: they lie in a slab.
+    pub(crate) fn is_owned(&self) -> bool {
+        match self.owner {
+            Owner::Empty | Owner::Slab(_) => true,
+            Owner::Arrow(_) => false,
+        }
+    }
+
+    /// The same values in a slab: shared if they lie in one, else copied.
+    pub(crate) fn owned(&self, account: &Account) -> Result<Self, Denied> {
+        if self.is_owned() { Ok(self.clone()) } else { Ok(BufMut::copy_of(account, self)?.freeze()) }
+    }
+
     /// Shares a part. Panics if the range is out of bounds.
     pub(crate) fn slice(&self, start: usize, len: usize) -> Self {
         let part = &self[start..start + len];

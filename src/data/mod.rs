@@ -25,7 +25,7 @@ mod vector;
 mod views;
 mod words;
 
-pub(crate) use arrow_bridge::{arrow_schema, from_arrow_array, to_record_batch};
+pub(crate) use arrow_bridge::{arrow_schema, copy_arrow_array, from_arrow_array, to_record_batch};
 pub(crate) use batch::{Batch, Selection};
 pub(crate) use bitmap::{Bitmap, BitmapMut};
 pub(crate) use buffer::{Buf, BufMut, Plain};

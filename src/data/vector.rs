@@ -5,7 +5,7 @@ use super::buffer::{Buf, BufMut, Plain};
 use super::dictionary::Dictionary;
 use super::scalar::{Scalar, Value};
 use super::types::{DataType, PhysicalType};
-use super::views::{StringViews, view_of};
+use super::views::{StringViews, ViewBuilder, view_of};
 use crate::mem::{Account, Denied};
 use arrow::array::{Array, ArrayRef};
 use std::sync::Arc;
@@ -119,6 +119,26 @@ impl Values {
                 buffers: Arc::clone(&s.buffers),
             }),
             nested(n) => Self::Nested(n.slice(start, len)),
+        ))
+    }
+
+    /// The same values in memory of `account`, or where they are if that is a slab's. Nested values stay.
+    pub(crate) fn owned(&self, account: &Account) -> Result<Self, Denied> {
+        Ok(for_each_values!(
+            self,
+            fixed(v, V) => V(v.owned(account)?),
+            bool(b) => Self::Bool(b.clone()),
+            view(s) => {
+                if s.views.is_owned() && s.buffers.iter().all(Buf::is_owned) {
+                    return Ok(self.clone());
+                }
+                let mut copied = ViewBuilder::new(account, s.len())?;
+                for at in 0..s.len() {
+                    copied.push(account, s.get(at))?;
+                }
+                Self::View(copied.freeze())
+            },
+            nested(n) => Self::Nested(Arc::clone(n)),
         ))
     }
 

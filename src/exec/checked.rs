@@ -6,6 +6,7 @@
 //! Invariants:
 //! 1. A checked lane behaves as the lane inside, or panics with the rule that was broken.
 //! 2. An injected wait has its waker called before it is answered, so nothing hangs.
+//! 3. An injected panic is an operator's that panics in a call.
 
 use super::contract::{Combine, Flow, Output, Pull};
 use super::cx::LaneCx;
@@ -31,8 +32,11 @@ fn is_checked(cx: &LaneCx<'_>) -> bool {
     cfg!(debug_assertions) || cx.query.faults.is_some()
 }
 
+/// Whether the call is to wait first. Panics where a panic is to be injected.
 fn fault_wait(cx: &LaneCx<'_>) -> Option<Wait> {
-    cx.query.faults.as_ref().filter(|f| f.waits()).map(|_| {
+    let faults = cx.query.faults.as_ref()?;
+    assert!(!faults.panics(), "injected into {}", cx.metrics.name);
+    faults.waits().then(|| {
         cx.waker.wake_by_ref();
         Wait::registered(WaitReason::Fault, ())
     })

@@ -97,6 +97,11 @@ pub(crate) trait Source: Send + Sync + 'static {
     fn max_lanes(&self) -> usize {
         usize::MAX
     }
+    /// What a scan weighs in its query's progress: the rows of its table, which it counts in `passed_rows` of its
+    /// metrics as it goes. 0 for what is no scan.
+    fn table_rows(&self) -> u64 {
+        0
+    }
     /// Starts the run.
     fn open(&self, cx: &OpenCx<'_>) -> Result<Self::Shared>;
     /// Starts a lane.

@@ -43,6 +43,7 @@ pub(super) trait ErasedSource: Send + Sync {
     fn name(&self) -> String;
     fn need(&self, knobs: &Knobs) -> Need;
     fn max_lanes(&self) -> usize;
+    fn table_rows(&self) -> u64;
     fn open(&self, cx: &OpenCx<'_>) -> Result<Box<dyn SourceRun>>;
 }
 pub(super) trait SourceRun: Send + Sync {
@@ -106,6 +107,9 @@ impl<S: Source> ErasedSource for Arc<S> {
     }
     fn max_lanes(&self) -> usize {
         S::max_lanes(self)
+    }
+    fn table_rows(&self) -> u64 {
+        S::table_rows(self)
     }
     fn open(&self, cx: &OpenCx<'_>) -> Result<Box<dyn SourceRun>> {
         let shared = Arc::new(S::open(self, cx)?);

@@ -20,6 +20,8 @@ pub(crate) struct FaultConfig {
     pub(crate) wait: u16,
     /// Fail a spill read or write.
     pub(crate) spill_error: u16,
+    /// Panic in a call of an operator.
+    pub(crate) panic: u16,
     /// Split batches into single rows.
     pub(crate) one_row_batches: bool,
     /// Seed of the chance.
@@ -30,7 +32,7 @@ impl FaultConfig {
     /// Nothing goes wrong.
     #[cfg(test)]
     pub(crate) const NONE: Self =
-        Self { refuse_grant: 0, wait: 0, spill_error: 0, one_row_batches: false, seed: 0 };
+        Self { refuse_grant: 0, wait: 0, spill_error: 0, panic: 0, one_row_batches: false, seed: 0 };
 }
 
 impl Faults {
@@ -52,6 +54,11 @@ impl Faults {
     /// Whether to answer with a wait.
     pub(crate) fn waits(&self) -> bool {
         self.chance(self.config.wait)
+    }
+
+    /// Whether to panic.
+    pub(crate) fn panics(&self) -> bool {
+        self.chance(self.config.panic)
     }
 
     /// Whether to fail a spill read or write.

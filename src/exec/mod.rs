@@ -23,6 +23,7 @@ mod lane;
 mod pipeline;
 mod query;
 mod shape;
+mod slots;
 mod victim;
 mod wait;
 
@@ -37,4 +38,5 @@ pub(crate) use erased::{SinkBox, SourceBox, TransformBox};
 pub(crate) use pipeline::PipelineSpec;
 pub(crate) use query::{QueryRun, QuerySpec};
 pub(crate) use shape::{Feed, Shape};
+pub(crate) use slots::Slots;
 pub(crate) use wait::{Wait, WaitReason};

@@ -519,7 +519,11 @@ impl Task for LaneTask {
 /// Names of a pipeline's operators as metrics.
 pub(super) fn lane_metrics(spec: &PipelineSpec) -> LaneMetrics {
     LaneMetrics {
-        sources: spec.sources.iter().map(|s| OperatorMetrics::new(s.0.name())).collect(),
+        sources: spec
+            .sources
+            .iter()
+            .map(|s| OperatorMetrics::of_scan(s.0.name(), s.0.table_rows()))
+            .collect(),
         transforms: spec.transforms.iter().map(|t| OperatorMetrics::new(t.0.name())).collect(),
         sink: OperatorMetrics::new(spec.sink.0.name()),
     }

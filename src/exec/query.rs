@@ -1,10 +1,11 @@
 //! The run of a query: pipelines in the order of their dependencies, the first error, the end.
 //!
-//! Owns: [`QuerySpec`], [`QueryRun`], admission of a query's floors.
+//! Owns: [`QuerySpec`], [`QueryRun`], admission of a query: its place among those that run, then its floors.
 //!
 //! Invariants:
-//! 1. All that its floors need is granted at once before the first pipeline starts (`floors`). A query whose floors are
-//!    taken by others waits its turn; if nobody runs who would give them back, it fails instead of waiting for ever.
+//! 1. All that its floors need is granted at once before the first pipeline starts (`floors`). A query that finds no
+//!    place (`slots`), or its floors taken by others, waits its turn without a thread; if nobody runs who would give
+//!    the floors back, it fails instead of waiting for ever.
 //! 2. `on_end` is called exactly once, after the last task has let go of its memory. Each task holds a share in the
 //!    query's life ([`Alive`]), so this is true also of tasks that are dropped undone with their scheduler.
 //! 3. A query that fails or is cancelled wakes all its parked tasks, so that they end.
@@ -14,6 +15,7 @@ use super::cx::QueryCx;
 use super::floors::{Floors, Schedule, floor_share_bytes};
 use super::lane::LaneMetrics;
 use super::pipeline::{PipelineRun, PipelineSpec, lane_metrics};
+use super::slots::{Slot, SlotTicket, Slots};
 use crate::error::{Consumer, Error, MemoryError, Result};
 use crate::mem::{Knobs, MemoryTicket, Pool, Reservation, Tenant, fit_knobs};
 use crate::metrics::OperatorMetrics;
@@ -58,6 +60,10 @@ pub(crate) struct QueryRun {
     pub(super) cx: Arc<QueryCx>,
     pub(super) group: Group,
     pub(super) floors: Floors,
+    /// What all floors together take.
+    floors_bytes: usize,
+    /// Its place among the queries that run, once it has one.
+    slot: Mutex<Option<Slot>>,
     pipelines: Vec<Pipeline>,
     /// Pipelines that have not finished.
     unfinished: AtomicUsize,
@@ -97,11 +103,20 @@ impl Drop for Alive {
     }
 }
 
-/// Waits for the floors of a query that did not fit when it came.
+/// Waits for what a query must have before it starts.
 struct AdmitTask {
-    required_bytes: usize,
-    ticket: Mutex<Option<MemoryTicket>>,
+    waits_for: Mutex<Admission>,
     alive: Alive,
+}
+
+/// What a query that has not started waits for.
+enum Admission {
+    /// Nothing: it is over, or has not been told yet.
+    Nothing,
+    /// A place among those that run.
+    Slot(SlotTicket),
+    /// Its floors.
+    Floors(MemoryTicket),
 }
 
 /// Opens a pipeline on a worker.
@@ -111,12 +126,25 @@ struct StartTask {
 }
 
 impl QueryRun {
-    /// Starts what depends on nothing once the floors are granted: at once, or when its turn has come if other
-    /// queries hold the memory. Does not block. `on_end` is called from a worker, or from whoever drops the scheduler.
+    /// [`start_in`](Self::start_in) with places for all.
+    #[cfg(test)]
+    pub(crate) fn start(
+        spec: QuerySpec,
+        cx: Arc<QueryCx>,
+        group: Group,
+        on_end: impl FnOnce(Result<()>) + Send + 'static,
+    ) -> Result<Arc<Self>> {
+        Self::start_in(&Slots::new(usize::MAX), spec, cx, group, on_end)
+    }
+
+    /// Starts what depends on nothing once the query has a place among `slots` and its floors are granted: at once, or
+    /// when its turn has come if other queries hold them. Does not block. `on_end` is called from a worker, or from
+    /// whoever drops the scheduler.
     ///
     /// # Errors
     /// `BudgetTooSmall` if the floors are more than the pool may ever hold; then `on_end` is not called.
-    pub(crate) fn start(
+    pub(crate) fn start_in(
+        slots: &Slots,
         spec: QuerySpec,
         cx: Arc<QueryCx>,
         group: Group,
@@ -139,6 +167,8 @@ impl QueryRun {
         }
         let run = Arc::new(Self {
             floors: Floors::none(schedule, &cx.pool),
+            floors_bytes: required_bytes,
+            slot: Mutex::new(None),
             cx,
             group,
             unfinished: AtomicUsize::new(pipelines.len()),
@@ -149,44 +179,67 @@ impl QueryRun {
         });
         // Nothing ends before everything has started.
         let alive = Alive::share(&run);
-        let mut floors = Reservation::empty(&run.cx.pool);
-        let tenant = Tenant::of(&run.cx.pool);
-        match floors.try_grow(required_bytes) {
-            Ok(()) => Self::admitted(&run, floors, tenant),
-            Err(_) => {
-                drop(tenant);
-                Self::queue(&run, required_bytes);
+        match slots.try_take() {
+            Some(slot) => {
+                *run.slot.lock() = Some(slot);
+                match run.try_floors() {
+                    Some((floors, tenant)) => Self::admitted(&run, floors, tenant),
+                    None => Self::queue(&run, |waker| run.wait_for_floors(waker)),
+                }
             }
+            None => Self::queue(&run, |waker| Admission::Slot(slots.wait(waker.clone()))),
         }
         drop(alive);
         Ok(run)
     }
 
-    /// Takes a place among those who wait for memory. The place is taken here, so that queries start in order.
-    fn queue(run: &Arc<Self>, required_bytes: usize) {
-        let task = Arc::new(AdmitTask { required_bytes, ticket: Mutex::new(None), alive: Alive::share(run) });
+    /// Takes a place among those who wait for what `wait` asks for. The place is taken here, so that queries start in
+    /// order.
+    fn queue(run: &Arc<Self>, wait: impl FnOnce(&Waker) -> Admission) {
+        let task =
+            Arc::new(AdmitTask { waits_for: Mutex::new(Admission::Nothing), alive: Alive::share(run) });
         let handle = run.group.spawn(Arc::clone(&task) as _);
-        match MemoryTicket::new(&run.cx.pool, required_bytes, &handle.waker()) {
-            Ok(ticket) => *task.ticket.lock() = Some(ticket),
-            Err(denied) => run.fail(denied.into()),
-        }
-        // The task may have looked for the ticket in vain.
+        let waits_for = wait(&handle.waker());
+        *task.waits_for.lock() = waits_for;
+        // The task may have looked for it in vain.
         handle.wake();
         run.keep_handles(&[handle]);
-        run.cx.pool.request_reclaim(required_bytes, None);
+    }
+
+    fn try_floors(&self) -> Option<(Reservation, Tenant)> {
+        // First, so that nobody finds the bytes gone and no one who has them.
+        let tenant = Tenant::of(&self.cx.pool);
+        let mut floors = Reservation::empty(&self.cx.pool);
+        floors.try_grow(self.floors_bytes).ok()?;
+        Some((floors, tenant))
     }
 
     /// The error of a query whose floors are held by what no query will give back.
-    fn stalled(&self, required_bytes: usize) -> Error {
+    fn stalled(&self) -> Error {
         let pool = &self.cx.pool;
         let used_bytes = pool.limit_bytes().saturating_sub(pool.available_bytes());
         let name = "tables and the results of other queries that are still held".to_owned();
         Error::memory(MemoryError::Exceeded {
-            required_bytes,
+            required_bytes: self.floors_bytes,
             limit_bytes: pool.limit_bytes(),
             operator: "starting the query".to_owned(),
             top_consumers: vec![Consumer { name, used_bytes }],
         })
+    }
+
+    /// Queues for the floors, and asks others to make room.
+    fn wait_for_floors(&self, waker: &Waker) -> Admission {
+        let pool = &self.cx.pool;
+        match MemoryTicket::new(pool, self.floors_bytes, waker) {
+            Ok(ticket) => {
+                pool.request_reclaim(self.floors_bytes, None);
+                Admission::Floors(ticket)
+            }
+            Err(denied) => {
+                self.fail(denied.into());
+                Admission::Nothing
+            }
+        }
     }
 
     /// Starts the first pipelines.
@@ -234,11 +287,6 @@ impl QueryRun {
         }
     }
 
-    /// The query's context.
-    pub(crate) fn cx(&self) -> &Arc<QueryCx> {
-        &self.cx
-    }
-
     /// Metrics of all operators, pipeline by pipeline, upstream first.
     pub(crate) fn operators(&self) -> Vec<Vec<Arc<OperatorMetrics>>> {
         let of = |p: &Pipeline| {
@@ -269,6 +317,10 @@ impl QueryRun {
     /// Starts what only waited for `finished`.
     pub(super) fn pipeline_finished(run: &Arc<Self>, finished: usize) {
         run.unfinished.fetch_sub(1, SeqCst);
+        for scan in &run.pipelines[finished].metrics.sources {
+            // What nobody wanted was not read.
+            scan.passed_rows.fetch_max(scan.table_rows, SeqCst);
+        }
         if run.floors.schedule == Schedule::InTurn {
             return;
         }
@@ -296,6 +348,9 @@ impl QueryRun {
             drop(unstarted);
         }
         self.floors.clear();
+        // Whoever is next starts before the client learns of the end.
+        let slot = self.slot.lock().take();
+        drop(slot);
         let outcome = match self.cx.error() {
             Some(error) => Err(error),
             None if self.unfinished.load(SeqCst) == 0 => Ok(()),
@@ -310,24 +365,37 @@ impl QueryRun {
 }
 
 impl Task for AdmitTask {
-    fn run(&self, _worker: usize, _waker: &Waker) -> Step {
+    fn run(&self, _worker: usize, waker: &Waker) -> Step {
         let query = &self.alive.0;
-        let mut ticket = self.ticket.lock();
+        let mut waits_for = self.waits_for.lock();
         if query.cx.check().is_err() {
-            *ticket = None;
+            *waits_for = Admission::Nothing;
             return Step::Done;
         }
-        match ticket.as_ref().and_then(MemoryTicket::take) {
-            Some((floors, tenant)) => {
+        if let Admission::Slot(ticket) = &mut *waits_for {
+            let Some(slot) = ticket.take() else { return Step::Parked };
+            *query.slot.lock() = Some(slot);
+            if let Some((floors, tenant)) = query.try_floors() {
                 QueryRun::admitted(query, floors, tenant);
-                Step::Done
+                return Step::Done;
             }
-            None if ticket.as_ref().is_some_and(MemoryTicket::is_stalled) => {
-                *ticket = None;
-                query.fail(query.stalled(self.required_bytes));
-                Step::Done
-            }
-            None => Step::Parked,
+            // Wakes this task again, should the bytes be there already.
+            *waits_for = query.wait_for_floors(waker);
+        }
+        match &*waits_for {
+            Admission::Floors(ticket) => match ticket.take() {
+                Some((floors, tenant)) => {
+                    QueryRun::admitted(query, floors, tenant);
+                    Step::Done
+                }
+                None if ticket.is_stalled() => {
+                    *waits_for = Admission::Nothing;
+                    query.fail(query.stalled());
+                    Step::Done
+                }
+                None => Step::Parked,
+            },
+            Admission::Slot(_) | Admission::Nothing => Step::Parked,
         }
     }
 

@@ -1,6 +1,6 @@
 //! What one lane or one breaker holds: a floor, slack granted ahead, and a cache of free slabs.
 //!
-//! Owns: [`Account`].
+//! Owns: [`Account`], [`Charge`].
 //!
 //! Invariants:
 //! 1. `reserved = used + slack` at rest, and all of `reserved` is granted by the pool: bytes are charged before they
@@ -97,6 +97,13 @@ impl Account {
         })
     }
 
+    /// Charges bytes that somebody else allocates, for as long as what is returned lives. Refused as by
+    /// [`charge`](Self::charge).
+    pub(crate) fn hold(&self, bytes: usize) -> Result<Charge, Denied> {
+        self.charge(bytes)?;
+        Ok(Charge { shared: Arc::clone(&self.shared), bytes })
+    }
+
     /// From now on `asker` is not asked to give back what this account wants.
     pub(crate) fn ask_as(&self, asker: ConsumerId) {
         self.shared.asker.store(asker.0, Relaxed);
@@ -171,6 +178,19 @@ impl Drop for Account {
         // one that came before is given back here.
         self.shared.slack_bytes.fetch_add(0, SeqCst);
         self.trim();
+    }
+}
+
+/// Bytes charged to an account, until dropped; it may outlive the account's handle, as a slab may.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    shared: Arc<AccountShared>,
+    bytes: usize,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.shared.release(self.bytes);
     }
 }
 

@@ -25,7 +25,7 @@ mod loom_tests;
 #[cfg(all(test, not(loom)))]
 mod random_tests;
 
-pub(crate) use account::{Account, AccountView};
+pub(crate) use account::{Account, AccountView, Charge};
 pub(crate) use plan::{Knobs, fit_knobs};
 pub(crate) use pool::Denied;
 pub use pool::Pool;

@@ -84,7 +84,9 @@ pub(crate) fn bind_over(catalog: &FakeCatalog, sql: &str) -> Arc<Plan> {
     let mut statements = sql::bind(sql, catalog).unwrap_or_else(|e| panic!("{sql}: {e}"));
     match statements.pop() {
         Some(Statement::Query(query)) => query.plan,
-        Some(Statement::Explain { .. } | Statement::Define(_)) | None => panic!("{sql} is no query"),
+        Some(Statement::Explain { .. } | Statement::Define(_) | Statement::Set(_)) | None => {
+            panic!("{sql} is no query")
+        }
     }
 }
 

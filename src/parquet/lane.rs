@@ -128,6 +128,7 @@ impl LaneScan {
             decoded: scan.columns.iter().map(|_| None).collect(),
         };
         current.row += rows as u64;
+        cx.metrics.passed_rows.fetch_add(rows as u64, Relaxed);
         let mut lane =
             LaneState { account: cx.account, ids: &cx.query.ids, io: &mut self.io, kernels: self.kernels };
         let groups = scan.filter.groups.len();

@@ -286,14 +286,19 @@ impl Source for ParquetScan {
     }
 
     fn max_lanes(&self) -> usize {
-        let rows: u64 = self.files.iter().map(|f| f.footer.rows()).sum();
-        usize::try_from(rows.div_ceil(SMALLEST_PIECE_ROWS)).unwrap_or(usize::MAX).max(1)
+        usize::try_from(self.table_rows().div_ceil(SMALLEST_PIECE_ROWS)).unwrap_or(usize::MAX).max(1)
+    }
+
+    fn table_rows(&self) -> u64 {
+        self.files.iter().map(|f| f.footer.rows()).sum()
     }
 
     fn open(&self, cx: &OpenCx<'_>) -> Result<ScanRun> {
         let all: usize = self.files.iter().map(|f| f.footer.row_groups()).sum();
         let morsels = self.plan_morsels(cx.lanes.max(1));
         let kept = morsels.iter().filter(|m| m.start == 0).count();
+        let kept_rows: u64 = morsels.iter().map(|m| m.end - m.start).sum();
+        cx.metrics.passed_rows.fetch_add(self.table_rows() - kept_rows, Relaxed);
         cx.metrics.counter("row_groups_pruned").fetch_add((all - kept) as u64, Relaxed);
         Ok(ScanRun {
             lanes: cx.lanes.max(1),

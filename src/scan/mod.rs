@@ -1,6 +1,7 @@
 //! What every kind of table must offer to be read.
 //!
-//! Owns: [`ScanRequest`], [`ScanProvider`], and the [`RuntimeFilter`]s that joins give to scans while a query runs.
+//! Owns: [`ScanRequest`], [`ScanProvider`], [`RowFilter`], and the [`RuntimeFilter`]s that joins give to scans while a
+//! query runs.
 //!
 //! Invariants:
 //! 1. A scan applies all filters of its request exactly; nobody filters again.
@@ -8,8 +9,10 @@
 //!
 //! Must not know: plans, SQL text, the other operators.
 
+mod row_filter;
 mod runtime_filter;
 
+pub(crate) use row_filter::RowFilter;
 pub(crate) use runtime_filter::{RuntimeFilter, RuntimeFilterSpec};
 
 use crate::catalog::TableProvider;

@@ -16,18 +16,30 @@ use std::time::Duration;
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// A group's share of the workers relative to the other groups, before decay: 200 gets twice the time of 100.
+/// A query's share of the workers relative to the other queries, before decay: 200 gets twice the time of 100.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Priority(NonZeroU32);
 
 impl Priority {
-    /// The weight of a group nobody gave another: 100.
+    /// A quarter of the usual share.
+    pub const LOW: Self = match Self::new(25) {
+        Some(priority) => priority,
+        None => unreachable!(),
+    };
+
+    /// The weight of a query nobody gave another: 100.
     pub const DEFAULT: Self = match Self::new(100) {
         Some(priority) => priority,
         None => unreachable!(),
     };
 
-    /// A priority of `weight`; `None` for zero, which would be a group that never runs.
+    /// Four times the usual share.
+    pub const HIGH: Self = match Self::new(400) {
+        Some(priority) => priority,
+        None => unreachable!(),
+    };
+
+    /// A priority of `weight`; `None` for zero, which would be a query that never runs.
     pub const fn new(weight: u32) -> Option<Self> {
         match NonZeroU32::new(weight) {
             Some(weight) => Some(Self(weight)),

@@ -93,8 +93,17 @@ impl SpillDirectory {
         self.root.quota_bytes.saturating_sub(self.root.used_bytes.load(Relaxed))
     }
 
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.root.path
+    }
+
+    /// The most bytes that may be in use.
+    pub(crate) fn quota_bytes(&self) -> u64 {
+        self.root.quota_bytes
+    }
+
     /// Bytes of the quota in use, by all queries.
-    #[cfg(test)]
     pub(crate) fn used_bytes(&self) -> u64 {
         self.root.used_bytes.load(Relaxed)
     }

@@ -27,6 +27,7 @@ mod query;
 mod scope;
 mod select;
 mod set_operation;
+mod setting;
 mod subquery;
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ use sqlparser::ast;
 use sqlparser::tokenizer::Span;
 use std::sync::Arc;
 
+pub(crate) use setting::Assignment;
 pub(crate) use view::{Definition, View};
 
 /// Where the binder finds tables.
@@ -60,6 +62,8 @@ pub(crate) enum Statement {
     Query(BoundQuery),
     /// No rows: the views change.
     Define(Definition),
+    /// No rows: settings of the session change.
+    Set(Assignment),
     /// The plan of a query as text.
     Explain {
         /// Run the query and report what happened.
@@ -104,6 +108,8 @@ fn bind_statement(statement: &ast::Statement, sql: &str, resolver: &dyn TableRes
         ast::Statement::Drop { object_type: ast::ObjectType::View, if_exists, names, .. } => {
             view::drop(names, *if_exists, resolver)
         }
+        ast::Statement::Set(set) => setting::set(set, statement),
+        ast::Statement::Reset(reset) => setting::reset(&reset.reset, statement),
         ast::Statement::Explain {
             describe_alias: ast::DescribeAlias::Explain,
             analyze,
@@ -130,7 +136,8 @@ fn bind_statement(statement: &ast::Statement, sql: &str, resolver: &dyn TableRes
 fn unsupported_statement(statement: &ast::Statement) -> Error {
     let text = statement.to_string();
     let kind = text.split([' ', '(']).next().unwrap_or_default().to_uppercase();
-    let message = format!("{kind} statements; only queries, EXPLAIN, CREATE VIEW and DROP VIEW can be run");
+    let message =
+        format!("{kind} statements; only queries, EXPLAIN, CREATE VIEW, DROP VIEW, SET and RESET can be run");
     Error::unsupported(message, location(ast::Spanned::span(statement)))
 }
 

@@ -265,7 +265,7 @@ impl Runs {
         for statement in session.statements(sql)? {
             rows = 0;
             let mut stream = session.query(&statement)?.stream()?;
-            let _watch = interrupt.watch(stream.cancel_handle());
+            let _watch = interrupt.watch(stream.handle());
             for batch in stream.by_ref() {
                 rows += batch?.num_rows() as u64;
             }

@@ -87,7 +87,7 @@ pub fn run(args: &QueryArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
             query = query.with_timeout(timeout);
         }
         let stream = query.stream()?;
-        let _watch = interrupt.watch(stream.cancel_handle());
+        let _watch = interrupt.watch(stream.handle());
         let schema = stream.schema();
         if schema.fields().is_empty() {
             stream.collect::<Result<Vec<_>, _>>()?;

@@ -172,7 +172,7 @@ fn run_query(session: &Session, number: usize, args: &TpchArgs, interrupt: &Inte
 fn run_once(session: &Session, sql: &str, interrupt: &Interrupt) -> Result<Run, Error> {
     let start = Instant::now();
     let mut stream = session.query(sql)?.stream()?;
-    let _watch = interrupt.watch(stream.cancel_handle());
+    let _watch = interrupt.watch(stream.handle());
     let batches = stream.by_ref().collect::<Result<Vec<_>, _>>()?;
     let seconds = start.elapsed().as_secs_f64();
     let metrics = stream.metrics();

@@ -73,7 +73,7 @@ fn timed(
     }
     let start = Instant::now();
     let mut stream = query.stream()?;
-    let _watch = interrupt.watch(stream.cancel_handle());
+    let _watch = interrupt.watch(stream.handle());
     for batch in stream.by_ref() {
         batch?;
     }

@@ -1,0 +1,173 @@
+//! Building an engine: its limits, and their defaults.
+
+use super::engine::{Engine, EngineInner};
+use crate::error::{Error, Result};
+use crate::exec::Slots;
+use crate::mem::Pool;
+use crate::sched::{Scheduler, SchedulerConfig};
+use crate::spill::SpillDirectory;
+use crate::{optimizer, physical};
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+const DEFAULT_SPILL_QUOTA_BYTES: u64 = 100 << 30;
+
+/// Builds an [`Engine`].
+#[derive(Clone, Debug, Default)]
+pub struct EngineBuilder {
+    memory_limit: Option<usize>,
+    threads: Option<usize>,
+    temp_directory: Option<PathBuf>,
+    max_temp_directory_size: Option<u64>,
+    max_concurrent_queries: Option<usize>,
+    disabled_optimizers: HashSet<String>,
+    testing: TestKnobs,
+}
+
+/// What tests turn: sizes and seeded faults. Not part of the API.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TestKnobs {
+    /// Chance that a call of an operator panics.
+    pub panic: u16,
+    /// Rows of a full batch.
+    pub batch_rows: Option<usize>,
+    /// Chance, in 1/65536, that a revocable grant is refused, so that breakers spill.
+    pub refuse_grant: u16,
+    /// Chance that an operator waits first.
+    pub wait: u16,
+    /// Chance that a spill read or write fails.
+    pub spill_error: u16,
+    /// Seed of all chances.
+    pub seed: u64,
+    /// Sources emit single rows.
+    pub one_row_batches: bool,
+    /// Joins are ordered at random from this seed, not by cost.
+    pub join_order_seed: Option<u64>,
+}
+
+impl EngineBuilder {
+    /// Bytes the engine may hold: the sum over all its queries. Default: 60 % of the machine's memory or of the
+    /// control group's limit, whichever is smaller.
+    #[must_use]
+    pub fn memory_limit(mut self, bytes: usize) -> Self {
+        self.memory_limit = Some(bytes);
+        self
+    }
+
+    /// Worker threads. Default: one for each processor the process may use.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// Where breakers spill; made when first needed, and nothing stays in it.
+    #[must_use]
+    pub fn temp_directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.temp_directory = Some(directory.into());
+        self
+    }
+
+    /// Bytes all spill files together may take. Default: 100 GiB.
+    #[must_use]
+    pub fn max_temp_directory_size(mut self, bytes: u64) -> Self {
+        self.max_temp_directory_size = Some(bytes);
+        self
+    }
+
+    /// Queries that run at a time; others wait for their turn, first come first served. Default: as many as there is
+    /// memory for.
+    ///
+    /// A query waits inside its [`ResultStream`](crate::ResultStream), which is there at once: it can be cancelled, and
+    /// its timeout counts. It takes part until its last row is in the stream's queue, so a thread that holds a stream
+    /// it does not read should not wait for another one.
+    #[must_use]
+    pub fn max_concurrent_queries(mut self, queries: usize) -> Self {
+        self.max_concurrent_queries = Some(queries);
+        self
+    }
+
+    /// Optimizer rules left out, some of [`Engine::optional_rules`]: to find the one behind a bad plan.
+    #[must_use]
+    pub fn disabled_optimizers(mut self, rules: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.disabled_optimizers = rules.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sizes and faults for tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn testing(mut self, knobs: TestKnobs) -> Self {
+        self.testing = knobs;
+        self
+    }
+
+    /// Starts the engine.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] for settings that cannot be, [`Error::Io`] if a thread cannot be started.
+    pub fn build(self) -> Result<Engine> {
+        check_optional(&self.disabled_optimizers).map_err(|why| Error::plan(why, None))?;
+        if self.max_concurrent_queries == Some(0) {
+            let message = "max_concurrent_queries is 0, but the engine needs at least 1 to run a query";
+            return Err(Error::plan(message, None));
+        }
+        let max_concurrent_queries = self.max_concurrent_queries.unwrap_or(usize::MAX);
+        let threads = self.threads.unwrap_or_else(|| SchedulerConfig::default().threads);
+        let scheduler = Scheduler::new(SchedulerConfig { threads, ..SchedulerConfig::default() })?;
+        let limit = self.memory_limit.unwrap_or_else(default_memory_limit);
+        let quota = self.max_temp_directory_size.unwrap_or(DEFAULT_SPILL_QUOTA_BYTES);
+        let pool = Pool::new("engine", limit);
+        Ok(Engine {
+            inner: Arc::new(EngineInner {
+                scheduler,
+                tables_pool: pool.child("tables", limit),
+                pool,
+                spill: SpillDirectory::new(self.temp_directory, quota),
+                slots: Slots::new(max_concurrent_queries),
+                threads,
+                max_concurrent_queries,
+                optimizer: optimizer::OptimizerSettings {
+                    disabled: self.disabled_optimizers,
+                    join_order_seed: self.testing.join_order_seed,
+                },
+                testing: self.testing,
+            }),
+        })
+    }
+}
+
+/// Refuses what is no rule to leave out.
+pub(super) fn check_optional(rules: &HashSet<String>) -> Result<(), String> {
+    match rules.iter().find(|name| optional_rules().all(|known| known != *name)) {
+        None => Ok(()),
+        Some(rule) => {
+            let optional: Vec<_> = optional_rules().collect();
+            Err(format!("'{rule}' is no rule to leave out; these are: {}", optional.join(", ")))
+        }
+    }
+}
+
+/// Names of what may be left out of planning, in the order it happens.
+pub(super) fn optional_rules() -> impl Iterator<Item = &'static str> {
+    optimizer::optional_rules().chain([physical::RUNTIME_FILTERS])
+}
+
+/// 60 % of the smaller of the machine's memory and the control group's limit; 1 GiB where neither is known.
+fn default_memory_limit() -> usize {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let total = read("/proc/meminfo").and_then(|text| {
+        let line = text.lines().find(|l| l.starts_with("MemTotal:"))?.to_owned();
+        line.split_whitespace().nth(1)?.parse::<usize>().ok().map(|kib| kib << 10)
+    });
+    let group = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
+        .into_iter()
+        .find_map(|path| read(path)?.trim().parse::<usize>().ok());
+    match (total, group) {
+        (Some(total), Some(group)) => total.min(group) / 10 * 6,
+        (Some(known), None) | (None, Some(known)) => known / 10 * 6,
+        (None, None) => 1 << 30,
+    }
+}

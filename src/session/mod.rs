@@ -1,0 +1,257 @@
+//! The façade: engines, sessions, queries, result streams.
+//!
+//! Owns: what an embedder sees, and the only place that joins the SQL front with the execution back.
+//!
+//! Invariants:
+//! 1. Nothing is process-wide: two engines in one process share nothing.
+//! 2. A query sees the tables and views as they were when it was made.
+//! 3. Dropping a result stream cancels its query.
+
+mod builder;
+mod engine;
+mod handle;
+mod query;
+mod report;
+mod settings;
+mod stream;
+
+pub use builder::{EngineBuilder, TestKnobs};
+pub use engine::Engine;
+pub use handle::QueryHandle;
+pub use query::Query;
+pub use settings::SettingInfo;
+pub use stream::ResultStream;
+
+use crate::batches::BatchesTable;
+use crate::catalog::{self, Catalog};
+use crate::error::{Error, Result};
+use crate::logical::Column;
+use crate::parquet::ParquetTable;
+use crate::provider::{ProvidedTable, TableProvider};
+use crate::scan::ScanProvider;
+use crate::sql::{Assignment, Statement, TableResolver, View};
+use crate::{optimizer, physical, sql};
+use arrow::array::RecordBatch;
+use engine::EngineInner;
+use parking_lot::Mutex;
+use query::{Effect, Kind};
+use settings::Settings;
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The file itself, or the Parquet files directly in a directory, by name.
+fn parquet_files(path: &Path) -> Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let cannot = |e| Error::io("cannot list", path, e);
+    let entries = std::fs::read_dir(path).map_err(cannot)?;
+    let paths =
+        entries.map(|entry| entry.map(|e| e.path())).collect::<std::io::Result<Vec<_>>>().map_err(cannot)?;
+    let mut files: Vec<PathBuf> =
+        paths.into_iter().filter(|p| p.extension().is_some_and(|e| e == "parquet") && p.is_file()).collect();
+    if files.is_empty() {
+        return Err(Error::plan(format!("directory '{}' holds no .parquet file", path.display()), None));
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Tables by name, and queries over them.
+pub struct Session {
+    engine: Arc<EngineInner>,
+    catalog: Mutex<Catalog<dyn ScanProvider>>,
+    views: Views,
+    settings: Arc<Mutex<Settings>>,
+}
+
+/// Shared with statements that change them once they run.
+type Views = Arc<Mutex<Catalog<View>>>;
+
+struct Resolver<'a> {
+    tables: &'a Catalog<dyn ScanProvider>,
+    views: &'a Catalog<View>,
+}
+
+impl TableResolver for Resolver<'_> {
+    fn table(&self, name: &str) -> Option<(String, Arc<dyn catalog::TableProvider>)> {
+        let (name, table) = self.tables.get(name)?;
+        Some((name.to_owned(), Arc::clone(table) as Arc<dyn catalog::TableProvider>))
+    }
+
+    fn view(&self, name: &str) -> Option<Arc<View>> {
+        self.views.get(name).map(|(_, view)| Arc::clone(view))
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.tables.names().chain(self.views.names()).map(str::to_owned).collect()
+    }
+}
+
+impl Session {
+    fn new(engine: Arc<EngineInner>) -> Self {
+        Self { engine, catalog: Mutex::default(), views: Arc::default(), settings: Arc::default() }
+    }
+
+    /// Makes a Parquet file, or all Parquet files of a directory together, a table. Replaces one of that name.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::Data`] name the file; [`Error::Memory`] if its metadata does not fit the budget.
+    pub fn register_parquet(&self, name: &str, path: impl AsRef<Path>) -> Result<()> {
+        let table = ParquetTable::open(&parquet_files(path.as_ref())?, &self.engine.tables_pool)?;
+        self.catalog.lock().insert(name, Arc::new(table));
+        Ok(())
+    }
+
+    /// Makes record batches a table. Replaces one of that name. Their memory stays the caller's.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] if there is no batch or schemas differ.
+    pub fn register_batches(&self, name: &str, batches: Vec<RecordBatch>) -> Result<()> {
+        let table = BatchesTable::new(batches)?;
+        self.catalog.lock().insert(name, Arc::new(table));
+        Ok(())
+    }
+
+    /// Makes whatever `provider` reads a table. Replaces one of that name. [`TableProvider`] has an example.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for columns of types the engine does not have, and for nested ones.
+    pub fn register_table(&self, name: &str, provider: Arc<dyn TableProvider>) -> Result<()> {
+        let table = ProvidedTable::new(provider)?;
+        self.catalog.lock().insert(name, Arc::new(table));
+        Ok(())
+    }
+
+    /// Names of the tables.
+    pub fn tables(&self) -> Vec<String> {
+        self.catalog.lock().names().map(str::to_owned).collect()
+    }
+
+    /// Changes a setting for the queries made from now on, as `SET name = 'value'` does: `memory_limit`, `timeout`,
+    /// `priority`, `disabled_optimizers`. [`Session::settings`] lists all.
+    ///
+    /// ```
+    /// # fn main() -> gristmill::Result<()> {
+    /// let session = gristmill::Engine::builder().threads(1).build()?.session();
+    /// session.set("memory_limit", "64MiB")?;
+    /// session.query("set timeout = '30s'")?.collect()?;
+    /// let error = session.set("threads", "8").unwrap_err();
+    /// assert!(error.to_string().contains("EngineBuilder::threads"));
+    /// session.reset("memory_limit")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Plan`] names the setting, and those there are or what its value should be.
+    pub fn set(&self, name: &str, value: &str) -> Result<()> {
+        self.change(name, Some(value.to_owned()))
+    }
+
+    /// Gives a setting its default again, as `RESET name` does.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] if there is no such setting, or it is the engine's.
+    pub fn reset(&self, name: &str) -> Result<()> {
+        self.change(name, None)
+    }
+
+    /// All settings, in alphabetical order.
+    pub fn settings(&self) -> Vec<SettingInfo> {
+        self.settings.lock().all(&self.engine)
+    }
+
+    fn change(&self, name: &str, value: Option<String>) -> Result<()> {
+        self.settings.lock().apply(&Assignment { name: Some(name.to_owned()), value, location: None })
+    }
+
+    /// Splits a text into its statements.
+    ///
+    /// # Errors
+    /// [`Error::Parse`] with line and column.
+    pub fn statements(&self, sql: &str) -> Result<Vec<String>> {
+        sql::split(sql)
+    }
+
+    /// Plans one statement. Nothing runs until the query is streamed or collected.
+    ///
+    /// # Errors
+    /// [`Error::Parse`], [`Error::Plan`] or [`Error::Unsupported`] with line, column and a caret.
+    pub fn query(&self, sql: &str) -> Result<Query> {
+        let started = Instant::now();
+        let catalog = self.catalog.lock().clone();
+        let views = self.views.lock().clone();
+        let resolver = Resolver { tables: &catalog, views: &views };
+        let mut statements = sql::bind(sql, &resolver).map_err(|e| e.with_excerpt(sql))?;
+        let statement = match (statements.pop(), statements.is_empty()) {
+            (Some(statement), true) => statement,
+            (None, _) => return Err(Error::parse("there is no statement in the text", None)),
+            (Some(_), false) => {
+                return Err(Error::plan("one statement at a time; split the text with `statements`", None));
+            }
+        };
+        let settings = self.settings.lock().clone();
+        let (kind, bound) = match statement {
+            Statement::Query(bound) => (Kind::Rows, bound),
+            Statement::Explain { analyze, query } => {
+                (if analyze { Kind::ExplainAnalyze } else { Kind::Explain }, query)
+            }
+            Statement::Define(definition) => {
+                let effect = Effect::Views(definition, Arc::clone(&self.views));
+                return Ok(self.effect(effect, &settings, started));
+            }
+            Statement::Set(change) => {
+                settings.clone().apply(&change).map_err(|e| e.with_excerpt(sql))?;
+                let effect = Effect::Settings(change, Arc::clone(&self.settings));
+                return Ok(self.effect(effect, &settings, started));
+            }
+        };
+        let mut rules = Cow::Borrowed(&self.engine.optimizer);
+        if let Some(disabled) = &settings.disabled_optimizers {
+            rules.to_mut().disabled.clone_from(disabled);
+        }
+        let optimizer::Optimized { plan, timings } =
+            optimizer::optimize(bound.plan, &rules).map_err(|e| e.with_excerpt(sql))?;
+        let resolve = |name: &str| catalog.get(name).map(|(_, table)| Arc::clone(table));
+        let sources = physical::Sources { resolve: &resolve, estimate: &optimizer::estimate_rows };
+        let mut plan = physical::lower(&plan, &bound.outputs, sources).map_err(|e| e.with_excerpt(sql))?;
+        if !rules.disabled.contains(physical::RUNTIME_FILTERS) {
+            plan = physical::add_runtime_filters(&plan);
+        }
+        Ok(Query {
+            engine: Arc::clone(&self.engine),
+            plan,
+            rules: timings.iter().map(|t| (t.rule, t.elapsed)).collect(),
+            kind,
+            fields: bound.outputs.iter().map(|c: &Column| c.field.clone()).collect(),
+            planning: started.elapsed(),
+            timeout: settings.timeout,
+            memory_limit: settings.memory_limit,
+            priority: settings.priority,
+        })
+    }
+
+    /// A statement that changes the session once it runs.
+    fn effect(&self, effect: Effect, settings: &Settings, started: Instant) -> Query {
+        let nothing = physical::PhysicalPlan {
+            node: physical::Node::Values { rows: vec![] },
+            layout: vec![],
+            fields: vec![],
+            estimated_rows: None,
+        };
+        Query {
+            engine: Arc::clone(&self.engine),
+            plan: Arc::new(nothing),
+            rules: vec![],
+            kind: Kind::Effect(effect),
+            fields: vec![],
+            planning: started.elapsed(),
+            timeout: settings.timeout,
+            memory_limit: settings.memory_limit,
+            priority: settings.priority,
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What is known of a query that runs or has run.
+//!
+//! Owns: [`Report`], [`Ending`].
+//!
+//! Invariants:
+//! 1. It keeps the query's plan, and nothing of its run: neither tasks nor memory.
+//! 2. Progress never goes back: it is made of counters that only grow.
+
+use crate::mem::{Knobs, Pool};
+use crate::metrics::{OperatorMetrics, OperatorProfile, QueryMetrics};
+use crate::physical::Profiler;
+use crate::spill::SpillDirectory;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+/// Figures of one query, shared by its stream and its handles.
+pub(super) struct Report {
+    pub(super) profiler: Profiler,
+    /// Pipeline by pipeline, upstream first.
+    pub(super) operators: Vec<Vec<Arc<OperatorMetrics>>>,
+    pub(super) pool: Pool,
+    pub(super) knobs: Knobs,
+    pub(super) spill: Arc<SpillDirectory>,
+    pub(super) planning: Duration,
+    /// Rows the client has taken.
+    pub(super) rows: AtomicU64,
+    pub(super) ending: Arc<Ending>,
+}
+
+/// When a query began, and how it ended once it has.
+pub(super) struct Ending {
+    started: Instant,
+    end: OnceLock<(Duration, bool)>,
+}
+
+impl Ending {
+    pub(super) fn new() -> Self {
+        Self { started: Instant::now(), end: OnceLock::new() }
+    }
+
+    /// It has ended, well or not. Later calls change nothing.
+    pub(super) fn note(&self, is_well: bool) {
+        self.end.get_or_init(|| (self.started.elapsed(), is_well));
+    }
+}
+
+impl Report {
+    pub(super) fn profile(&self) -> Vec<OperatorProfile> {
+        self.profiler.profile(&self.operators)
+    }
+
+    pub(super) fn metrics(&self) -> QueryMetrics {
+        QueryMetrics {
+            planning: self.planning,
+            execution: self.ending.end.get().map_or_else(|| self.ending.started.elapsed(), |(took, _)| *took),
+            rows: self.rows.load(Relaxed),
+            peak_granted_bytes: self.pool.peak_bytes(),
+            spilled_bytes: self.spill.written_bytes(),
+            lanes: self.knobs.lanes,
+            batch_rows: self.knobs.batch_rows,
+        }
+    }
+
+    /// The share of its tables' rows the query is past, from 0 to 1.
+    pub(super) fn progress(&self) -> f64 {
+        if let Some((_, true)) = self.ending.end.get() {
+            return 1.0;
+        }
+        let (mut passed, mut all) = (0, 0);
+        for operator in self.operators.iter().flatten() {
+            passed += operator.passed_rows.load(Relaxed).min(operator.table_rows);
+            all += operator.table_rows;
+        }
+        if all == 0 { 0.0 } else { passed as f64 / all as f64 }
+    }
+}

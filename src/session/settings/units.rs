@@ -1,0 +1,104 @@
+//! Sizes and times as people write them.
+
+use std::time::Duration;
+
+/// Powers of ten and powers of two, as DuckDB reads them.
+const SIZES: &[(&str, u64)] = &[
+    ("b", 1),
+    ("kb", 1_000),
+    ("mb", 1_000_000),
+    ("gb", 1_000_000_000),
+    ("tb", 1_000_000_000_000),
+    ("kib", 1 << 10),
+    ("mib", 1 << 20),
+    ("gib", 1 << 30),
+    ("tib", 1 << 40),
+];
+
+/// Units of time, in milliseconds.
+const TIMES: &[(&str, f64)] = &[("ms", 1.0), ("s", 1e3), ("m", 60e3), ("min", 60e3), ("h", 3600e3)];
+
+/// A size such as `256MB` (10^6), `64MiB` (2^20) or `1.5 GB`. A number without a unit is refused: it could mean any.
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
+    let wrong = || String::from("write a number and a unit, such as '256MB' (10^6) or '64MiB' (2^20)");
+    let (number, unit) = split(text).ok_or_else(wrong)?;
+    let (_, unit_bytes) = SIZES.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
+    let bytes = number * *unit_bytes as f64;
+    // Every size below is exact enough, and none above is anybody's.
+    if bytes >= u64::MAX as f64 { Err(wrong()) } else { Ok(bytes as u64) }
+}
+
+/// A time such as `500ms`, `30s`, `1.5m` or `2h`. A number without a unit is refused: it could mean any.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || String::from("write a number and a unit, such as '500ms', '30s', '5m' or '1h'");
+    let (number, unit) = split(text).ok_or_else(wrong)?;
+    let (_, unit_millis) = TIMES.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
+    Duration::try_from_secs_f64(number * unit_millis / 1e3).map_err(|_| wrong())
+}
+
+/// A number of no sign and a unit in lower case.
+fn split(text: &str) -> Option<(f64, String)> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    let number: f64 = text[..digits].parse().ok()?;
+    number.is_finite().then(|| (number, text[digits..].trim().to_lowercase()))
+}
+
+/// The size in the largest unit that leaves no fraction.
+pub(crate) fn format_bytes(bytes: u64) -> String {
+    for (unit, unit_bytes) in [("GiB", 1 << 30), ("GB", 1_000_000_000), ("MiB", 1 << 20), ("MB", 1_000_000)] {
+        if bytes > 0 && bytes.is_multiple_of(unit_bytes) {
+            return format!("{}{unit}", bytes / unit_bytes);
+        }
+    }
+    format!("{bytes}B")
+}
+
+/// The time in the largest unit that leaves no fraction.
+pub(crate) fn format_duration(time: Duration) -> String {
+    let millis = time.as_millis();
+    for (unit, unit_millis) in [("h", 3_600_000), ("m", 60_000), ("s", 1_000)] {
+        if millis > 0 && millis.is_multiple_of(unit_millis) {
+            return format!("{}{unit}", millis / unit_millis);
+        }
+    }
+    format!("{millis}ms")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in
+            [("256MB", 256_000_000), ("64mib", 64 << 20), (" 1.5 GB ", 1_500_000_000), ("7b", 7), ("0KiB", 0)]
+        {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "64", "MB", "-1MB", "12 parsecs", "1e99GB", "1.2.3MB", "99999999TB", "½GB"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn times() {
+        for (text, millis) in [("500ms", 500), ("30 s", 30_000), ("1.5M", 90_000), ("2h", 7_200_000)] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "30", "s", "-1s", "5 weeks", "1e9h"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for bytes in [0, 1, 999, 1 << 20, 64 << 20, 10_000_000, 3 << 30, 5_000_000_000, 123_456_789] {
+            assert_eq!(parse_bytes(&format_bytes(bytes)), Ok(bytes));
+        }
+        for millis in [0, 1, 999, 1_000, 90_000, 60_000, 7_200_000] {
+            let time = Duration::from_millis(millis);
+            assert_eq!(parse_duration(&format_duration(time)), Ok(time));
+        }
+    }
+}
