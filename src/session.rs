@@ -45,6 +45,7 @@ pub struct EngineBuilder {
     temp_directory: Option<PathBuf>,
     max_temp_directory_size: Option<u64>,
     disabled_optimizers: HashSet<String>,
+    enable_sort_merge_join: Option<bool>,
     testing: TestKnobs,
 }
 
@@ -66,6 +67,8 @@ pub struct TestKnobs {
     pub one_row_batches: bool,
     /// Joins are ordered at random from this seed, not by cost.
     pub join_order_seed: Option<u64>,
+    /// Joins that can be are sort-merge joins.
+    pub merge_joins: bool,
 }
 
 impl EngineBuilder {
@@ -105,6 +108,13 @@ impl EngineBuilder {
         self
     }
 
+    /// Whether the planner may choose the sort-merge join. Default: yes. EXPLAIN says why one was chosen.
+    #[must_use]
+    pub fn enable_sort_merge_join(mut self, enabled: bool) -> Self {
+        self.enable_sort_merge_join = Some(enabled);
+        self
+    }
+
     /// Sizes and faults for tests.
     #[doc(hidden)]
     #[must_use]
@@ -138,6 +148,10 @@ impl EngineBuilder {
                 optimizer: optimizer::OptimizerSettings {
                     disabled: self.disabled_optimizers,
                     join_order_seed: self.testing.join_order_seed,
+                },
+                joins: physical::JoinPolicy {
+                    allows_merge: self.enable_sort_merge_join.unwrap_or(true),
+                    forces_merge: self.testing.merge_joins,
                 },
                 testing: self.testing,
             }),
@@ -191,6 +205,7 @@ struct EngineInner {
     spill: SpillDirectory,
     threads: usize,
     optimizer: optimizer::OptimizerSettings,
+    joins: physical::JoinPolicy,
     testing: TestKnobs,
 }
 
@@ -332,7 +347,11 @@ impl Session {
         let optimizer::Optimized { plan, timings } =
             optimizer::optimize(bound.plan, &self.engine.optimizer).map_err(|e| e.with_excerpt(sql))?;
         let resolve = |name: &str| catalog.get(name).map(|(_, table)| Arc::clone(table));
-        let sources = physical::Sources { resolve: &resolve, estimate: &optimizer::estimate_rows };
+        let sources = physical::Sources {
+            resolve: &resolve,
+            estimate: &optimizer::estimate_rows,
+            joins: self.engine.joins,
+        };
         let mut plan = physical::lower(&plan, &bound.outputs, sources).map_err(|e| e.with_excerpt(sql))?;
         if !self.engine.optimizer.disabled.contains(physical::RUNTIME_FILTERS) {
             plan = physical::add_runtime_filters(&plan);
@@ -462,8 +481,11 @@ impl Query {
         let pool = engine.pool.child("query", limit);
         let schema = arrow_schema(&self.fields);
         let queue = ResultQueue::new();
-        let sink = result_sink(self.fields.clone(), Arc::clone(&schema), Arc::clone(&queue));
-        let (spec, profiler) = physical::pipelines(&self.plan, sink)?;
+        let pipelines = |plan| {
+            let sink = result_sink(self.fields.clone(), Arc::clone(&schema), Arc::clone(&queue));
+            physical::pipelines(plan, sink)
+        };
+        let (mut spec, mut profiler) = pipelines(&self.plan)?;
         let testing = &engine.testing;
         let most = Knobs {
             lanes: engine.threads,
@@ -471,7 +493,14 @@ impl Query {
             block_bytes: BLOCK_BYTES,
             fan_out: FAN_OUT,
         };
-        let knobs = spec.admit(most, &pool)?;
+        let knobs = match (spec.admit(most, &pool), physical::with_hash_joins(&self.plan)) {
+            (Ok(knobs), _) => knobs,
+            (Err(error), None) => return Err(error),
+            (Err(_), Some(plan)) => {
+                (spec, profiler) = pipelines(&plan)?;
+                spec.admit(most, &pool)?
+            }
+        };
         let faults = FaultConfig {
             refuse_grant: testing.refuse_grant,
             wait: testing.wait,

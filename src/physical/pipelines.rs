@@ -1,11 +1,11 @@
 //! Cutting a physical plan into pipelines at its breakers.
 
-use super::plan::{Node, PhysicalPlan};
+use super::plan::{Node, PhysicalPlan, PublishedFilter};
 use super::profile::{NodeId, Profiler};
 use crate::error::Result;
 use crate::exec::{Feed, PipelineSpec, QuerySpec, Shape, SinkBox, SourceBox, TransformBox};
-use crate::expr::ColumnId;
-use crate::operators;
+use crate::expr::{ColumnId, Expr};
+use crate::operators::{self, HashJoinKey, HashJoinKind};
 use crate::scan::{RuntimeFilter, RuntimeFilterSpec, ScanRequest};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -151,6 +151,12 @@ fn build(plan: &PhysicalPlan, done: &mut Done) -> Result<Open> {
     let mut open = build_node(plan, done)?;
     open.emits(NodeId::of(plan));
     match &plan.node {
+        Node::SortMergeJoin { .. } => {
+            // Those of its two sides, the build side's first.
+            for pipeline in &open.depends_on {
+                done.profiler.ends(NodeId::of(plan), *pipeline);
+            }
+        }
         // The pipeline that ends in its own sink is what it waited for last.
         Node::HashAggregate { .. } | Node::HashJoin { .. } | Node::Sort { .. } | Node::Shared { .. } => {
             if let Some(pipeline) = open.depends_on.last() {
@@ -199,36 +205,25 @@ fn build_node(plan: &PhysicalPlan, done: &mut Done) -> Result<Open> {
             build(input, done)?.broken(sink, source, usize::MAX, done)
         }
         Node::HashJoin { kind, build: build_side, probe, keys, residual, publishes } => {
-            let spec = operators::HashJoinSpec {
-                kind: *kind,
-                build_layout: build_side.layout.clone(),
-                build_types: build_side.types(),
-                probe_layout: probe.layout.clone(),
-                probe_types: probe.types(),
-                keys: keys.clone(),
-                residual: residual.clone(),
-                output: plan.layout.clone(),
-            };
+            let spec = join_spec(plan, *kind, [build_side, probe], keys, residual);
             let (sink, transform) = operators::hash_join(spec);
-            let mut open = build(build_side, done)?;
-            let built = done.len();
-            let mut collected = Vec::new();
-            for published in publishes {
-                let filter = Arc::new(RuntimeFilter::new((*published.filter).clone()));
-                done.filters.insert(published.filter.id, (Arc::clone(&filter), built));
-                collected.push((keys[published.key].build.clone(), filter));
-            }
-            if !collected.is_empty() {
-                open = open.through(operators::collect_keys(build_side.layout.clone(), collected));
-            }
-            done.push(open.close(sink));
+            let built = build_sink(build_side, sink, keys, publishes, done)?;
             let mut open = build(probe, done)?.through(transform);
             open.depends_on.push(built);
             open
         }
+        Node::SortMergeJoin { kind, build: build_side, probe, keys, orders, residual, publishes, .. } => {
+            let spec = join_spec(plan, *kind, [build_side, probe], keys, residual);
+            let join = operators::merge_join(spec, orders);
+            let built = build_sink(build_side, join.build, keys, publishes, done)?;
+            let open = build(probe, done)?;
+            let probed = done.push(open.close(join.probe));
+            Open { depends_on: vec![built, probed], ..Open::from_source(join.source, 1) }
+        }
         Node::Sort { input, keys, fetch } => {
             let key = |k: &crate::logical::SortKey| operators::SortKey {
                 expr: k.expr.clone(),
+                nullable: k.expr.is_nullable(),
                 descending: k.descending,
                 nulls_first: k.nulls_first,
             };
@@ -269,4 +264,46 @@ fn build_node(plan: &PhysicalPlan, done: &mut Done) -> Result<Open> {
         }
         Node::Limit { input, skip, fetch } => build(input, done)?.through(operators::limit(*skip, *fetch)),
     })
+}
+
+/// What an operator is told of the join `plan` of `[build, probe]`.
+fn join_spec(
+    plan: &PhysicalPlan,
+    kind: HashJoinKind,
+    [build, probe]: [&PhysicalPlan; 2],
+    keys: &[HashJoinKey],
+    residual: &[Expr],
+) -> operators::HashJoinSpec {
+    operators::HashJoinSpec {
+        kind,
+        build_layout: build.layout.clone(),
+        build_types: build.types(),
+        probe_layout: probe.layout.clone(),
+        probe_types: probe.types(),
+        keys: keys.to_vec(),
+        residual: residual.to_vec(),
+        output: plan.layout.clone(),
+    }
+}
+
+/// Ends the pipeline of a join's build side, which collects what the join `publishes`; its place.
+fn build_sink(
+    build_side: &PhysicalPlan,
+    sink: SinkBox,
+    keys: &[HashJoinKey],
+    publishes: &[PublishedFilter],
+    done: &mut Done,
+) -> Result<usize> {
+    let mut open = build(build_side, done)?;
+    let built = done.len();
+    let mut collected = Vec::new();
+    for published in publishes {
+        let filter = Arc::new(RuntimeFilter::new((*published.filter).clone()));
+        done.filters.insert(published.filter.id, (Arc::clone(&filter), built));
+        collected.push((keys[published.key].build.clone(), filter));
+    }
+    if !collected.is_empty() {
+        open = open.through(operators::collect_keys(build_side.layout.clone(), collected));
+    }
+    Ok(done.push(open.close(sink)))
 }
