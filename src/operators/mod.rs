@@ -34,7 +34,7 @@ pub(crate) use hash_join::{HashJoinKey, HashJoinKind, HashJoinSpec, hash_join};
 pub(crate) use limit::limit;
 pub(crate) use limit_per::limit_per;
 pub(crate) use materialize::{Reader, materialize};
-pub(crate) use merge_join::{KeyOrder, merge_join};
+pub(crate) use merge_join::{KeyOrder, MergeInput, MergeJoin};
 pub(crate) use project::project;
 pub(crate) use repeat::repeat;
 pub(crate) use result::{ResultQueue, result_sink};

@@ -2,11 +2,11 @@
 
 use super::plan::{Node, PhysicalPlan, PublishedFilter};
 use super::profile::{NodeId, Profiler};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::exec::{Feed, PipelineSpec, QuerySpec, Shape, SinkBox, SourceBox, TransformBox};
 use crate::expr::{ColumnId, Expr};
-use crate::operators::{self, HashJoinKey, HashJoinKind};
-use crate::scan::{RuntimeFilter, RuntimeFilterSpec, ScanRequest};
+use crate::operators::{self, HashJoinKey, HashJoinKind, MergeInput, MergeJoin};
+use crate::scan::{RuntimeFilter, RuntimeFilterSpec, ScanProvider, ScanRequest};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -151,9 +151,10 @@ fn build(plan: &PhysicalPlan, done: &mut Done) -> Result<Open> {
     let mut open = build_node(plan, done)?;
     open.emits(NodeId::of(plan));
     match &plan.node {
-        Node::SortMergeJoin { .. } => {
-            // Those of its two sides, the build side's first.
-            for pipeline in &open.depends_on {
+        Node::SortMergeJoin { in_order, .. } => {
+            // Those of its two sides, the build side's first; one read in order has none.
+            let sinks = open.depends_on.iter().take(if in_order[0] { 0 } else { usize::MAX });
+            for pipeline in sinks {
                 done.profiler.ends(NodeId::of(plan), *pipeline);
             }
         }
@@ -178,12 +179,7 @@ fn build(plan: &PhysicalPlan, done: &mut Done) -> Result<Open> {
 fn build_node(plan: &PhysicalPlan, done: &mut Done) -> Result<Open> {
     Ok(match &plan.node {
         Node::Scan { provider, request, runtime_filters } => {
-            let collected = |(column, spec): &(ColumnId, Arc<RuntimeFilterSpec>)| {
-                let (filter, pipeline) = done.filters.get(&spec.id)?;
-                Some(((*column, Arc::clone(filter)), *pipeline))
-            };
-            let (runtime_filters, depends_on) = runtime_filters.iter().filter_map(collected).unzip();
-            let source = provider.scan(ScanRequest { runtime_filters, ..request.clone() })?;
+            let (source, depends_on) = scan(provider, request, runtime_filters, done)?;
             Open { depends_on, ..Open::from_source(source, usize::MAX) }
         }
         Node::Values { rows } => Open::from_source(operators::values(plan.types(), rows.clone()), usize::MAX),
@@ -212,28 +208,40 @@ fn build_node(plan: &PhysicalPlan, done: &mut Done) -> Result<Open> {
             open.depends_on.push(built);
             open
         }
-        Node::SortMergeJoin { kind, build: build_side, probe, keys, orders, residual, publishes, .. } => {
+        Node::SortMergeJoin {
+            kind,
+            build: build_side,
+            probe,
+            keys,
+            orders,
+            in_order,
+            residual,
+            publishes,
+            ..
+        } => {
             let spec = join_spec(plan, *kind, [build_side, probe], keys, residual);
-            let join = operators::merge_join(spec, orders);
-            let built = build_sink(build_side, join.build, keys, publishes, done)?;
-            let open = build(probe, done)?;
-            let probed = done.push(open.close(join.probe));
-            Open { depends_on: vec![built, probed], ..Open::from_source(join.source, 1) }
+            let join = MergeJoin::new(spec, orders);
+            // The build side first: what it publishes is for scans of the probe side.
+            let (build_side, built) = if in_order[0] {
+                let (source, depends_on) = source_in_order(build_side, done)?;
+                (join.build(MergeInput::InOrder(source)).1, depends_on)
+            } else {
+                let (sink, side) = join.build(MergeInput::Unsorted);
+                (side, vec![build_sink(build_side, sink_of(sink)?, keys, publishes, done)?])
+            };
+            let (probe_side, probed) = if in_order[1] {
+                let (source, depends_on) = source_in_order(probe, done)?;
+                (join.probe(MergeInput::InOrder(source)).1, depends_on)
+            } else {
+                let (sink, side) = join.probe(MergeInput::Unsorted);
+                let open = build(probe, done)?;
+                (side, vec![done.push(open.close(sink_of(sink)?))])
+            };
+            let depends_on = built.into_iter().chain(probed).collect();
+            Open { depends_on, ..Open::from_source(join.source(build_side, probe_side), 1) }
         }
         Node::Sort { input, keys, fetch } => {
-            let key = |k: &crate::logical::SortKey| operators::SortKey {
-                expr: k.expr.clone(),
-                nullable: k.expr.is_nullable(),
-                descending: k.descending,
-                nulls_first: k.nulls_first,
-            };
-            let spec = operators::SortSpec {
-                layout: input.layout.clone(),
-                types: input.types(),
-                keys: keys.iter().map(key).collect(),
-                fetch: *fetch,
-            };
-            let (sink, source) = operators::sort(spec);
+            let (sink, source) = sort(input, keys, *fetch);
             // One lane carries the order on.
             build(input, done)?.broken(sink, source, 1, done)
         }
@@ -306,4 +314,63 @@ fn build_sink(
         open = open.through(operators::collect_keys(build_side.layout.clone(), collected));
     }
     Ok(done.push(open.close(sink)))
+}
+
+/// A scan, and the pipelines that collect its filters.
+fn scan(
+    provider: &Arc<dyn ScanProvider>,
+    request: &ScanRequest,
+    runtime_filters: &[(ColumnId, Arc<RuntimeFilterSpec>)],
+    done: &Done,
+) -> Result<(SourceBox, Vec<usize>)> {
+    let collected = |(column, spec): &(ColumnId, Arc<RuntimeFilterSpec>)| {
+        let (filter, pipeline) = done.filters.get(&spec.id)?;
+        Some(((*column, Arc::clone(filter)), *pipeline))
+    };
+    let (runtime_filters, depends_on) = runtime_filters.iter().filter_map(collected).unzip();
+    let source = provider.scan(ScanRequest { runtime_filters, ..request.clone() })?;
+    Ok((source, depends_on))
+}
+
+fn sort(input: &PhysicalPlan, keys: &[crate::logical::SortKey], fetch: Option<u64>) -> (SinkBox, SourceBox) {
+    let key = |k: &crate::logical::SortKey| operators::SortKey {
+        expr: k.expr.clone(),
+        nullable: k.expr.is_nullable(),
+        descending: k.descending,
+        nulls_first: k.nulls_first,
+    };
+    operators::sort(operators::SortSpec {
+        layout: input.layout.clone(),
+        types: input.types(),
+        keys: keys.iter().map(key).collect(),
+        fetch,
+    })
+}
+
+/// The source of a plan whose rows come in an order that is known, for an operator that reads it itself; and the
+/// pipelines that must have finished before.
+fn source_in_order(plan: &PhysicalPlan, done: &mut Done) -> Result<(SourceBox, Vec<usize>)> {
+    match &plan.node {
+        Node::Scan { provider, request, runtime_filters } => scan(provider, request, runtime_filters, done),
+        Node::Sort { input, keys, fetch } => {
+            let (sink, source) = sort(input, keys, *fetch);
+            let open = build(input, done)?;
+            Ok((source, vec![done.push(open.close(sink))]))
+        }
+        Node::Values { .. }
+        | Node::Filter { .. }
+        | Node::Project { .. }
+        | Node::HashAggregate { .. }
+        | Node::HashJoin { .. }
+        | Node::SortMergeJoin { .. }
+        | Node::UnionAll { .. }
+        | Node::LimitPer { .. }
+        | Node::Shared { .. }
+        | Node::Repeat { .. }
+        | Node::Limit { .. } => Err(Error::internal("a merge join reads a plan whose order is not known")),
+    }
+}
+
+fn sink_of(sink: Option<SinkBox>) -> Result<SinkBox> {
+    sink.ok_or_else(|| Error::internal("a side to be sorted has no sink"))
 }

@@ -59,6 +59,8 @@ pub(crate) enum Node {
         keys: Vec<HashJoinKey>,
         /// For each key.
         orders: Vec<KeyOrder>,
+        /// Whether the rows of build and probe come in that order, so that they are not sorted.
+        in_order: [bool; 2],
         residual: Vec<Expr>,
         /// As for a hash join: the build side is sorted first.
         publishes: Vec<PublishedFilter>,

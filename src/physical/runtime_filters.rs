@@ -103,7 +103,9 @@ impl Pass {
         else {
             return Vec::new();
         };
-        if !drops_probe_rows(*kind) {
+        // A build side that is read in order is never seen as a whole.
+        let is_seen_first = !matches!(plan.node, Node::SortMergeJoin { in_order: [true, _], .. });
+        if !drops_probe_rows(*kind) || !is_seen_first {
             return Vec::new();
         }
         let filter = |(at, key): (usize, &HashJoinKey)| {

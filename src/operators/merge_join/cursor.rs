@@ -1,9 +1,10 @@
 //! Where one side stands: the batch in hand, and the next row of it.
 
-use super::super::sort::{Sorted, SortedRows, prefix, rest_of};
+use super::super::sort::{prefix, rest_of};
+use super::input::{BatchKeys, Next, NextRows, SideRows};
 use crate::data::key_bits::resize;
-use crate::data::{BufMut, FlatVector, StringViews, Values};
-use crate::error::{Error, Result};
+use crate::data::{BufMut, FlatVector};
+use crate::error::Result;
 use crate::exec::{LaneCx, Wait};
 use crate::mem::Account;
 use std::cmp::Ordering;
@@ -12,7 +13,7 @@ use std::cmp::Ordering;
 pub(super) struct SideBatch {
     /// Kept columns.
     pub(super) columns: Vec<FlatVector>,
-    keys: StringViews,
+    keys: BatchKeys,
     pub(super) rows: usize,
 }
 
@@ -25,7 +26,7 @@ impl SideBatch {
 
 /// One side on its way.
 pub(super) struct Cursor {
-    input: SortedRows,
+    pub(super) input: SideRows,
     pub(super) batch: Option<SideBatch>,
     /// The next row of the batch.
     pub(super) row: usize,
@@ -36,7 +37,7 @@ pub(super) struct Cursor {
 }
 
 impl Cursor {
-    pub(super) fn new(input: SortedRows) -> Self {
+    pub(super) fn new(input: SideRows) -> Self {
         Self { input, batch: None, row: 0, is_over: false, prefixes: BufMut::empty() }
     }
 
@@ -49,16 +50,13 @@ impl Cursor {
     pub(super) fn load(&mut self, spill: &Account, cx: &LaneCx<'_>) -> Result<Option<Wait>> {
         self.batch = None;
         self.row = 0;
-        let (rows, mut columns) = match self.input.next(spill, cx)? {
-            Sorted::Rows(rows, columns) => (rows, columns),
-            Sorted::Wait(wait) => return Ok(Some(wait)),
-            Sorted::End => {
+        let NextRows { columns, keys, rows } = match self.input.next(spill, cx)? {
+            Next::Rows(rows) => rows,
+            Next::Wait(wait) => return Ok(Some(wait)),
+            Next::End => {
                 self.is_over = true;
                 return Ok(None);
             }
-        };
-        let Some(FlatVector { values: Values::View(keys), .. }) = columns.pop() else {
-            return Err(Error::internal("sorted rows without their keys"));
         };
         resize(&mut self.prefixes, rows, cx.account)?;
         for (row, to) in self.prefixes.iter_mut().enumerate() {

@@ -1,8 +1,11 @@
 //! The sort-merge join, in all kinds of join that have keys, in any memory.
 //!
-//! Owns: [`merge_join`], which makes of a [`HashJoinSpec`] a sink for each side and one source. The sinks are those of
+//! Owns: [`MergeJoin`], which makes of a [`HashJoinSpec`] a sink for each side and one source. The sinks are those of
 //! the external sort: they leave runs in the order of the keys, which are bytes that compare as the rows do. The source
 //! ([`source`]) goes through both sides once, in step, on one lane.
+//!
+//! A side whose source emits rows in order has no sink: the join reads that source itself ([`input`]), and rows of it are
+//! neither sorted nor kept.
 //!
 //! The sides are named as in the hash join, by what becomes of their rows: those of the probe side stream, of the build
 //! side the rows of one key are held while the probe rows of that key pass. Most keys begin and end within a batch of the
@@ -21,6 +24,7 @@
 
 mod cursor;
 mod held;
+mod input;
 mod pairs;
 mod plan;
 mod residual;
@@ -34,24 +38,54 @@ pub(crate) use plan::KeyOrder;
 use super::hash_join::HashJoinSpec;
 use super::sort::sorted_side;
 use crate::exec::{SinkBox, SourceBox};
+use input::SideInput;
 use std::sync::Arc;
 
-/// The ends of a join: what takes the rows of each side, and what emits those of the join, on a single lane.
+/// What a side is to be.
+pub(crate) enum MergeInput {
+    /// Rows in any order, for a sink.
+    Unsorted,
+    /// The rows of a source that emits them, on one lane, in the order of the keys.
+    InOrder(SourceBox),
+}
+
+/// What a join reads a side by.
+pub(crate) struct MergeSide(SideInput);
+
+/// A join being put together, side by side.
 pub(crate) struct MergeJoin {
-    pub(crate) build: SinkBox,
-    pub(crate) probe: SinkBox,
-    pub(crate) source: SourceBox,
+    plan: Arc<plan::Plan>,
 }
 
-/// A join by the order of its keys, `orders` one for each of them.
-pub(crate) fn merge_join(spec: HashJoinSpec, orders: &[KeyOrder]) -> MergeJoin {
-    let (build, probe, source) = parts(spec, orders);
-    MergeJoin { build, probe, source: SourceBox::new(source) }
+impl MergeJoin {
+    /// A join by the order of its keys, `orders` one for each of them.
+    pub(crate) fn new(spec: HashJoinSpec, orders: &[KeyOrder]) -> Self {
+        Self { plan: Arc::new(plan::Plan::new(spec, orders)) }
+    }
+
+    /// The build side, with the sink for its rows if they are to be sorted.
+    pub(crate) fn build(&self, input: MergeInput) -> (Option<SinkBox>, MergeSide) {
+        side(&self.plan.build, input)
+    }
+
+    /// The probe side, likewise.
+    pub(crate) fn probe(&self, input: MergeInput) -> (Option<SinkBox>, MergeSide) {
+        side(&self.plan.probe, input)
+    }
+
+    /// What emits the rows of the join, on a single lane.
+    pub(crate) fn source(self, build: MergeSide, probe: MergeSide) -> SourceBox {
+        SourceBox::new(source::MergeJoinSource::new(self.plan, build.0, probe.0))
+    }
 }
 
-fn parts(spec: HashJoinSpec, orders: &[KeyOrder]) -> (SinkBox, SinkBox, source::MergeJoinSource) {
-    let plan = Arc::new(plan::Plan::new(spec, orders));
-    let (build, build_side) = sorted_side(plan.build.sort_spec(), plan.build.kept.clone());
-    let (probe, probe_side) = sorted_side(plan.probe.sort_spec(), plan.probe.kept.clone());
-    (build, probe, source::MergeJoinSource::new(plan, build_side, probe_side))
+fn side(side: &plan::Side, input: MergeInput) -> (Option<SinkBox>, MergeSide) {
+    let (spec, kept) = (side.sort_spec(), side.kept.clone());
+    match input {
+        MergeInput::Unsorted => {
+            let (sink, side) = sorted_side(spec, kept);
+            (Some(sink), MergeSide(SideInput::Sorted(side)))
+        }
+        MergeInput::InOrder(source) => (None, MergeSide(SideInput::Streamed { source, spec, kept })),
+    }
 }

@@ -7,9 +7,10 @@
 //!    been answered.
 
 use super::super::hash_join::HashJoinKind;
-use super::super::sort::{SortedSide, Victim, turn};
+use super::super::sort::{Victim, turn};
 use super::cursor::Cursor;
 use super::held::{Block, Held, HeldMemory, HeldReader};
+use super::input::{SideInput, SideRun};
 use super::pairs::Pairs;
 use super::plan::{NullFinder, Origin, Plan};
 use super::residual::Residual;
@@ -28,8 +29,8 @@ const SPARSE: usize = 4;
 
 pub(super) struct MergeJoinSource {
     plan: Arc<Plan>,
-    build: SortedSide,
-    probe: SortedSide,
+    build: SideInput,
+    probe: SideInput,
 }
 
 /// The run.
@@ -39,9 +40,8 @@ pub(super) struct Shared {
 }
 
 struct Accounts {
-    /// For blocks of either side.
-    build: Account,
-    probe: Account,
+    build: SideRun,
+    probe: SideRun,
     /// For rows of either side that go to disk once more, one side at a time.
     spill: Account,
     held: Account,
@@ -113,12 +113,12 @@ enum Step {
 }
 
 impl MergeJoinSource {
-    pub(super) fn new(plan: Arc<Plan>, build: SortedSide, probe: SortedSide) -> Self {
+    pub(super) fn new(plan: Arc<Plan>, build: SideInput, probe: SideInput) -> Self {
         Self { plan, build, probe }
     }
 
     fn spill_bytes(&self, knobs: &Knobs) -> usize {
-        self.build.spill_floor_bytes(knobs).max(self.probe.spill_floor_bytes(knobs))
+        self.build.spill_bytes(knobs).max(self.probe.spill_bytes(knobs))
     }
 }
 
@@ -131,12 +131,14 @@ impl Source for MergeJoinSource {
     }
 
     fn need(&self, knobs: &Knobs) -> Need {
-        let (build, probe) = (&self.build, &self.probe);
-        let lane_bytes = build.batch_bytes(knobs) + probe.batch_bytes(knobs) + self.plan.pairs_bytes(knobs);
-        let shared_bytes = 2 * build.read_floor_bytes(knobs)
-            + probe.read_floor_bytes(knobs)
+        let sides = [&self.build, &self.probe];
+        let batches: usize = sides.iter().map(|side| side.lane_bytes(knobs)).sum();
+        let lane_bytes = batches + self.plan.pairs_bytes(knobs);
+        let held = self.plan.build.sort_spec();
+        let shared_bytes = sides.iter().map(|side| side.shared_bytes(knobs)).sum::<usize>()
             + self.spill_bytes(knobs)
-            + build.spill_floor_bytes(knobs);
+            + held.read_floor_bytes(knobs)
+            + held.spill_floor_bytes(knobs);
         Need { lane_bytes, shared_bytes }
     }
 
@@ -148,14 +150,14 @@ impl Source for MergeJoinSource {
         self.plan.check()?;
         let knobs = &cx.query.knobs;
         let quantum_bytes = (cx.query.pool.limit_bytes() / 64).clamp(4 << 10, 256 << 10);
-        let blocks = |side: &SortedSide| cx.account(side.read_floor_bytes(knobs), quantum_bytes, 4 << 20);
         let spill = |bytes: usize| cx.account(bytes, 4 << 10, bytes);
+        let held = self.plan.build.sort_spec();
         let accounts = Accounts {
-            build: blocks(&self.build),
-            probe: blocks(&self.probe),
-            held: blocks(&self.build),
+            build: self.build.open(quantum_bytes, cx)?,
+            probe: self.probe.open(quantum_bytes, cx)?,
             spill: spill(self.spill_bytes(knobs)),
-            held_spill: spill(self.build.spill_floor_bytes(knobs)),
+            held: cx.account(held.read_floor_bytes(knobs), quantum_bytes, 4 << 20),
+            held_spill: spill(held.spill_floor_bytes(knobs)),
         };
         Ok(Shared { accounts: Mutex::new(Some(accounts)) })
     }
@@ -169,8 +171,8 @@ impl Source for MergeJoinSource {
         victim.exempt(&held_spill);
         Ok(Local {
             plan: Arc::clone(&self.plan),
-            probe: Cursor::new(self.probe.rows(probe, &spill, true, cx)?),
-            build: Cursor::new(self.build.rows(build, &spill, true, cx)?),
+            probe: Cursor::new(self.probe.rows(probe, &spill, cx)?),
+            build: Cursor::new(self.build.rows(build, &spill, cx)?),
             residual: Residual::new(&self.plan)?,
             nulls: self.plan.null_finder()?,
             facts: None,
@@ -209,10 +211,16 @@ impl Source for MergeJoinSource {
         &self,
         _shared: &Shared,
         local: &mut Local,
-        _target_bytes: usize,
+        target_bytes: usize,
         cx: &LaneCx<'_>,
     ) -> Result<usize> {
-        local.give_way(cx)
+        let mut freed = local.give_way(cx)?;
+        for cursor in [&mut local.build, &mut local.probe] {
+            if freed < target_bytes {
+                freed += cursor.input.reclaim(target_bytes - freed, cx)?;
+            }
+        }
+        Ok(freed)
     }
 }
 

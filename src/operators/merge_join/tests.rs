@@ -64,7 +64,11 @@ struct Outcome {
 fn run(spec: HashJoinSpec, variant: usize, sides: [&[Batch]; 2], setting: Setting, cancels: bool) -> Outcome {
     let printed = Arc::new(Mutex::new(Printed::new(&spec)));
     let orders = orders(&spec, variant);
-    let MergeJoin { build, probe, source } = merge_join(spec, &orders);
+    let join = MergeJoin::new(spec, &orders);
+    let (build, build_side) = join.build(MergeInput::Unsorted);
+    let (probe, probe_side) = join.probe(MergeInput::Unsorted);
+    let source = join.source(build_side, probe_side);
+    let [build, probe] = [build, probe].map(|sink| sink.expect("a side to be sorted has a sink"));
     let pipeline = |source, sink, depends_on| PipelineSpec {
         sources: vec![source],
         shape: Shape::chain(1, 0),

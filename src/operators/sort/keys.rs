@@ -41,7 +41,7 @@ pub(in crate::operators) fn prefix(key: &[u8]) -> u64 {
 }
 
 /// Keys of rows, one after the other.
-pub(super) struct Keys {
+pub(in crate::operators) struct Keys {
     /// Where each key begins, and where the last one ends.
     pub(super) offsets: BufMut<u32>,
     pub(super) bytes: BufMut<u8>,
@@ -49,7 +49,7 @@ pub(super) struct Keys {
 
 impl Keys {
     /// No keys, with room for some.
-    pub(super) fn new(account: &Account) -> Result<Self, Denied> {
+    pub(in crate::operators) fn new(account: &Account) -> Result<Self, Denied> {
         let mut offsets = BufMut::with_capacity(account, 1)?;
         offsets.push(0);
         Ok(Self { offsets, bytes: BufMut::with_capacity(account, 1)? })
@@ -62,7 +62,7 @@ impl Keys {
     }
 
     /// Key number `row`.
-    pub(super) fn get(&self, row: usize) -> &[u8] {
+    pub(in crate::operators) fn get(&self, row: usize) -> &[u8] {
         &self.bytes[self.offsets[row] as usize..self.offsets[row + 1] as usize]
     }
 
@@ -183,7 +183,7 @@ impl KeyEncoder {
     }
 
     /// Sets `keys` to the keys of `rows` (positions in `columns`, one vector for each key column).
-    pub(super) fn encode(
+    pub(in crate::operators) fn encode(
         &self,
         columns: &[FlatVector],
         rows: &[u32],

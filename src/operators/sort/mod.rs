@@ -32,7 +32,7 @@ mod source;
 mod spill;
 
 pub(super) use consumer::Victim;
-pub(super) use keys::{KeyEncoder, prefix};
+pub(super) use keys::{KeyEncoder, Keys, prefix};
 pub(super) use merge::is_refusal;
 pub(super) use run::rest_of;
 pub(super) use sink::turn;
