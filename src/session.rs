@@ -152,6 +152,8 @@ impl EngineBuilder {
                 joins: physical::JoinPolicy {
                     allows_merge: self.enable_sort_merge_join.unwrap_or(true),
                     forces_merge: self.testing.merge_joins,
+                    lanes: threads,
+                    memory_bytes: limit,
                 },
                 testing: self.testing,
             }),
@@ -493,10 +495,10 @@ impl Query {
             block_bytes: BLOCK_BYTES,
             fan_out: FAN_OUT,
         };
-        let knobs = match (spec.admit(most, &pool), physical::with_hash_joins(&self.plan)) {
-            (Ok(knobs), _) => knobs,
-            (Err(error), None) => return Err(error),
-            (Err(_), Some(plan)) => {
+        let knobs = match spec.admit(most, &pool) {
+            Ok(knobs) => knobs,
+            Err(error) => {
+                let plan = physical::with_hash_joins(&self.plan).ok_or(error)?;
                 (spec, profiler) = pipelines(&plan)?;
                 spec.admit(most, &pool)?
             }

@@ -25,6 +25,11 @@ impl SourceBox {
         Self(Box::new(Arc::new(source)))
     }
 
+    /// Its name.
+    pub(crate) fn name(&self) -> String {
+        self.0.name()
+    }
+
     /// Memory it needs.
     pub(crate) fn need(&self, knobs: &Knobs) -> Need {
         self.0.need(knobs)

@@ -7,7 +7,7 @@
 //! 2. Every merge join can be turned into the hash join it stands for.
 
 use super::plan::{Node, PhysicalPlan};
-use crate::data::{DataType, PhysicalType};
+use crate::data::{DataType, Field, PhysicalType};
 use crate::expr::{ColumnId, Expr};
 use crate::logical::SortKey;
 use crate::operators::{HashJoinKey, HashJoinKind, KeyOrder};
@@ -16,6 +16,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+/// A guess at the length of strings.
+const STRING_BYTES: usize = 32;
+/// What a row of a hash join's build side takes besides its columns.
+const ENTRY_BYTES: usize = 24;
+
 /// What joins may be done how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct JoinPolicy {
@@ -23,6 +28,24 @@ pub(crate) struct JoinPolicy {
     pub(crate) allows_merge: bool,
     /// Every join that can be is one.
     pub(crate) forces_merge: bool,
+    /// Lanes that a hash join has.
+    pub(crate) lanes: usize,
+    /// Memory that all of a query has.
+    pub(crate) memory_bytes: usize,
+}
+
+impl JoinPolicy {
+    /// Whether going through both sides in order, on one lane, costs less than a hash join that holds `build` in memory,
+    /// or on disk where it does not fit.
+    fn is_streaming_cheaper(&self, build: &PhysicalPlan) -> bool {
+        let width = |field: &Field| match field.data_type.physical() {
+            PhysicalType::View | PhysicalType::Nested => field.data_type.value_bytes() + STRING_BYTES,
+            _ => field.data_type.value_bytes(),
+        };
+        let row_bytes = build.fields.iter().map(width).sum::<usize>() + ENTRY_BYTES;
+        let build_bytes = build.estimated_rows.map_or(0, |rows| rows.saturating_mul(row_bytes as u64));
+        self.lanes == 1 || build_bytes > (self.memory_bytes / 4) as u64
+    }
 }
 
 /// Why a join is done by merging.
@@ -58,7 +81,8 @@ pub(super) fn choose(node: Node, policy: JoinPolicy) -> Node {
         !nulls_first || has_nulls_first || !is_nullable(&keys[0])
     };
     let [by_build, by_probe] = [by_build, by_probe].map(|order| order.filter(may_use));
-    let is_sorted = by_build.is_some() && agree(by_build.as_ref(), by_probe.as_ref(), &keys);
+    let is_cheaper = policy.forces_merge || policy.is_streaming_cheaper(&build);
+    let is_sorted = is_cheaper && by_build.is_some() && agree(by_build.as_ref(), by_probe.as_ref(), &keys);
     let is_possible = policy.allows_merge && is_possible(&build, &probe, &keys);
     let reason = match (is_possible, is_sorted, policy.forces_merge) {
         (true, true, _) => MergeReason::BothSorted,

@@ -8,7 +8,7 @@ use super::super::sort::{KeyEncoder, SortSpec};
 use super::super::sort::{Keys, Sorted, SortedRows, SortedSide};
 use super::cursor::Key;
 use crate::data::{Batch, BufMut, FlatVector, StringViews, Values};
-use crate::error::{Error, Origin, Result};
+use crate::error::{Error, Result};
 use crate::exec::{InnerLane, InnerRun, LaneCx, OpenCx, Pull, SourceBox, Wait};
 use crate::expr::{EvalCx, Evaluator, Expr};
 use crate::mem::{Account, Knobs};
@@ -41,6 +41,8 @@ pub(super) enum SideRows {
 /// Rows of a source, which get their keys here.
 pub(super) struct Streamed {
     lane: InnerLane,
+    /// For messages.
+    name: String,
     kept: Vec<usize>,
     evaluator: Evaluator,
     encoder: KeyEncoder,
@@ -127,9 +129,10 @@ impl SideInput {
             (Self::Sorted(side), SideRun::Sorted(blocks)) => {
                 Ok(SideRows::Sorted(side.rows(blocks, spill, true, cx)?))
             }
-            (Self::Streamed { spec, kept, .. }, SideRun::Streamed(run)) => {
+            (Self::Streamed { source, spec, kept }, SideRun::Streamed(run)) => {
                 Ok(SideRows::Streamed(Box::new(Streamed {
                     lane: run.lane(cx)?,
+                    name: source.name(),
                     kept: kept.clone(),
                     evaluator: Evaluator::new(&key_exprs(spec), &spec.layout)?,
                     encoder: KeyEncoder::new(&spec.keys)?,
@@ -197,9 +200,11 @@ impl Streamed {
         for row in 0..rows {
             let key = Key::of(keys.get(row));
             if key.cmp(&before).is_lt() {
-                let message = "rows are not in the order that their table declares; \
-                               turn the sort-merge join off, or write the table anew";
-                return Err(Error::data(message, Origin::default()));
+                let name = &self.name;
+                return Err(Error::value(format!(
+                    "the rows of '{name}' are not in the order that the table declares; write it anew, or turn the \
+                     sort-merge join off"
+                )));
             }
             before = key;
         }
