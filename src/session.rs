@@ -152,7 +152,6 @@ impl EngineBuilder {
                 joins: physical::JoinPolicy {
                     allows_merge: self.enable_sort_merge_join.unwrap_or(true),
                     forces_merge: self.testing.merge_joins,
-                    lanes: threads,
                     memory_bytes: limit,
                 },
                 testing: self.testing,

@@ -28,8 +28,6 @@ pub(crate) struct JoinPolicy {
     pub(crate) allows_merge: bool,
     /// Every join that can be is one.
     pub(crate) forces_merge: bool,
-    /// Lanes that a hash join has.
-    pub(crate) lanes: usize,
     /// Memory that all of a query has.
     pub(crate) memory_bytes: usize,
 }
@@ -44,7 +42,7 @@ impl JoinPolicy {
         };
         let row_bytes = build.fields.iter().map(width).sum::<usize>() + ENTRY_BYTES;
         let build_bytes = build.estimated_rows.map_or(0, |rows| rows.saturating_mul(row_bytes as u64));
-        self.lanes == 1 || build_bytes > (self.memory_bytes / 4) as u64
+        build_bytes > (self.memory_bytes / 4) as u64
     }
 }
 
