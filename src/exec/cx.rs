@@ -109,6 +109,13 @@ impl OpenCx<'_> {
         Account::from_reservation(floor.split(bytes), quantum_bytes, cache_bytes)
     }
 
+    /// A part of that memory as an account of its own, with its floor of `floor_bytes`.
+    pub(crate) fn account(&self, floor_bytes: usize, quantum_bytes: usize, cache_bytes: usize) -> Account {
+        let mut floor = self.floor.borrow_mut();
+        debug_assert!(floor.bytes() >= floor_bytes, "more than the operator's need");
+        Account::from_reservation(floor.split(floor_bytes), quantum_bytes, cache_bytes)
+    }
+
     /// The same memory as an account for each lane, with its floor of `floor_bytes`; together they may ask for as much
     /// as `Need::shared_bytes` said.
     pub(crate) fn lane_accounts(

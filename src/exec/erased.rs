@@ -3,11 +3,13 @@
 //! One blanket adapter per role: an erased operator opens into an erased run, which makes erased lanes. A lane
 //! object bundles operator, shared and local state, so nothing is downcast.
 
+use super::checked::CheckedSource;
 use super::contract::{Combine, Finish, Flow, Need, Output, Pull, Sink, Source, Transform};
 use super::cx::{LaneCx, OpenCx};
 use crate::data::Batch;
 use crate::error::Result;
 use crate::mem::Knobs;
+use std::cell::RefCell;
 use std::sync::Arc;
 
 /// A source of any type.
@@ -21,6 +23,49 @@ impl SourceBox {
     /// Erases `source`.
     pub(crate) fn new<S: Source>(source: S) -> Self {
         Self(Box::new(Arc::new(source)))
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> String {
+        self.0.name()
+    }
+
+    /// Memory it needs.
+    pub(crate) fn need(&self, knobs: &Knobs) -> Need {
+        self.0.need(knobs)
+    }
+
+    /// Starts a run of a source that is read by an operator, on one lane of its and in its memory: the operator's need
+    /// includes the source's.
+    pub(crate) fn open_inner(&self, cx: &OpenCx<'_>) -> Result<InnerRun> {
+        let shared_bytes = self.need(&cx.query.knobs).shared_bytes;
+        let floor = RefCell::new(cx.floor.borrow_mut().split(shared_bytes));
+        self.0.open(&OpenCx { query: cx.query, lanes: 1, metrics: cx.metrics, floor }).map(InnerRun)
+    }
+}
+
+/// A run of a source within an operator.
+pub(crate) struct InnerRun(Box<dyn SourceRun>);
+
+/// Its lane.
+pub(crate) struct InnerLane(Box<dyn SourceLane>);
+
+impl InnerRun {
+    /// Starts the lane.
+    pub(crate) fn lane(&self, cx: &LaneCx<'_>) -> Result<InnerLane> {
+        Ok(InnerLane(CheckedSource::wrap(self.0.lane(cx)?, cx)))
+    }
+}
+
+impl InnerLane {
+    /// As [`Source::pull`].
+    pub(crate) fn pull(&mut self, cx: &LaneCx<'_>) -> Result<Pull> {
+        self.0.pull(cx)
+    }
+
+    /// As [`Source::reclaim`].
+    pub(crate) fn reclaim(&mut self, target_bytes: usize, cx: &LaneCx<'_>) -> Result<usize> {
+        self.0.reclaim(target_bytes, cx)
     }
 }
 

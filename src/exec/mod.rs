@@ -34,7 +34,7 @@ pub(crate) use contract::{
     Combine, Finish, Flow, Handoff, Need, OperatorTask, Output, Pull, Sink, Source, Transform,
 };
 pub(crate) use cx::{LaneCx, OpenCx, QueryCx};
-pub(crate) use erased::{SinkBox, SourceBox, TransformBox};
+pub(crate) use erased::{InnerLane, InnerRun, SinkBox, SourceBox, TransformBox};
 pub(crate) use pipeline::PipelineSpec;
 pub(crate) use query::{QueryRun, QuerySpec};
 pub(crate) use shape::{Feed, Shape};

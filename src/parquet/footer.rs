@@ -15,10 +15,11 @@ use crate::data::{DataType, Field, PhysicalType, Schema};
 use crate::error::{Error, Origin, Result};
 use crate::io::ReadAt;
 use crate::mem::{Account, Pool, Reservation};
+use crate::scan::ColumnOrder;
 use parquet::arrow::{ProjectionMask, parquet_to_arrow_field_levels};
 use parquet::basic::{CompressionCodec, ConvertedType, Encoding, LogicalType, Type};
 use parquet::file::metadata::{
-    ColumnChunkMetaData, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData,
+    ColumnChunkMetaData, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData, SortingColumn,
 };
 use parquet::schema::types::ColumnDescriptor;
 use std::ops::Range;
@@ -120,6 +121,8 @@ pub(crate) struct FileFooter {
     pub(crate) row_group_rows: Box<[u64]>,
     chunks: Box<[ChunkMeta]>,
     bytes: Box<[u8]>,
+    /// The order of rows that every row group declares, within itself.
+    pub(crate) order: Box<[ColumnOrder]>,
     /// Where the encoded footer lies, to decode it anew for the fallback reader.
     encoded: Range<u64>,
     _charge: Reservation,
@@ -198,6 +201,7 @@ impl FileFooter {
             row_group_rows: [rows].into(),
             chunks: [chunk].into(),
             bytes: Box::default(),
+            order: Box::default(),
             encoded: 0..0,
             _charge: Reservation::empty(pool),
         }
@@ -244,6 +248,7 @@ impl FileFooter {
             row_group_rows: Box::default(),
             chunks: Box::default(),
             bytes: Box::default(),
+            order: Box::default(),
             encoded,
             _charge: Reservation::empty(pool),
         };
@@ -286,11 +291,34 @@ impl FileFooter {
                 chunks.push(context.convert(group.column(leaf), *column, &mut bytes)?);
             }
         }
-        charge.try_grow(bytes.len())?;
+        self.order = declared_order(groups, &self.columns);
+        charge.try_grow(bytes.len() + size_of_val(&*self.order))?;
         (self.row_group_rows, self.chunks, self.bytes) = (rows.into(), chunks.into(), bytes.into());
         self._charge = charge;
         Ok(())
     }
+}
+
+/// The columns by which the rows of all `groups` are in order.
+fn declared_order(groups: &[RowGroupMetaData], columns: &[ColumnLayout]) -> Box<[ColumnOrder]> {
+    let of_group = |group: &RowGroupMetaData| -> Vec<ColumnOrder> {
+        let declared = group.sorting_columns().map_or(&[][..], Vec::as_slice);
+        let order = |sorting: &SortingColumn| {
+            let leaf = usize::try_from(sorting.column_idx).ok()?;
+            let column = columns.iter().position(|c| c.leaves == (leaf..leaf + 1) && c.decode.is_some())?;
+            let (descending, nulls_first) = (sorting.descending, sorting.nulls_first);
+            Some(ColumnOrder { column, descending, nulls_first })
+        };
+        declared.iter().map_while(order).collect()
+    };
+    let mut groups = groups.iter().filter(|group| group.num_rows() > 0);
+    let mut common = groups.next().map(of_group).unwrap_or_default();
+    for group in groups {
+        let other = of_group(group);
+        let agree = common.iter().zip(&other).take_while(|(a, b)| a == b).count();
+        common.truncate(agree);
+    }
+    common.into()
 }
 
 /// What is needed to convert and check one chunk.

@@ -16,7 +16,8 @@ use crate::error::{Error, Origin, Result};
 use crate::exec::SourceBox;
 use crate::expr::{ColumnId, Expr};
 use crate::mem::Pool;
-use crate::scan::{ScanProvider, ScanRequest};
+use crate::scan::{ColumnOrder, ScanProvider, ScanRequest};
+use std::cmp::Ordering;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ pub(crate) struct ParquetTable {
     files: Arc<[Arc<ParquetFile>]>,
     schema: Schema,
     statistics: TableStatistics,
+    order: Box<[ColumnOrder]>,
     sampler: Option<Sampler>,
 }
 
@@ -67,7 +69,8 @@ impl ParquetTable {
             }
         }
         let statistics = statistics_of(&files, &fields);
-        Ok(Self { files: files.into(), schema: fields.into(), statistics, sampler: None })
+        let order = order_of(&files, &fields);
+        Ok(Self { files: files.into(), schema: fields.into(), statistics, order, sampler: None })
     }
 }
 
@@ -89,6 +92,50 @@ impl ScanProvider for ParquetTable {
     fn scan(&self, request: ScanRequest) -> Result<SourceBox> {
         Ok(SourceBox::new(ParquetScan::new(Arc::clone(&self.files), &self.schema, request)?))
     }
+
+    fn order(&self) -> &[ColumnOrder] {
+        &self.order
+    }
+}
+
+/// The order of the rows of all files, one after the other: what all row groups declare, as far as their bounds prove
+/// that each begins where the one before ends.
+fn order_of(files: &[Arc<ParquetFile>], fields: &[Field]) -> Box<[ColumnOrder]> {
+    let mut common = files.first().map_or_else(Vec::new, |file| file.footer.order.to_vec());
+    for file in files {
+        let agree = common.iter().zip(&file.footer.order).take_while(|(a, b)| a == b).count();
+        common.truncate(agree);
+    }
+    // Where NaN goes is for every writer to say.
+    let usable = common.iter().take_while(|order| !fields[order.column].data_type.is_float()).count();
+    common.truncate(usable);
+    let Some(first) = common.first().copied() else { return common.into() };
+    let data_type = &fields[first.column].data_type;
+    let groups = files.iter().flat_map(|file| (0..file.footer.row_groups()).map(move |at| (file, at)));
+    let groups = groups.filter(|(file, at)| file.footer.row_group_rows[*at] > 0);
+    let mut end: Option<Option<Scalar>> = None;
+    for (file, at) in groups {
+        let footer = &file.footer;
+        let chunk = footer.chunk(at, footer.columns[first.column].leaves.start);
+        let value = |bound| {
+            let value = scalar_of(bound, data_type, |at, len| footer.bound_bytes(at, len));
+            value.filter(|_| chunk.null_count() == Some(0))
+        };
+        let (mut start, mut own_end) = (value(chunk.min), value(chunk.max));
+        if first.descending {
+            std::mem::swap(&mut start, &mut own_end);
+        }
+        if let Some(before) = end.replace(own_end) {
+            let compared = before.zip(start).and_then(|(before, start)| before.compare(&start));
+            match if first.descending { compared.map(Ordering::reverse) } else { compared } {
+                Some(Ordering::Less) => {}
+                // Rows of one value lie in both.
+                Some(Ordering::Equal) => common.truncate(1),
+                Some(Ordering::Greater) | None => return Box::default(),
+            }
+        }
+    }
+    common.into()
 }
 
 fn statistics_of(files: &[Arc<ParquetFile>], fields: &[Field]) -> TableStatistics {
@@ -118,10 +165,10 @@ fn column_statistics(files: &[Arc<ParquetFile>], column: usize, field: &Field) -
             let (min, max) = (value(chunk.min), value(chunk.max));
             (has_min, has_max) = (has_min && min.is_some(), has_max && max.is_some());
             let is_less = |a: &Scalar, b: &Option<Scalar>| {
-                b.as_ref().is_none_or(|b| a.compare(b) == Some(std::cmp::Ordering::Less))
+                b.as_ref().is_none_or(|b| a.compare(b) == Some(Ordering::Less))
             };
             let is_greater = |a: &Scalar, b: &Option<Scalar>| {
-                b.as_ref().is_none_or(|b| a.compare(b) == Some(std::cmp::Ordering::Greater))
+                b.as_ref().is_none_or(|b| a.compare(b) == Some(Ordering::Greater))
             };
             if let Some(min) = min.filter(|m| is_less(m, &statistics.min)) {
                 statistics.min = Some(min);

@@ -163,7 +163,8 @@ fn write_node(plan: &PhysicalPlan, names: &BTreeMap<ColumnId, String>, out: &mut
             let name = if groups.is_empty() { "Aggregate" } else { "HashAggregate" };
             write!(out, "{name} by [{}] compute [{}]", list(groups, names), calls.join(", "))
         }
-        Node::HashJoin { kind, keys, residual, publishes, .. } => {
+        Node::HashJoin { kind, keys, residual, publishes, .. }
+        | Node::SortMergeJoin { kind, keys, residual, publishes, .. } => {
             let conditions: Vec<_> = keys
                 .iter()
                 .map(|key| {
@@ -171,9 +172,23 @@ fn write_node(plan: &PhysicalPlan, names: &BTreeMap<ColumnId, String>, out: &mut
                     format!("{} {operator} {}", text(&key.probe, names), text(&key.build, names))
                 })
                 .collect();
-            let _ = write!(out, "HashJoin {kind:?} on [{}]", conditions.join(", "));
+            let merge = if let Node::SortMergeJoin { reason, in_order, .. } = &plan.node {
+                Some((reason, in_order))
+            } else {
+                None
+            };
+            let name = if merge.is_some() { "SortMergeJoin" } else { "HashJoin" };
+            let _ = write!(out, "{name} {kind:?} on [{}]", conditions.join(", "));
             if !residual.is_empty() {
                 let _ = write!(out, " where {}", list(residual, names));
+            }
+            if let Some((reason, in_order)) = merge {
+                let _ = write!(out, " because {reason}");
+                let _ = match in_order {
+                    [true, true] | [false, false] => Ok(()),
+                    [true, false] => write!(out, ", the build side being sorted"),
+                    [false, true] => write!(out, ", the probe side being sorted"),
+                };
             }
             publishes.iter().try_for_each(|published| {
                 let key = text(&keys[published.key].build, names);

@@ -1,5 +1,6 @@
 //! Logical plans to physical ones: one function per logical node, where its operator is chosen.
 
+use super::merge_joins::{JoinPolicy, choose};
 use super::plan::{Node, PhysicalPlan};
 use crate::error::{Error, Result};
 use crate::expr::{ColumnId, Expr};
@@ -21,6 +22,8 @@ pub(crate) struct Sources<'a> {
     pub(crate) resolve: Resolve<'a>,
     /// Knows their statistics.
     pub(crate) estimate: Estimate<'a>,
+    /// How joins may be done.
+    pub(crate) joins: JoinPolicy,
 }
 
 /// Chooses operators for `plan`; its batches carry exactly `outputs`, in order.
@@ -129,7 +132,7 @@ fn lower_node(plan: &Plan, sources: Sources<'_>) -> Result<Arc<PhysicalPlan>> {
     }))
 }
 
-/// Chooses the build side: the smaller one, where the kind leaves a choice.
+/// Chooses the build side: the smaller one, where the kind leaves a choice; then how it is joined.
 fn lower_join(
     kind: &JoinKind,
     [left, right]: [&Arc<Plan>; 2],
@@ -166,12 +169,13 @@ fn lower_join(
         let (build, probe) = if builds_left { (left, right) } else { (right, left) };
         HashJoinKey { build, probe, null_safe: key.null_safe }
     };
-    Ok(Node::HashJoin {
+    let hash_join = Node::HashJoin {
         kind,
         build: lower_node(build, sources)?,
         probe: lower_node(probe, sources)?,
         keys: keys.iter().map(key).collect(),
         residual: filters.to_vec(),
         publishes: Vec::new(),
-    })
+    };
+    Ok(choose(hash_join, sources.joins))
 }

@@ -1,6 +1,6 @@
 //! How a query is run: the physical plan, its choice, and its pipelines.
 //!
-//! Owns: [`PhysicalPlan`], lowering from the logical plan, runtime filters from joins to scans, cutting into pipelines,
+//! Owns: [`PhysicalPlan`], lowering from the logical plan, the choice between hash and merge joins, runtime filters from joins to scans, cutting into pipelines,
 //! EXPLAIN's text, the figures of each node.
 //!
 //! Invariants:
@@ -12,6 +12,7 @@
 
 mod explain;
 mod lower;
+mod merge_joins;
 mod pipelines;
 mod plan;
 mod profile;
@@ -19,6 +20,7 @@ mod runtime_filters;
 
 pub(crate) use explain::{explain, explain_analyze};
 pub(crate) use lower::{Sources, lower};
+pub(crate) use merge_joins::{JoinPolicy, with_hash_joins};
 pub(crate) use pipelines::pipelines;
 pub(crate) use plan::{Node, PhysicalPlan};
 pub(crate) use profile::Profiler;

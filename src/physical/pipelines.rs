@@ -1,12 +1,12 @@
 //! Cutting a physical plan into pipelines at its breakers.
 
-use super::plan::{Node, PhysicalPlan};
+use super::plan::{Node, PhysicalPlan, PublishedFilter};
 use super::profile::{NodeId, Profiler};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::exec::{Feed, PipelineSpec, QuerySpec, Shape, SinkBox, SourceBox, TransformBox};
-use crate::expr::ColumnId;
-use crate::operators;
-use crate::scan::{RuntimeFilter, RuntimeFilterSpec, ScanRequest};
+use crate::expr::{ColumnId, Expr};
+use crate::operators::{self, HashJoinKey, HashJoinKind, MergeInput, MergeJoin};
+use crate::scan::{RuntimeFilter, RuntimeFilterSpec, ScanProvider, ScanRequest};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -151,6 +151,13 @@ fn build(plan: &PhysicalPlan, done: &mut Done) -> Result<Open> {
     let mut open = build_node(plan, done)?;
     open.emits(NodeId::of(plan));
     match &plan.node {
+        Node::SortMergeJoin { in_order, .. } => {
+            // Those of its two sides, the build side's first; one read in order has none.
+            let sinks = open.depends_on.iter().take(if in_order[0] { 0 } else { usize::MAX });
+            for pipeline in sinks {
+                done.profiler.ends(NodeId::of(plan), *pipeline);
+            }
+        }
         // The pipeline that ends in its own sink is what it waited for last.
         Node::HashAggregate { .. } | Node::HashJoin { .. } | Node::Sort { .. } | Node::Shared { .. } => {
             if let Some(pipeline) = open.depends_on.last() {
@@ -172,12 +179,7 @@ fn build(plan: &PhysicalPlan, done: &mut Done) -> Result<Open> {
 fn build_node(plan: &PhysicalPlan, done: &mut Done) -> Result<Open> {
     Ok(match &plan.node {
         Node::Scan { provider, request, runtime_filters } => {
-            let collected = |(column, spec): &(ColumnId, Arc<RuntimeFilterSpec>)| {
-                let (filter, pipeline) = done.filters.get(&spec.id)?;
-                Some(((*column, Arc::clone(filter)), *pipeline))
-            };
-            let (runtime_filters, depends_on) = runtime_filters.iter().filter_map(collected).unzip();
-            let source = provider.scan(ScanRequest { runtime_filters, ..request.clone() })?;
+            let (source, depends_on) = scan(provider, request, runtime_filters, done)?;
             Open { depends_on, ..Open::from_source(source, usize::MAX) }
         }
         Node::Values { rows } => Open::from_source(operators::values(plan.types(), rows.clone()), usize::MAX),
@@ -199,46 +201,47 @@ fn build_node(plan: &PhysicalPlan, done: &mut Done) -> Result<Open> {
             build(input, done)?.broken(sink, source, usize::MAX, done)
         }
         Node::HashJoin { kind, build: build_side, probe, keys, residual, publishes } => {
-            let spec = operators::HashJoinSpec {
-                kind: *kind,
-                build_layout: build_side.layout.clone(),
-                build_types: build_side.types(),
-                probe_layout: probe.layout.clone(),
-                probe_types: probe.types(),
-                keys: keys.clone(),
-                residual: residual.clone(),
-                output: plan.layout.clone(),
-            };
+            let spec = join_spec(plan, *kind, [build_side, probe], keys, residual);
             let (sink, transform) = operators::hash_join(spec);
-            let mut open = build(build_side, done)?;
-            let built = done.len();
-            let mut collected = Vec::new();
-            for published in publishes {
-                let filter = Arc::new(RuntimeFilter::new((*published.filter).clone()));
-                done.filters.insert(published.filter.id, (Arc::clone(&filter), built));
-                collected.push((keys[published.key].build.clone(), filter));
-            }
-            if !collected.is_empty() {
-                open = open.through(operators::collect_keys(build_side.layout.clone(), collected));
-            }
-            done.push(open.close(sink));
+            let built = build_sink(build_side, sink, keys, publishes, done)?;
             let mut open = build(probe, done)?.through(transform);
             open.depends_on.push(built);
             open
         }
+        Node::SortMergeJoin {
+            kind,
+            build: build_side,
+            probe,
+            keys,
+            orders,
+            in_order,
+            residual,
+            publishes,
+            ..
+        } => {
+            let spec = join_spec(plan, *kind, [build_side, probe], keys, residual);
+            let join = MergeJoin::new(spec, orders);
+            // The build side first: what it publishes is for scans of the probe side.
+            let (build_side, built) = if in_order[0] {
+                let (source, depends_on) = source_in_order(build_side, done)?;
+                (join.build(MergeInput::InOrder(source)).1, depends_on)
+            } else {
+                let (sink, side) = join.build(MergeInput::Unsorted);
+                (side, vec![build_sink(build_side, sink_of(sink)?, keys, publishes, done)?])
+            };
+            let (probe_side, probed) = if in_order[1] {
+                let (source, depends_on) = source_in_order(probe, done)?;
+                (join.probe(MergeInput::InOrder(source)).1, depends_on)
+            } else {
+                let (sink, side) = join.probe(MergeInput::Unsorted);
+                let open = build(probe, done)?;
+                (side, vec![done.push(open.close(sink_of(sink)?))])
+            };
+            let depends_on = built.into_iter().chain(probed).collect();
+            Open { depends_on, ..Open::from_source(join.source(build_side, probe_side), 1) }
+        }
         Node::Sort { input, keys, fetch } => {
-            let key = |k: &crate::logical::SortKey| operators::SortKey {
-                expr: k.expr.clone(),
-                descending: k.descending,
-                nulls_first: k.nulls_first,
-            };
-            let spec = operators::SortSpec {
-                layout: input.layout.clone(),
-                types: input.types(),
-                keys: keys.iter().map(key).collect(),
-                fetch: *fetch,
-            };
-            let (sink, source) = operators::sort(spec);
+            let (sink, source) = sort(input, keys, *fetch);
             // One lane carries the order on.
             build(input, done)?.broken(sink, source, 1, done)
         }
@@ -269,4 +272,105 @@ fn build_node(plan: &PhysicalPlan, done: &mut Done) -> Result<Open> {
         }
         Node::Limit { input, skip, fetch } => build(input, done)?.through(operators::limit(*skip, *fetch)),
     })
+}
+
+/// What an operator is told of the join `plan` of `[build, probe]`.
+fn join_spec(
+    plan: &PhysicalPlan,
+    kind: HashJoinKind,
+    [build, probe]: [&PhysicalPlan; 2],
+    keys: &[HashJoinKey],
+    residual: &[Expr],
+) -> operators::HashJoinSpec {
+    operators::HashJoinSpec {
+        kind,
+        build_layout: build.layout.clone(),
+        build_types: build.types(),
+        probe_layout: probe.layout.clone(),
+        probe_types: probe.types(),
+        keys: keys.to_vec(),
+        residual: residual.to_vec(),
+        output: plan.layout.clone(),
+    }
+}
+
+/// Ends the pipeline of a join's build side, which collects what the join `publishes`; its place.
+fn build_sink(
+    build_side: &PhysicalPlan,
+    sink: SinkBox,
+    keys: &[HashJoinKey],
+    publishes: &[PublishedFilter],
+    done: &mut Done,
+) -> Result<usize> {
+    let mut open = build(build_side, done)?;
+    let built = done.len();
+    let mut collected = Vec::new();
+    for published in publishes {
+        let filter = Arc::new(RuntimeFilter::new((*published.filter).clone()));
+        done.filters.insert(published.filter.id, (Arc::clone(&filter), built));
+        collected.push((keys[published.key].build.clone(), filter));
+    }
+    if !collected.is_empty() {
+        open = open.through(operators::collect_keys(build_side.layout.clone(), collected));
+    }
+    Ok(done.push(open.close(sink)))
+}
+
+/// A scan, and the pipelines that collect its filters.
+fn scan(
+    provider: &Arc<dyn ScanProvider>,
+    request: &ScanRequest,
+    runtime_filters: &[(ColumnId, Arc<RuntimeFilterSpec>)],
+    done: &Done,
+) -> Result<(SourceBox, Vec<usize>)> {
+    let collected = |(column, spec): &(ColumnId, Arc<RuntimeFilterSpec>)| {
+        let (filter, pipeline) = done.filters.get(&spec.id)?;
+        Some(((*column, Arc::clone(filter)), *pipeline))
+    };
+    let (runtime_filters, depends_on) = runtime_filters.iter().filter_map(collected).unzip();
+    let source = provider.scan(ScanRequest { runtime_filters, ..request.clone() })?;
+    Ok((source, depends_on))
+}
+
+fn sort(input: &PhysicalPlan, keys: &[crate::logical::SortKey], fetch: Option<u64>) -> (SinkBox, SourceBox) {
+    let key = |k: &crate::logical::SortKey| operators::SortKey {
+        expr: k.expr.clone(),
+        nullable: k.expr.is_nullable(),
+        descending: k.descending,
+        nulls_first: k.nulls_first,
+    };
+    operators::sort(operators::SortSpec {
+        layout: input.layout.clone(),
+        types: input.types(),
+        keys: keys.iter().map(key).collect(),
+        fetch,
+    })
+}
+
+/// The source of a plan whose rows come in an order that is known, for an operator that reads it itself; and the
+/// pipelines that must have finished before.
+fn source_in_order(plan: &PhysicalPlan, done: &mut Done) -> Result<(SourceBox, Vec<usize>)> {
+    match &plan.node {
+        Node::Scan { provider, request, runtime_filters } => scan(provider, request, runtime_filters, done),
+        Node::Sort { input, keys, fetch } => {
+            let (sink, source) = sort(input, keys, *fetch);
+            let open = build(input, done)?;
+            Ok((source, vec![done.push(open.close(sink))]))
+        }
+        Node::Values { .. }
+        | Node::Filter { .. }
+        | Node::Project { .. }
+        | Node::HashAggregate { .. }
+        | Node::HashJoin { .. }
+        | Node::SortMergeJoin { .. }
+        | Node::UnionAll { .. }
+        | Node::LimitPer { .. }
+        | Node::Shared { .. }
+        | Node::Repeat { .. }
+        | Node::Limit { .. } => Err(Error::internal("a merge join reads a plan whose order is not known")),
+    }
+}
+
+fn sink_of(sink: Option<SinkBox>) -> Result<SinkBox> {
+    sink.ok_or_else(|| Error::internal("a side to be sorted has no sink"))
 }

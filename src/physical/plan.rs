@@ -1,10 +1,11 @@
 //! Physical plan nodes.
 
+use super::merge_joins::MergeReason;
 use crate::data::{DataType, Field, Scalar};
 use crate::expr::{ColumnId, Expr};
 use crate::functions::AggregateCall;
 use crate::logical::SortKey;
-use crate::operators::{HashJoinKey, HashJoinKind};
+use crate::operators::{HashJoinKey, HashJoinKind, KeyOrder};
 use crate::scan::{RuntimeFilterSpec, ScanProvider, ScanRequest};
 use std::sync::Arc;
 
@@ -50,6 +51,21 @@ pub(crate) enum Node {
         /// What scans below the probe side are told of the build side.
         publishes: Vec<PublishedFilter>,
     },
+    /// The same of two inputs in the order of their keys: both are sorted, and gone through in step.
+    SortMergeJoin {
+        kind: HashJoinKind,
+        build: Arc<PhysicalPlan>,
+        probe: Arc<PhysicalPlan>,
+        keys: Vec<HashJoinKey>,
+        /// For each key.
+        orders: Vec<KeyOrder>,
+        /// Whether the rows of build and probe come in that order, so that they are not sorted.
+        in_order: [bool; 2],
+        residual: Vec<Expr>,
+        /// As for a hash join: the build side is sorted first.
+        publishes: Vec<PublishedFilter>,
+        reason: MergeReason,
+    },
     /// All rows of all inputs, whose columns agree by position.
     UnionAll { inputs: Vec<Arc<PhysicalPlan>> },
     /// Limits each run of rows that agree in `groups`; its input is in an order that makes each group one run.
@@ -94,7 +110,9 @@ impl PhysicalPlan {
             | Node::Shared { input, .. }
             | Node::Limit { input, .. } => vec![input],
             Node::UnionAll { inputs } => inputs.iter().collect(),
-            Node::HashJoin { build, probe, .. } => vec![build, probe],
+            Node::HashJoin { build, probe, .. } | Node::SortMergeJoin { build, probe, .. } => {
+                vec![build, probe]
+            }
         }
     }
 }

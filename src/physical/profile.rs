@@ -30,8 +30,8 @@ impl NodeId {
 struct Place {
     /// A pipeline, and which of its operators emit the node's rows.
     emitters: Option<(usize, Vec<usize>)>,
-    /// The pipeline that ends in the node's sink, if it is a breaker.
-    sink: Option<usize>,
+    /// The pipelines that end in sinks of the node's, if it is a breaker; of a join the build side's first.
+    sinks: Vec<usize>,
 }
 
 /// Knows which operators of which pipelines do the work of each node of a plan.
@@ -50,9 +50,9 @@ impl Profiler {
         self.places.entry(node).or_default().emitters = Some((pipeline, operators));
     }
 
-    /// `pipeline` ends in the sink of `node`.
+    /// `pipeline` ends in a sink of `node`.
     pub(super) fn ends(&mut self, node: NodeId, pipeline: usize) {
-        self.places.entry(node).or_default().sink = Some(pipeline);
+        self.places.entry(node).or_default().sinks.push(pipeline);
     }
 
     /// The figures of all nodes, parents first; `pipelines` are those of the operators, sources before transforms
@@ -65,7 +65,8 @@ impl Profiler {
                 let metrics = pipelines.get(*pipeline)?;
                 Some(operators.iter().filter_map(|&at| metrics.get(at)).collect::<Vec<_>>())
             });
-            let sink = place.and_then(|place| pipelines.get(place.sink?)?.last());
+            let sinks = place.map_or(&[][..], |place| &place.sinks);
+            let sinks = || sinks.iter().filter_map(|&sink| pipelines.get(sink)?.last());
             let emitters = emitters.unwrap_or_default();
             OperatorProfile {
                 depth,
@@ -73,7 +74,9 @@ impl Profiler {
                 estimated_rows: node.estimated_rows,
                 rows: emitters.iter().map(|m| m.rows_out.load(Relaxed)).sum(),
                 build_rows: match node.node {
-                    Node::HashJoin { .. } => sink.map(|m| m.rows_in.load(Relaxed)),
+                    Node::HashJoin { .. } | Node::SortMergeJoin { .. } => {
+                        sinks().next().map(|m| m.rows_in.load(Relaxed))
+                    }
                     Node::Scan { .. }
                     | Node::Values { .. }
                     | Node::Filter { .. }
@@ -86,7 +89,7 @@ impl Profiler {
                     | Node::Repeat { .. }
                     | Node::Limit { .. } => None,
                 },
-                busy: emitters.into_iter().chain(sink).map(|m| m.busy()).sum::<Duration>(),
+                busy: emitters.into_iter().chain(sinks()).map(|m| m.busy()).sum::<Duration>(),
             }
         };
         titles(&self.plan).into_iter().map(figures).collect()

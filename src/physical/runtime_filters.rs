@@ -81,7 +81,8 @@ impl Pass {
                     }
                 };
             }
-            Node::HashJoin { build, probe, publishes, .. } => {
+            Node::HashJoin { build, probe, publishes, .. }
+            | Node::SortMergeJoin { build, probe, publishes, .. } => {
                 let (for_build, mut for_probe) = (below(plan, 0, wanted), below(plan, 1, wanted));
                 *publishes = self.publish(plan);
                 for_probe.extend(publishes.iter().map(|published| Wanted {
@@ -97,8 +98,14 @@ impl Pass {
 
     /// The filters a join is to publish.
     fn publish(&mut self, plan: &PhysicalPlan) -> Vec<PublishedFilter> {
-        let Node::HashJoin { kind, build, probe, keys, .. } = &plan.node else { return Vec::new() };
-        if !drops_probe_rows(*kind) {
+        let (Node::HashJoin { kind, build, probe, keys, .. }
+        | Node::SortMergeJoin { kind, build, probe, keys, .. }) = &plan.node
+        else {
+            return Vec::new();
+        };
+        // A build side that is read in order is never seen as a whole.
+        let is_seen_first = !matches!(plan.node, Node::SortMergeJoin { in_order: [true, _], .. });
+        if !drops_probe_rows(*kind) || !is_seen_first {
             return Vec::new();
         }
         let filter = |(at, key): (usize, &HashJoinKey)| {
@@ -204,7 +211,8 @@ fn routes(plan: &PhysicalPlan, at: usize, column: ColumnId) -> Vec<ColumnId> {
         Node::Project { expressions, .. } => expression(expressions).into_iter().collect(),
         // Without its rows a group is not there, and it would be dropped.
         Node::HashAggregate { groups, .. } => expression(groups).into_iter().collect(),
-        Node::HashJoin { kind, build, probe, keys, .. } => {
+        Node::HashJoin { kind, build, probe, keys, .. }
+        | Node::SortMergeJoin { kind, build, probe, keys, .. } => {
             let is_of_build = build.layout.contains(&column);
             let is_input_of = |side: &PhysicalPlan| side.layout.contains(&column);
             let (own, wants_build) = (if at == 0 { build } else { probe }, at == 0);

@@ -1,7 +1,7 @@
 //! What every kind of table must offer to be read.
 //!
-//! Owns: [`ScanRequest`], [`ScanProvider`], [`RowFilter`], and the [`RuntimeFilter`]s that joins give to scans while a
-//! query runs.
+//! Owns: [`ScanRequest`], [`ScanProvider`], [`RowFilter`], [`ColumnOrder`], and the [`RuntimeFilter`]s that joins give to
+//! scans while a query runs.
 //!
 //! Invariants:
 //! 1. A scan applies all filters of its request exactly; nobody filters again.
@@ -36,8 +36,23 @@ pub(crate) struct ScanRequest {
     pub(crate) runtime_filters: Vec<(ColumnId, Arc<RuntimeFilter>)>,
 }
 
+/// How the values of one column ascend or descend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ColumnOrder {
+    /// The column, by its place in the schema.
+    pub(crate) column: usize,
+    /// Greatest first.
+    pub(crate) descending: bool,
+    /// Nulls before values.
+    pub(crate) nulls_first: bool,
+}
+
 /// A table that can be read.
 pub(crate) trait ScanProvider: TableProvider {
     /// A source for one run of a scan.
     fn scan(&self, request: ScanRequest) -> Result<SourceBox>;
+    /// The order of a scan's rows on a single lane, most significant column first; empty if none is known.
+    fn order(&self) -> &[ColumnOrder] {
+        &[]
+    }
 }

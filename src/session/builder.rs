@@ -22,6 +22,7 @@ pub struct EngineBuilder {
     max_temp_directory_size: Option<u64>,
     max_concurrent_queries: Option<usize>,
     disabled_optimizers: HashSet<String>,
+    enable_sort_merge_join: Option<bool>,
     testing: TestKnobs,
 }
 
@@ -45,6 +46,8 @@ pub struct TestKnobs {
     pub one_row_batches: bool,
     /// Joins are ordered at random from this seed, not by cost.
     pub join_order_seed: Option<u64>,
+    /// Joins that can be are sort-merge joins.
+    pub merge_joins: bool,
 }
 
 impl EngineBuilder {
@@ -96,6 +99,13 @@ impl EngineBuilder {
         self
     }
 
+    /// Whether the planner may choose the sort-merge join. Default: yes. EXPLAIN says why one was chosen.
+    #[must_use]
+    pub fn enable_sort_merge_join(mut self, enabled: bool) -> Self {
+        self.enable_sort_merge_join = Some(enabled);
+        self
+    }
+
     /// Sizes and faults for tests.
     #[doc(hidden)]
     #[must_use]
@@ -132,6 +142,11 @@ impl EngineBuilder {
                 optimizer: optimizer::OptimizerSettings {
                     disabled: self.disabled_optimizers,
                     join_order_seed: self.testing.join_order_seed,
+                },
+                joins: physical::JoinPolicy {
+                    allows_merge: self.enable_sort_merge_join.unwrap_or(true),
+                    forces_merge: self.testing.merge_joins,
+                    memory_bytes: limit,
                 },
                 testing: self.testing,
             }),

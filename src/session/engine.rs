@@ -5,6 +5,7 @@ use super::builder::{EngineBuilder, TestKnobs, optional_rules};
 use crate::exec::Slots;
 use crate::mem::Pool;
 use crate::optimizer;
+use crate::physical::JoinPolicy;
 use crate::sched::Scheduler;
 use crate::spill::SpillDirectory;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ pub(super) struct EngineInner {
     pub(super) threads: usize,
     pub(super) max_concurrent_queries: usize,
     pub(super) optimizer: optimizer::OptimizerSettings,
+    pub(super) joins: JoinPolicy,
     pub(super) testing: TestKnobs,
 }
 

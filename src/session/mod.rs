@@ -131,7 +131,7 @@ impl Session {
     }
 
     /// Changes a setting for the queries made from now on, as `SET name = 'value'` does: `memory_limit`, `timeout`,
-    /// `priority`, `disabled_optimizers`. [`Session::settings`] lists all.
+    /// `priority`, `disabled_optimizers`, `enable_sort_merge_join`. [`Session::settings`] lists all.
     ///
     /// ```
     /// # fn main() -> gristmill::Result<()> {
@@ -216,7 +216,13 @@ impl Session {
         let optimizer::Optimized { plan, timings } =
             optimizer::optimize(bound.plan, &rules).map_err(|e| e.with_excerpt(sql))?;
         let resolve = |name: &str| catalog.get(name).map(|(_, table)| Arc::clone(table));
-        let sources = physical::Sources { resolve: &resolve, estimate: &optimizer::estimate_rows };
+        let joins = self.engine.joins;
+        let joins = physical::JoinPolicy {
+            allows_merge: settings.enable_sort_merge_join.unwrap_or(joins.allows_merge),
+            memory_bytes: settings.memory_limit.unwrap_or(usize::MAX).min(joins.memory_bytes),
+            ..joins
+        };
+        let sources = physical::Sources { resolve: &resolve, estimate: &optimizer::estimate_rows, joins };
         let mut plan = physical::lower(&plan, &bound.outputs, sources).map_err(|e| e.with_excerpt(sql))?;
         if !rules.disabled.contains(physical::RUNTIME_FILTERS) {
             plan = physical::add_runtime_filters(&plan);

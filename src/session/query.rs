@@ -151,8 +151,11 @@ impl Query {
         let pool = engine.pool.child("query", limit);
         let schema = arrow_schema(&self.fields);
         let queue = ResultQueue::new();
-        let sink = result_sink(self.fields.clone(), Arc::clone(&schema), Arc::clone(&queue));
-        let (spec, profiler) = physical::pipelines(&self.plan, sink)?;
+        let pipelines = |plan| {
+            let sink = result_sink(self.fields.clone(), Arc::clone(&schema), Arc::clone(&queue));
+            physical::pipelines(plan, sink)
+        };
+        let (mut spec, mut profiler) = pipelines(&self.plan)?;
         let testing = &engine.testing;
         let most = Knobs {
             lanes: engine.threads,
@@ -160,7 +163,14 @@ impl Query {
             block_bytes: BLOCK_BYTES,
             fan_out: FAN_OUT,
         };
-        let knobs = spec.admit(most, &pool).map_err(|error| match self.memory_limit {
+        let mut admitted = spec.admit(most, &pool);
+        if admitted.is_err()
+            && let Some(plan) = physical::with_hash_joins(&self.plan)
+        {
+            (spec, profiler) = pipelines(&plan)?;
+            admitted = spec.admit(most, &pool);
+        }
+        let knobs = admitted.map_err(|error| match self.memory_limit {
             Some(own) if own <= left => error,
             Some(_) | None => beside(error, tables_bytes),
         })?;

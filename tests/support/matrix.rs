@@ -1,5 +1,5 @@
 //! The settings every SQL test runs under: {normal, one-row batches} × {ample, tiny budget} × {no faults, forced spill,
-//! injected faults} × {1, many workers}. The default is a selection that has every value and the pairs that have
+//! injected faults} × {1, many workers} × {joins as planned, merge joins}. The default is a selection that has every value and the pairs that have
 //! caught most; `GRISTMILL_TEST_MATRIX=full` runs all of them.
 
 use gristmill::{Engine, Error, TestKnobs};
@@ -32,21 +32,32 @@ pub struct Setting {
     pub tiny_budget: bool,
     pub faults: Faults,
     pub many_workers: bool,
+    /// Joins sort and merge where they can.
+    pub merge_joins: bool,
 }
 
 impl Setting {
     /// Plenty of everything.
-    pub const PLAIN: Self =
-        Self { one_row_batches: false, tiny_budget: false, faults: Faults::None, many_workers: true };
+    pub const PLAIN: Self = Self {
+        one_row_batches: false,
+        tiny_budget: false,
+        faults: Faults::None,
+        many_workers: true,
+        merge_joins: false,
+    };
 
-    /// All 24 cells.
+    /// All 48 cells.
     pub fn full() -> Vec<Self> {
         let mut cells = Vec::new();
         for one_row_batches in [false, true] {
             for tiny_budget in [false, true] {
                 for faults in [Faults::None, Faults::ForcedSpill, Faults::Injected] {
                     for many_workers in [false, true] {
-                        cells.push(Self { one_row_batches, tiny_budget, faults, many_workers });
+                        for merge_joins in [false, true] {
+                            let cell =
+                                Self { one_row_batches, tiny_budget, faults, many_workers, merge_joins };
+                            cells.push(cell);
+                        }
                     }
                 }
             }
@@ -73,7 +84,10 @@ impl Setting {
                 tiny_budget: true,
                 faults: Faults::ForcedSpill,
                 many_workers: false,
+                ..plain
             },
+            Self { merge_joins: true, ..plain },
+            Self { merge_joins: true, tiny_budget: true, faults: Faults::ForcedSpill, ..plain },
             Self { faults: Faults::Injected, many_workers: false, ..plain },
         ]
     }
@@ -87,7 +101,8 @@ impl Setting {
             Faults::ForcedSpill => "spill",
             Faults::Injected => "faults",
         };
-        format!("{rows}{budget}-{faults}-{}", self.workers())
+        let joins = if self.merge_joins { "merge-" } else { "" };
+        format!("{joins}{rows}{budget}-{faults}-{}", self.workers())
     }
 
     fn workers(self) -> usize {
@@ -116,7 +131,12 @@ impl Setting {
             .memory_limit(self.budget_bytes())
             .threads(self.workers())
             .temp_directory(spill)
-            .testing(TestKnobs { seed: attempt + 1, one_row_batches: self.one_row_batches, ..knobs })
+            .testing(TestKnobs {
+                seed: attempt + 1,
+                one_row_batches: self.one_row_batches,
+                merge_joins: self.merge_joins,
+                ..knobs
+            })
             .build()
     }
 

@@ -55,7 +55,7 @@ mod store;
 mod table;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub(crate) use spec::{HashJoinKey, HashJoinKind, HashJoinSpec};
 

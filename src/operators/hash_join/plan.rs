@@ -282,7 +282,7 @@ fn missing(id: ColumnId) -> Error {
 
 impl HashJoinKind {
     /// Whether pairs that match come out.
-    pub(super) fn emits_pairs(self) -> bool {
+    pub(in crate::operators) fn emits_pairs(self) -> bool {
         match self {
             Self::Inner | Self::ProbeOuter | Self::BuildOuter | Self::FullOuter | Self::ProbeSingle => true,
             Self::ProbeSemi
@@ -294,7 +294,7 @@ impl HashJoinKind {
     }
 
     /// Whether probe rows without a match come out, with nulls.
-    pub(super) fn keeps_probe_rows(self) -> bool {
+    pub(in crate::operators) fn keeps_probe_rows(self) -> bool {
         match self {
             Self::ProbeOuter | Self::FullOuter | Self::ProbeSingle => true,
             Self::Inner
@@ -308,7 +308,7 @@ impl HashJoinKind {
     }
 
     /// Whether all that counts is which probe rows have a match.
-    pub(super) fn asks_whether_probe_rows_match(self) -> bool {
+    pub(in crate::operators) fn asks_whether_probe_rows_match(self) -> bool {
         match self {
             Self::ProbeSemi | Self::ProbeAnti { .. } | Self::ProbeMark { .. } => true,
             Self::Inner
@@ -322,7 +322,7 @@ impl HashJoinKind {
     }
 
     /// Whether build rows come out in the end because they have a match (`true`) or none (`false`).
-    pub(super) fn drains(self) -> Option<bool> {
+    pub(in crate::operators) fn drains(self) -> Option<bool> {
         match self {
             Self::BuildSemi => Some(true),
             Self::BuildOuter | Self::FullOuter | Self::BuildAnti => Some(false),

@@ -29,14 +29,14 @@ impl MemoryConsumer for RunsConsumer {
 }
 
 /// Keeps rows in memory registered as something that can be spilled.
-pub(super) struct Victim {
+pub(in crate::operators) struct Victim {
     consumer: Arc<RunsConsumer>,
     registration: Registration,
 }
 
 impl Victim {
     /// Registers rows that take nothing yet.
-    pub(super) fn register(name: String, pool: &Pool) -> Self {
+    pub(in crate::operators) fn register(name: String, pool: &Pool) -> Self {
         let consumer =
             RunsConsumer { name, used_bytes: AtomicUsize::new(0), requested_bytes: AtomicUsize::new(0) };
         let consumer = Arc::new(consumer);
@@ -45,17 +45,17 @@ impl Victim {
     }
 
     /// What `account` wants is not asked of these rows.
-    pub(super) fn exempt(&self, account: &Account) {
+    pub(in crate::operators) fn exempt(&self, account: &Account) {
         account.ask_as(self.registration.id());
     }
 
     /// Says what could be spilled.
-    pub(super) fn publish(&self, bytes: usize) {
+    pub(in crate::operators) fn publish(&self, bytes: usize) {
         self.consumer.used_bytes.store(bytes, Relaxed);
     }
 
     /// Takes a request on; whether there was one.
-    pub(super) fn take_request(&self) -> bool {
+    pub(in crate::operators) fn take_request(&self) -> bool {
         self.consumer.requested_bytes.load(Relaxed) > 0 && self.consumer.requested_bytes.swap(0, Relaxed) > 0
     }
 }

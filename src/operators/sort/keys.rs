@@ -23,8 +23,13 @@ const NULL_FIRST: u8 = 0x00;
 const VALID: u8 = 0x01;
 const NULL_LAST: u8 = 0xFF;
 
+/// How a wide value compares to those of 64 bits.
+const BELOW: u8 = 0;
+const WITHIN: u8 = 1;
+const ABOVE: u8 = 2;
+
 /// The first bytes of a key as a number of the same order, zeros behind a shorter key.
-pub(super) fn prefix(key: &[u8]) -> u64 {
+pub(in crate::operators) fn prefix(key: &[u8]) -> u64 {
     match key.first_chunk() {
         Some(bytes) => u64::from_be_bytes(*bytes),
         None => {
@@ -36,7 +41,7 @@ pub(super) fn prefix(key: &[u8]) -> u64 {
 }
 
 /// Keys of rows, one after the other.
-pub(super) struct Keys {
+pub(in crate::operators) struct Keys {
     /// Where each key begins, and where the last one ends.
     pub(super) offsets: BufMut<u32>,
     pub(super) bytes: BufMut<u8>,
@@ -44,7 +49,7 @@ pub(super) struct Keys {
 
 impl Keys {
     /// No keys, with room for some.
-    pub(super) fn new(account: &Account) -> Result<Self, Denied> {
+    pub(in crate::operators) fn new(account: &Account) -> Result<Self, Denied> {
         let mut offsets = BufMut::with_capacity(account, 1)?;
         offsets.push(0);
         Ok(Self { offsets, bytes: BufMut::with_capacity(account, 1)? })
@@ -57,7 +62,7 @@ impl Keys {
     }
 
     /// Key number `row`.
-    pub(super) fn get(&self, row: usize) -> &[u8] {
+    pub(in crate::operators) fn get(&self, row: usize) -> &[u8] {
         &self.bytes[self.offsets[row] as usize..self.offsets[row + 1] as usize]
     }
 
@@ -105,7 +110,7 @@ enum Kind {
 
 /// Makes keys of evaluated columns.
 #[derive(Debug)]
-pub(super) struct KeyEncoder {
+pub(in crate::operators) struct KeyEncoder {
     columns: Vec<ColumnEncoding>,
 }
 
@@ -114,7 +119,7 @@ impl KeyEncoder {
     ///
     /// # Errors
     /// [`Error::Unsupported`] for keys of nested types, which have no order yet.
-    pub(super) fn new(keys: &[SortKey]) -> Result<Self> {
+    pub(in crate::operators) fn new(keys: &[SortKey]) -> Result<Self> {
         let column = |key: &SortKey| {
             let data_type = key.expr.data_type();
             let kind = match (&data_type, data_type.physical()) {
@@ -130,12 +135,27 @@ impl KeyEncoder {
                 (_, PhysicalType::I32 | PhysicalType::U32 | PhysicalType::F32) => Kind::Fixed(4),
                 (_, PhysicalType::I64 | PhysicalType::U64 | PhysicalType::F64) => Kind::Fixed(8),
             };
-            let is_nullable = key.expr.is_nullable() || kind == Kind::Null;
+            let is_nullable = key.nullable || kind == Kind::Null;
             let null = if key.nulls_first { NULL_FIRST } else { NULL_LAST };
             let flip = if key.descending { 0xFF } else { 0x00 };
             Ok(ColumnEncoding { null: is_nullable.then_some(null), flip, kind })
         };
         Ok(Self { columns: keys.iter().map(column).collect::<Result<_>>()? })
+    }
+
+    /// Whether one of the columns that `strict` is true for is null in `key`.
+    pub(in crate::operators) fn has_null(&self, key: &[u8], strict: &[bool]) -> bool {
+        let mut rest = key;
+        for (column, is_strict) in self.columns.iter().zip(strict) {
+            let is_null = column.null.is_some() && rest.first() != Some(&VALID);
+            if is_null && *is_strict {
+                return true;
+            }
+            let lead = usize::from(column.null.is_some());
+            let len = if is_null { 0 } else { column.encoded_len(rest.get(lead..).unwrap_or_default()) };
+            rest = rest.get(lead + len..).unwrap_or_default();
+        }
+        false
     }
 
     /// Bytes of every key, if they are all equally long whatever the values.
@@ -163,7 +183,7 @@ impl KeyEncoder {
     }
 
     /// Sets `keys` to the keys of `rows` (positions in `columns`, one vector for each key column).
-    pub(super) fn encode(
+    pub(in crate::operators) fn encode(
         &self,
         columns: &[FlatVector],
         rows: &[u32],
@@ -203,6 +223,30 @@ impl ColumnEncoding {
             return Err(Error::internal("a sort key is null where its type says it cannot be"));
         }
         Ok(())
+    }
+
+    /// Bytes of the encoded value that `bytes` begin with.
+    fn encoded_len(&self, bytes: &[u8]) -> usize {
+        let is = |at: usize, byte: u8| bytes.get(at).is_some_and(|found| found ^ self.flip == byte);
+        match self.kind {
+            Kind::Null => 0,
+            Kind::Fixed(len) => len,
+            Kind::Interval => 16,
+            Kind::Wide => {
+                if is(0, WITHIN) {
+                    9
+                } else {
+                    17
+                }
+            }
+            Kind::Bytes => {
+                let mut at = 0;
+                while at < bytes.len() && !(is(at, 0) && is(at + 1, 0)) {
+                    at += if is(at, 0) { 2 } else { 1 };
+                }
+                at + 2
+            }
+        }
     }
 
     /// Bytes of the encoding of one row.
@@ -299,9 +343,6 @@ impl ColumnEncoding {
 }
 
 fn put_wide(to: &mut [u8], value: i128) -> usize {
-    const BELOW: u8 = 0;
-    const WITHIN: u8 = 1;
-    const ABOVE: u8 = 2;
     match i64::try_from(value) {
         Ok(narrow) => {
             to[0] = WITHIN;
@@ -367,7 +408,7 @@ mod tests {
 
     fn key(data_type: DataType, nullable: bool, descending: bool, nulls_first: bool) -> SortKey {
         let expr = Expr::Column { id: ColumnId(0), data_type, nullable };
-        SortKey { expr, descending, nulls_first }
+        SortKey { expr, nullable, descending, nulls_first }
     }
 
     fn flat<T: Plain>(
@@ -511,6 +552,36 @@ mod tests {
             for b in 0..6 {
                 let expected = first[a].cmp(first[b]).then(second[b].cmp(&second[a]));
                 assert_eq!(keys[a].cmp(&keys[b]), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn nulls_are_found_in_keys_wherever_they_are() {
+        let harness = Harness::new(4 << 20);
+        let text: [&[u8]; 6] = [b"", b"\0", b"a\0b", b"plain", b"\0\0", b"\xFF\0"];
+        let wide = [0, i128::MAX, -1, i128::MIN, 1 << 70, 7];
+        let with_nulls = |mut column: FlatVector, every: usize| {
+            let mut bits = BitmapMut::with_len(&harness.account, 6).expect("fits");
+            bits.fill_from(|row| row % every != 0);
+            column.validity = Some(bits.freeze());
+            column
+        };
+        let columns = [
+            with_nulls(strings(&harness, &text), 2),
+            with_nulls(flat(&harness, &wide, Values::I128), 3),
+            with_nulls(flat(&harness, &[1i64, 2, 3, 4, 5, 6], Values::I64), 5),
+        ];
+        let types = [DataType::Binary, DataType::Decimal { precision: 38, scale: 0 }, DataType::Int64];
+        for (descending, nulls_first) in [(false, false), (false, true), (true, false), (true, true)] {
+            let keys: Vec<_> = types.iter().map(|t| key(t.clone(), true, descending, nulls_first)).collect();
+            let encoder = KeyEncoder::new(&keys).expect("sortable");
+            for (row, key) in encode(&harness, &keys, &columns).iter().enumerate() {
+                for strict in 0..8usize {
+                    let strict = [strict & 1 > 0, strict & 2 > 0, strict & 4 > 0];
+                    let expected = (0..3).any(|at| strict[at] && columns[at].is_null(row));
+                    assert_eq!(encoder.has_null(key, &strict), expected, "row {row}, {strict:?}");
+                }
             }
         }
     }

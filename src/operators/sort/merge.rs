@@ -34,7 +34,7 @@ pub(super) struct Portion {
 }
 
 /// Whether an error says that memory was refused, so that the same call may be made again.
-pub(super) fn is_refusal(error: &Error) -> bool {
+pub(in crate::operators) fn is_refusal(error: &Error) -> bool {
     matches!(error, Error::Memory(memory) if matches!(**memory, MemoryError::Exceeded { .. }))
 }
 

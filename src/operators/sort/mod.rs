@@ -27,8 +27,16 @@ mod keys;
 mod merge;
 mod run;
 mod sink;
+mod sorted;
 mod source;
 mod spill;
+
+pub(super) use consumer::Victim;
+pub(super) use keys::{KeyEncoder, Keys, prefix};
+pub(super) use merge::is_refusal;
+pub(super) use run::rest_of;
+pub(super) use sink::turn;
+pub(super) use sorted::{Sorted, SortedRows, SortedSide};
 
 use crate::data::DataType;
 use crate::error::{Error, MemoryError};
@@ -50,6 +58,8 @@ const SLICE: Duration = Duration::from_millis(4);
 pub(crate) struct SortKey {
     /// What to order by.
     pub(crate) expr: Expr,
+    /// Whether keys have a place for null, though `expr` may never be: keys of two inputs compare only if both have.
+    pub(crate) nullable: bool,
     /// Greatest first.
     pub(crate) descending: bool,
     /// Nulls before values, whichever way values go.
@@ -59,9 +69,9 @@ pub(crate) struct SortKey {
 /// What to sort and how.
 #[derive(Clone, Debug)]
 pub(crate) struct SortSpec {
-    /// Columns of the input, which are those of the output.
+    /// Columns of the input.
     pub(crate) layout: Vec<ColumnId>,
-    /// Their types.
+    /// Types of the columns that come out: all of the input's, but where a [`sorted_side`] leaves some out.
     pub(crate) types: Vec<DataType>,
     /// Most significant first.
     pub(crate) keys: Vec<SortKey>,
@@ -76,9 +86,22 @@ pub(crate) fn sort(spec: SortSpec) -> (SinkBox, SourceBox) {
 }
 
 fn pair(spec: SortSpec) -> (sink::SortSink, source::SortSource) {
+    let (sink, side) = side(spec, None);
+    (sink, source::SortSource::new(side))
+}
+
+/// A sink that takes rows, and what reads them in order with their keys, for an operator that merges several inputs.
+/// Of the rows it keeps the columns at `kept`, to which `spec.types` belong.
+pub(super) fn sorted_side(spec: SortSpec, kept: Vec<usize>) -> (SinkBox, SortedSide) {
+    let (sink, side) = side(spec, Some(kept));
+    (SinkBox::new(sink), side)
+}
+
+fn side(spec: SortSpec, kept: Option<Vec<usize>>) -> (sink::SortSink, SortedSide) {
     let spec = Arc::new(spec);
     let handoff = Handoff::new();
-    (sink::SortSink::new(Arc::clone(&spec), handoff.clone()), source::SortSource::new(spec, handoff))
+    let sink = sink::SortSink::new(Arc::clone(&spec), kept, handoff.clone());
+    (sink, SortedSide::new(spec, handoff))
 }
 
 impl SortSpec {
@@ -88,7 +111,7 @@ impl SortSpec {
     }
 
     /// Bytes of a row in flat columns, strings at the size of their view.
-    fn row_bytes(&self) -> usize {
+    pub(super) fn row_bytes(&self) -> usize {
         self.types.iter().map(DataType::value_bytes).sum()
     }
 
@@ -98,12 +121,12 @@ impl SortSpec {
     }
 
     /// Pages that any number of rows take at least: values and validity of each column.
-    fn columns_bytes(&self) -> usize {
+    pub(super) fn columns_bytes(&self) -> usize {
         2 * (self.types.len() + 1) * PAGE_BYTES
     }
 
     /// Bytes of a block on disk. The runs of a small fetch are small, so that it needs little to get through.
-    fn block_bytes(&self, knobs: &Knobs) -> usize {
+    pub(super) fn block_bytes(&self, knobs: &Knobs) -> usize {
         const LEAST_BLOCK_BYTES: usize = 8 << 10;
         let row_bytes = (self.row_bytes() + KEY_BYTES * (1 + self.keys.len())) as u64;
         let fetch_bytes = self.fetch_rows().saturating_mul(row_bytes).min(knobs.block_bytes as u64);
@@ -111,13 +134,13 @@ impl SortSpec {
     }
 
     /// Memory for one block of rows on its way to disk.
-    fn spill_floor_bytes(&self, knobs: &Knobs) -> usize {
+    pub(super) fn spill_floor_bytes(&self, knobs: &Knobs) -> usize {
         let block_bytes = self.block_bytes(knobs);
         SpillWriter::staging_bytes(block_bytes) * 4 / 3 + block_bytes * 3 / 2 + self.columns_bytes()
     }
 
     /// Memory for a block of each of two runs on their way back, and for one more while it is read and decompressed.
-    fn read_floor_bytes(&self, knobs: &Knobs) -> usize {
+    pub(super) fn read_floor_bytes(&self, knobs: &Knobs) -> usize {
         4 * (self.block_bytes(knobs) * 3 / 2 + PAGE_BYTES)
     }
 
@@ -127,8 +150,8 @@ impl SortSpec {
     }
 
     /// An error after which nothing can be tried again: a refusal becomes a budget that is too small.
-    fn made_final(&self, error: Error, pool: &Pool) -> Error {
-        if merge::is_refusal(&error) { self.too_small(&error, pool) } else { error }
+    pub(super) fn made_final(&self, error: Error, pool: &Pool) -> Error {
+        if is_refusal(&error) { self.too_small(&error, pool) } else { error }
     }
 
     /// No single row fits what the budget leaves.

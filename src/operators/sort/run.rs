@@ -210,6 +210,6 @@ fn place_of(entry: u128) -> usize {
 
 /// What of a key its prefix does not show. Keys are no prefixes of each other, so one that ends within its prefix
 /// equals every key of the same prefix.
-pub(super) fn rest_of(key: &[u8]) -> &[u8] {
+pub(in crate::operators) fn rest_of(key: &[u8]) -> &[u8] {
     key.get(PREFIX_BYTES..).unwrap_or_default()
 }

@@ -29,6 +29,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 pub(super) struct SortSink {
     spec: Arc<SortSpec>,
+    /// The columns to keep; all if it does not say.
+    kept: Option<Vec<usize>>,
     handoff: Handoff<SortShared>,
 }
 
@@ -88,8 +90,8 @@ struct Pending {
 }
 
 impl SortSink {
-    pub(super) fn new(spec: Arc<SortSpec>, handoff: Handoff<SortShared>) -> Self {
-        Self { spec, handoff }
+    pub(super) fn new(spec: Arc<SortSpec>, kept: Option<Vec<usize>>, handoff: Handoff<SortShared>) -> Self {
+        Self { spec, kept, handoff }
     }
 
     /// The fetch, where it is small enough to be worth looking at row by row.
@@ -252,7 +254,7 @@ fn has_time(since: Option<Instant>) -> bool {
 }
 
 /// A wait for no more than others' turn.
-pub(super) fn turn(cx: &LaneCx<'_>) -> Wait {
+pub(in crate::operators) fn turn(cx: &LaneCx<'_>) -> Wait {
     cx.waker.wake_by_ref();
     Wait::registered(WaitReason::Turn, ())
 }
@@ -406,6 +408,10 @@ impl Sink for SortSink {
                 local.kept_keys.push(at as u32);
             }
         }
+        let batch = match &self.kept {
+            Some(kept) => batch.with_columns(kept.iter().map(|&at| batch.column(at).clone()).collect()),
+            None => batch,
+        };
         let step = local.kept.len();
         local.pending = Some(Pending { batch, at: 0, step, waiting: None });
         let held_rows = local.held_rows();

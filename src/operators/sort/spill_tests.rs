@@ -197,7 +197,7 @@ fn rows_of_a_mebibyte_sort_in_a_few() {
             Batch::new(vec![int_column(&place.input, &[Some(number)]), strings], 1)
         });
         let expr = if by_string { expr.clone() } else { column(0) };
-        let keys = vec![SortKey { expr, descending: true, nulls_first: false }];
+        let keys = vec![SortKey { nullable: expr.is_nullable(), expr, descending: true, nulls_first: false }];
         let types = vec![DataType::Int64, DataType::Utf8];
         let spec = SortSpec { layout: (0..2).map(ColumnId).collect(), types, keys, fetch: None };
         let mut output = Vec::new();
@@ -225,7 +225,7 @@ fn what_no_budget_could_sort_says_how_much_it_lacks() {
     strings.push(&place.input.account, &[b'x'; 8 << 20]).expect("fits");
     let batch = Batch::new(vec![Vector::Flat(FlatVector::new(Values::View(strings.freeze())))], 1);
     let expr = Expr::Literal(crate::data::Scalar::int(DataType::Int64, 1));
-    let keys = vec![SortKey { expr, descending: false, nulls_first: false }];
+    let keys = vec![SortKey { nullable: expr.is_nullable(), expr, descending: false, nulls_first: false }];
     let spec = SortSpec { layout: vec![ColumnId(0)], types: vec![DataType::Utf8], keys, fetch: None };
     let failed = run_into(spec, &place.harness, vec![vec![batch]], |_| {}).expect_err("8 MiB in 2");
     let Error::Memory(memory) = &failed else { panic!("{failed}") };

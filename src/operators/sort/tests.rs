@@ -8,7 +8,7 @@ use crate::exec::{Combine, Flow, LaneCx, Pull, Sink, Source};
 use crate::mem::Knobs;
 
 pub(super) fn key(id: u32, descending: bool, nulls_first: bool) -> SortKey {
-    SortKey { expr: column(id), descending, nulls_first }
+    SortKey { expr: column(id), nullable: true, descending, nulls_first }
 }
 
 fn spec(columns: u32, keys: Vec<SortKey>, fetch: Option<u64>) -> SortSpec {
@@ -179,7 +179,7 @@ fn strings_travel_with_their_rows() {
         Batch::new(vec![strings, int_column(&harness, &values)], 500)
     });
     let expr = Expr::Column { id: ColumnId(0), data_type: DataType::Utf8, nullable: false };
-    let keys = vec![SortKey { expr, descending: false, nulls_first: false }];
+    let keys = vec![SortKey { nullable: expr.is_nullable(), expr, descending: false, nulls_first: false }];
     let types = vec![DataType::Utf8, DataType::Int64];
     let spec = SortSpec { layout: vec![ColumnId(0), ColumnId(1)], types, keys, fetch: None };
     let output = run(spec, &harness, vec![batches.collect()]).expect("fits");
@@ -221,7 +221,7 @@ fn what_does_not_fit_without_room_on_disk_is_an_error_that_says_so() {
         data_type: DataType::Decimal { precision: 38, scale: 0 },
         nullable: true,
     };
-    let keys = vec![SortKey { expr: expr.clone(), descending: false, nulls_first: false }];
+    let keys = vec![SortKey { expr: expr.clone(), nullable: true, descending: false, nulls_first: false }];
     let spec = SortSpec { layout: vec![ColumnId(0)], types: vec![expr.data_type()], keys, fetch: None };
     let failed = run(spec, &harness, vec![vec![wide; 100]]).expect_err("4 MB with keys");
     assert!(matches!(failed, Error::SpillQuota { .. }), "{failed}");

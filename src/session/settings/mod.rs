@@ -10,6 +10,7 @@
 //! Must not know: SQL text, execution.
 
 mod disabled_optimizers;
+mod enable_sort_merge_join;
 mod engine_wide;
 mod memory_limit;
 mod priority;
@@ -26,6 +27,7 @@ use std::time::Duration;
 /// All of them, in alphabetical order.
 static SETTINGS: &[&dyn Setting] = &[
     &disabled_optimizers::DisabledOptimizers,
+    &enable_sort_merge_join::EnableSortMergeJoin,
     &engine_wide::MaxConcurrentQueries,
     &engine_wide::MaxTempDirectorySize,
     &memory_limit::MemoryLimit,
@@ -42,6 +44,7 @@ pub(super) struct Settings {
     pub(super) timeout: Option<Duration>,
     pub(super) priority: Priority,
     pub(super) disabled_optimizers: Option<HashSet<String>>,
+    pub(super) enable_sort_merge_join: Option<bool>,
 }
 
 /// One setting.
@@ -156,6 +159,7 @@ mod tests {
             ("timeout", "30", "'30s'"),
             ("priority", "0", "1"),
             ("threads", "3", "EngineBuilder::threads"),
+            ("enable_sort_merge_join", "maybe", "true or false"),
             ("disabled_optimizers", "no_such_rule", "filter_pushdown"),
             ("memory_limt", "1GB", "memory_limit, priority"),
         ] {

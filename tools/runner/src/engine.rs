@@ -4,8 +4,8 @@
 
 use anyhow::{Context, bail};
 use bytesize::ByteSize;
-use clap::Args;
-use gristmill::{Engine, EngineBuilder, Session};
+use clap::{Args, ValueEnum};
+use gristmill::{Engine, EngineBuilder, Session, TestKnobs};
 use std::collections::BTreeMap;
 use std::fs;
 use std::num::NonZeroUsize;
@@ -27,6 +27,20 @@ pub struct EngineArgs {
     /// Optimizer rules to leave out, by the names --explain-analyze lists: to find the one behind a bad plan
     #[arg(long, value_name = "RULES", value_delimiter = ',')]
     pub disabled_optimizers: Vec<String>,
+    /// Which joins sort and merge instead of hashing
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub merge_joins: MergeJoins,
+}
+
+/// When a join is a sort-merge join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MergeJoins {
+    /// Never
+    Never,
+    /// Where the planner thinks it better
+    Auto,
+    /// Wherever it is possible: to compare the two
+    Always,
 }
 
 impl EngineArgs {
@@ -38,6 +52,11 @@ impl EngineArgs {
     /// What builds one.
     pub fn builder(&self) -> anyhow::Result<EngineBuilder> {
         let mut builder = Engine::builder().disabled_optimizers(self.disabled_optimizers.iter().cloned());
+        builder = match self.merge_joins {
+            MergeJoins::Never => builder.enable_sort_merge_join(false),
+            MergeJoins::Auto => builder,
+            MergeJoins::Always => builder.testing(TestKnobs { merge_joins: true, ..TestKnobs::default() }),
+        };
         if let Some(limit) = self.memory_limit {
             let bytes =
                 usize::try_from(limit.as_u64()).context("--memory-limit exceeds the address space")?;

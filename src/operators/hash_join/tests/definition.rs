@@ -6,21 +6,21 @@ use crate::data::{Scalar, Value};
 use crate::expr::{ColumnId, CompareOp, Expr};
 use std::cmp::Ordering;
 
-pub(super) fn expr(first_id: usize, at: usize) -> Expr {
+pub(in crate::operators) fn expr(first_id: usize, at: usize) -> Expr {
     let id = ColumnId((first_id + at) as u32);
     Expr::Column { id, data_type: TYPES[at].clone(), nullable: true }
 }
 
 /// What pairs of rows must satisfy.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Condition {
+pub(in crate::operators) struct Condition {
     /// Columns that must be equal, and whether nulls are.
-    pub(super) keys: &'static [(usize, bool)],
+    pub(in crate::operators) keys: &'static [(usize, bool)],
     /// Whether the probe's number must be greater than the build's.
-    pub(super) residual: bool,
+    pub(in crate::operators) residual: bool,
 }
 
-pub(super) const CONDITIONS: [Condition; 14] = [
+pub(in crate::operators) const CONDITIONS: [Condition; 14] = [
     Condition { keys: &[(LONG, false)], residual: false },
     Condition { keys: &[(LONG, false)], residual: true },
     Condition { keys: &[(LONG, true)], residual: false },
@@ -37,7 +37,7 @@ pub(super) const CONDITIONS: [Condition; 14] = [
     Condition { keys: &[], residual: false },
 ];
 
-pub(super) const KINDS: [HashJoinKind; 12] = [
+pub(in crate::operators) const KINDS: [HashJoinKind; 12] = [
     HashJoinKind::Inner,
     HashJoinKind::ProbeOuter,
     HashJoinKind::BuildOuter,
@@ -52,19 +52,19 @@ pub(super) const KINDS: [HashJoinKind; 12] = [
     HashJoinKind::BuildAnti,
 ];
 
-pub(super) fn is_null_aware(kind: HashJoinKind) -> bool {
+pub(in crate::operators) fn is_null_aware(kind: HashJoinKind) -> bool {
     matches!(
         kind,
         HashJoinKind::ProbeAnti { null_aware: true } | HashJoinKind::ProbeMark { null_aware: true }
     )
 }
 
-pub(super) fn is_valid(kind: HashJoinKind, condition: Condition) -> bool {
+pub(in crate::operators) fn is_valid(kind: HashJoinKind, condition: Condition) -> bool {
     !is_null_aware(kind) || !condition.residual && matches!(condition.keys, [(_, false)])
 }
 
 /// Which sides come out.
-pub(super) fn emits(kind: HashJoinKind) -> (bool, bool) {
+pub(in crate::operators) fn emits(kind: HashJoinKind) -> (bool, bool) {
     match kind {
         HashJoinKind::ProbeSemi | HashJoinKind::ProbeAnti { .. } | HashJoinKind::ProbeMark { .. } => {
             (true, false)
@@ -74,7 +74,7 @@ pub(super) fn emits(kind: HashJoinKind) -> (bool, bool) {
     }
 }
 
-pub(super) fn spec(kind: HashJoinKind, condition: Condition) -> HashJoinSpec {
+pub(in crate::operators) fn spec(kind: HashJoinKind, condition: Condition) -> HashJoinSpec {
     let ids = |first: usize| (0..TYPES.len()).map(move |at| ColumnId((first + at) as u32));
     let key = |&(at, null_safe): &(usize, bool)| HashJoinKey {
         build: expr(0, at),
@@ -110,7 +110,7 @@ pub(super) fn spec(kind: HashJoinKind, condition: Condition) -> HashJoinSpec {
 }
 
 /// A value that equal values share.
-pub(super) fn canonical(value: &Value) -> String {
+pub(in crate::operators) fn canonical(value: &Value) -> String {
     match value {
         Value::Float(f) if f.is_nan() => "NaN".to_owned(),
         Value::Float(f) => format!("{:?}", f + 0.0),
@@ -119,12 +119,12 @@ pub(super) fn canonical(value: &Value) -> String {
 }
 
 /// Whether two values of column `at` are equal; `None` if either is null.
-pub(super) fn equal(at: usize, a: &Value, b: &Value) -> Option<bool> {
+pub(in crate::operators) fn equal(at: usize, a: &Value, b: &Value) -> Option<bool> {
     let typed = |v: &Value| Scalar { data_type: TYPES[at].clone(), value: v.clone() };
     typed(a).compare(&typed(b)).map(Ordering::is_eq)
 }
 
-pub(super) fn and(a: Option<bool>, b: Option<bool>) -> Option<bool> {
+pub(in crate::operators) fn and(a: Option<bool>, b: Option<bool>) -> Option<bool> {
     match (a, b) {
         (Some(false), _) | (_, Some(false)) => Some(false),
         (Some(true), Some(true)) => Some(true),
@@ -133,7 +133,7 @@ pub(super) fn and(a: Option<bool>, b: Option<bool>) -> Option<bool> {
 }
 
 /// The answer for a pair: whether it is asked about, and what it is.
-pub(super) fn answer(
+pub(in crate::operators) fn answer(
     kind: HashJoinKind,
     condition: Condition,
     build: &[Value],
@@ -152,10 +152,11 @@ pub(super) fn answer(
     if is_null_aware(kind) { (true, keys) } else { (keys == Some(true), residual) }
 }
 
-pub(super) const TOO_MANY: &str = "a scalar subquery returned more than one row; use LIMIT 1 or an aggregate";
+pub(in crate::operators) const TOO_MANY: &str =
+    "a scalar subquery returned more than one row; use LIMIT 1 or an aggregate";
 
 /// The join by definition, sorted; `None` if it must fail.
-pub(super) fn expected(
+pub(in crate::operators) fn expected(
     kind: HashJoinKind,
     condition: Condition,
     build: &Side,

@@ -10,29 +10,29 @@ use crate::mem::{Account, Pool};
 use std::sync::Arc;
 
 /// A seeded stream of numbers.
-pub(super) struct Noise(pub(super) u64);
+pub(in crate::operators) struct Noise(pub(in crate::operators) u64);
 
 impl Noise {
-    pub(super) fn next(&mut self) -> u64 {
+    pub(in crate::operators) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         hash_word(self.0)
     }
 
-    pub(super) fn below(&mut self, limit: u64) -> u64 {
+    pub(in crate::operators) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
 }
 
 /// Columns of either side, by position.
-pub(super) const LONG: usize = 0;
-pub(super) const SHORT: usize = 1;
-pub(super) const TEXT: usize = 2;
-pub(super) const DECIMAL: usize = 3;
-pub(super) const REAL: usize = 4;
-pub(super) const FLAG: usize = 5;
-pub(super) const UNIQUE: usize = 6;
-pub(super) const NUMBER: usize = 7;
-pub(super) const TYPES: [DataType; 8] = [
+pub(in crate::operators) const LONG: usize = 0;
+pub(in crate::operators) const SHORT: usize = 1;
+pub(in crate::operators) const TEXT: usize = 2;
+pub(in crate::operators) const DECIMAL: usize = 3;
+pub(in crate::operators) const REAL: usize = 4;
+pub(in crate::operators) const FLAG: usize = 5;
+pub(in crate::operators) const UNIQUE: usize = 6;
+pub(in crate::operators) const NUMBER: usize = 7;
+pub(in crate::operators) const TYPES: [DataType; 8] = [
     DataType::Int64,
     DataType::Int32,
     DataType::Utf8,
@@ -43,12 +43,12 @@ pub(super) const TYPES: [DataType; 8] = [
     DataType::Int64,
 ];
 /// Where ids of probe columns start.
-pub(super) const PROBE_IDS: usize = 100;
-pub(super) const MARK: ColumnId = ColumnId(999);
+pub(in crate::operators) const PROBE_IDS: usize = 100;
+pub(in crate::operators) const MARK: ColumnId = ColumnId(999);
 
 /// How values are drawn.
 #[derive(Clone, Copy)]
-pub(super) struct Draw {
+pub(in crate::operators) struct Draw {
     /// One in so many is null; 0: none.
     nulls: u64,
     /// How many values there are.
@@ -59,12 +59,12 @@ pub(super) struct Draw {
 
 impl Draw {
     /// One in `nulls` values is null; of others there are about `domain`.
-    pub(super) fn new(nulls: u64, domain: u64) -> Self {
+    pub(in crate::operators) fn new(nulls: u64, domain: u64) -> Self {
         Self { nulls, domain, is_narrow: false }
     }
 }
 
-pub(super) fn value(noise: &mut Noise, column: usize, unique: usize, draw: Draw) -> Value {
+pub(in crate::operators) fn value(noise: &mut Noise, column: usize, unique: usize, draw: Draw) -> Value {
     if column != UNIQUE && draw.nulls > 0 && noise.below(draw.nulls) == 0 {
         return Value::Null;
     }
@@ -81,7 +81,7 @@ pub(super) fn value(noise: &mut Noise, column: usize, unique: usize, draw: Draw)
     }
 }
 
-pub(super) fn validity(values: &[Value], account: &Account) -> Option<Bitmap> {
+pub(in crate::operators) fn validity(values: &[Value], account: &Account) -> Option<Bitmap> {
     values.contains(&Value::Null).then(|| {
         let mut bits = BitmapMut::with_len(account, values.len()).expect("fits");
         bits.fill_from(|i| values[i] != Value::Null);
@@ -89,7 +89,7 @@ pub(super) fn validity(values: &[Value], account: &Account) -> Option<Bitmap> {
     })
 }
 
-pub(super) fn flat(values: &[Value], column: usize, account: &Account) -> FlatVector {
+pub(in crate::operators) fn flat(values: &[Value], column: usize, account: &Account) -> FlatVector {
     let int = |v: &Value| if let Value::Int(i) = v { *i } else { 5 };
     let ints = || values.iter().map(int);
     let filled = match TYPES[column] {
@@ -128,14 +128,14 @@ pub(super) fn flat(values: &[Value], column: usize, account: &Account) -> FlatVe
 }
 
 /// Batches with the rows alive in them.
-pub(super) struct Side {
-    pub(super) batches: Vec<Batch>,
-    pub(super) rows: Vec<Vec<Value>>,
+pub(in crate::operators) struct Side {
+    pub(in crate::operators) batches: Vec<Batch>,
+    pub(in crate::operators) rows: Vec<Vec<Value>>,
     _account: Account,
 }
 
 /// A column in one of its representations, with its values.
-pub(super) fn column(
+pub(in crate::operators) fn column(
     noise: &mut Noise,
     (at, rows, first): (usize, usize, usize),
     draw: Draw,
@@ -168,7 +168,7 @@ pub(super) fn column(
     }
 }
 
-pub(super) fn side(seed: u64, batches: usize, most_rows: usize, draw: Draw) -> Side {
+pub(in crate::operators) fn side(seed: u64, batches: usize, most_rows: usize, draw: Draw) -> Side {
     let pool = Pool::new("input", 1 << 30);
     let account = Account::open(&pool, 0, 1 << 20, 0).expect("fits");
     let ids = DictionaryIds::default();

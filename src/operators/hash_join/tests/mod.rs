@@ -1,9 +1,9 @@
 //! The operator against a nested-loop join by definition, over every kind of join, key, representation and shortage.
 
-mod definition;
-mod input;
+pub(in crate::operators) mod definition;
+pub(in crate::operators) mod input;
 mod large;
-mod pipelines;
+pub(in crate::operators) mod pipelines;
 mod run;
 mod spilling;
 
@@ -17,7 +17,7 @@ use crate::expr::ColumnId;
 use crate::mem::{Account, Pool};
 
 /// Rows of batches as text.
-struct Printed {
+pub(in crate::operators) struct Printed {
     types: Vec<DataType>,
     rows: Vec<String>,
     account: Account,
@@ -25,7 +25,7 @@ struct Printed {
 
 impl Printed {
     /// Rows of the output of `spec`.
-    fn new(spec: &HashJoinSpec) -> Self {
+    pub(in crate::operators) fn new(spec: &HashJoinSpec) -> Self {
         let type_of = |id: &ColumnId| match *id {
             MARK => DataType::Boolean,
             ColumnId(id) => TYPES[id as usize % PROBE_IDS].clone(),
@@ -35,7 +35,7 @@ impl Printed {
         Self { types: spec.output.iter().map(type_of).collect(), rows: Vec::new(), account }
     }
 
-    fn add(&mut self, batch: Batch) {
+    pub(in crate::operators) fn add(&mut self, batch: Batch) {
         let batch = batch.compact(&self.account).expect("fits");
         for row in 0..batch.rows() {
             let values = batch.columns().iter().zip(&self.types);
@@ -44,7 +44,12 @@ impl Printed {
         }
     }
 
-    fn sorted(mut self) -> Vec<String> {
+    /// Number of rows.
+    pub(in crate::operators) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(in crate::operators) fn sorted(mut self) -> Vec<String> {
         self.rows.sort_unstable();
         self.rows
     }

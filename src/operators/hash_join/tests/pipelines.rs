@@ -21,7 +21,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 /// Gives its batches to whichever lane asks.
-struct BatchSource(Vec<Batch>);
+pub(in crate::operators) struct BatchSource(pub(in crate::operators) Vec<Batch>);
 
 impl Source for BatchSource {
     type Shared = AtomicUsize;
@@ -49,7 +49,7 @@ impl Source for BatchSource {
 }
 
 /// Prints what comes.
-struct PrintingSink(Arc<Mutex<Printed>>);
+pub(in crate::operators) struct PrintingSink(pub(in crate::operators) Arc<Mutex<Printed>>);
 
 impl Sink for PrintingSink {
     type Shared = ();
