@@ -109,7 +109,7 @@ pub trait TableProvider: Send + Sync + 'static {
     /// ended or its query has.
     ///
     /// # Errors
-    /// Whatever keeps it from reading. The query fails with it, and an [`Error`](crate::Error) within an
+    /// Whatever keeps it from reading. The query fails with it, and an [`Error`] within an
     /// [`ArrowError::ExternalError`] comes out as it is.
     fn scan(
         &self,

@@ -73,7 +73,7 @@ pub struct Query {
 }
 
 impl Query {
-    /// Fails the query with [`Error::Timeout`](crate::Error::Timeout) if it takes longer from its start on; waiting for
+    /// Fails the query with [`Error::Timeout`] if it takes longer from its start on; waiting for
     /// its turn counts.
     #[must_use]
     pub fn with_timeout(mut self, limit: Duration) -> Self {
