@@ -10,6 +10,7 @@ use crate::{optimizer, physical};
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 const DEFAULT_SPILL_QUOTA_BYTES: u64 = 100 << 30;
 
@@ -149,6 +150,7 @@ impl EngineBuilder {
                     memory_bytes: limit,
                 },
                 testing: self.testing,
+                started_queries: AtomicU64::new(0),
             }),
         })
     }

@@ -9,6 +9,7 @@ use crate::physical::JoinPolicy;
 use crate::sched::Scheduler;
 use crate::spill::SpillDirectory;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 pub(super) struct EngineInner {
     pub(super) scheduler: Scheduler,
@@ -22,6 +23,8 @@ pub(super) struct EngineInner {
     pub(super) optimizer: optimizer::OptimizerSettings,
     pub(super) joins: JoinPolicy,
     pub(super) testing: TestKnobs,
+    /// Queries started: each has its own luck with injected faults.
+    pub(super) started_queries: AtomicU64,
 }
 
 /// Workers, memory and a spill directory that all its sessions share.

@@ -18,7 +18,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Batch rows when memory is ample: a batch's columns stay in the second-level cache.
@@ -180,7 +180,7 @@ impl Query {
             spill_error: testing.spill_error,
             panic: testing.panic,
             one_row_batches: testing.one_row_batches,
-            seed: testing.seed,
+            seed: testing.seed.wrapping_add(engine.started_queries.fetch_add(1, Relaxed) << 32),
         };
         let faults = (faults != FaultConfig { seed: faults.seed, ..FaultConfig::default() })
             .then(|| Arc::new(Faults::new(faults)));
