@@ -6,6 +6,8 @@
 mod comparison;
 #[path = "../benches/tpch/engine.rs"]
 mod engine;
+#[path = "../benches/tpch/floor.rs"]
+mod floor;
 #[path = "../benches/tpch/process.rs"]
 mod process;
 #[path = "../benches/support/mod.rs"]
@@ -13,8 +15,13 @@ mod support;
 
 use comparison::Comparison;
 use engine::Engine;
+use floor::Floor;
+use gristmill::arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use parquet::arrow::ArrowWriter;
 use process::{Answer, Outcome};
+use std::fs::{self, File};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::figures::Spread;
 use support::options::{Arguments, Options};
@@ -138,8 +145,8 @@ fn peers_are_named() {
 
 #[test]
 fn every_peer_is_pinned_and_driven() {
-    let requirements = std::fs::read_to_string(engine::requirements()).expect("readable");
-    let driver = std::fs::read_to_string(engine::driver_path()).expect("readable");
+    let requirements = fs::read_to_string(engine::requirements()).expect("readable");
+    let driver = fs::read_to_string(engine::driver_path()).expect("readable");
     for peer in Engine::PEERS {
         assert!(requirements.lines().any(|line| line.starts_with(&format!("{}==", peer.name()))));
         assert!(driver.contains(&format!("def open_{}(", peer.name())));
@@ -294,4 +301,40 @@ fn alone_there_is_no_ratio() {
     let line = comparison.add(vec![measured("q01", Engine::Gristmill, &[1.0], 4)]);
     assert_eq!(cells(&line), ["q01", "1.000 / 1.000", "64"]);
     assert!(!comparison.footer().contains("peer"));
+}
+
+#[test]
+fn the_floor_is_nobodys_peer() {
+    use Engine::{DuckDb, Floor, Gristmill};
+    let mut comparison = Comparison::new(vec![Gristmill, DuckDb, Floor], None);
+    let line = comparison.add(vec![
+        measured("q01", Gristmill, &[1.0], 4),
+        measured("q01", DuckDb, &[2.0], 4),
+        measured("q01", Floor, &[0.5], 6000),
+    ]);
+    assert_eq!(cells(&line)[1..5], ["1.000 / 1.000", "2.000 / 2.000", "0.500 / 0.500", "0.50"]);
+    assert!(!comparison.footer().contains('≠'));
+}
+
+#[test]
+fn the_floor_decodes_the_columns_a_text_names() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, rows: i64| {
+        let column =
+            |by: i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values((0..rows).map(|i| i * by))) };
+        let batch = RecordBatch::try_from_iter([("a", column(1)), ("b", column(2))]).expect("two columns");
+        let file = File::create(folder.path().join(name)).expect("a file");
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), None).expect("a schema");
+        writer.write(&batch).expect("written");
+        writer.close().expect("closed");
+    };
+    write("t.parquet", 10_000);
+    fs::create_dir(folder.path().join("u")).expect("a folder");
+    write("u/0.parquet", 5);
+    write("u/1.parquet", 6);
+    let floor = Floor::open(folder.path(), &["t", "u"], 2).expect("two tables");
+    let rows = |sql| floor.run(sql).expect("readable").rows;
+    assert_eq!(rows("select sum(a) from t where b>3"), 10_000);
+    assert_eq!((rows("select b from u"), rows("select b from u, t"), rows("select 1")), (11, 10_011, 0));
+    assert!(Floor::open(folder.path(), &["v"], 2).is_err_and(|e| e.contains("/v'")));
 }

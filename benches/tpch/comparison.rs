@@ -1,7 +1,7 @@
 //! The table of a comparison: a line for each query, means and totals, and what must be said below.
 //!
 //! Invariants:
-//! 1. An answer counts if it has as many rows as ours.
+//! 1. An answer counts if it has as many rows as ours. The decode floor has no answer, and is nobody's peer.
 //! 2. Means and totals of seconds are over the queries that all engines answered, an engine that answered none left out
 //!    of that: they are comparable. Means of ratios are over all queries that have one.
 //!
@@ -26,27 +26,36 @@ pub struct Comparison {
 }
 
 /// A query's measurements, one for each engine.
-struct Row(Vec<Measurement>);
+struct Row {
+    engines: Vec<Engine>,
+    measurements: Vec<Measurement>,
+}
 
 impl Row {
     fn ours(&self) -> &Measurement {
-        &self.0[0]
+        &self.measurements[0]
     }
 
-    /// Whether a measurement has other rows than ours.
-    fn differs(&self, measurement: &Measurement) -> bool {
+    /// Each engine with what was measured of it.
+    fn each(&self) -> impl Iterator<Item = (Engine, &Measurement)> {
+        self.engines.iter().copied().zip(&self.measurements)
+    }
+
+    /// Whether an engine answers with other rows than we do.
+    fn differs(&self, engine: Engine, measurement: &Measurement) -> bool {
         let answered = measurement.error.is_none() && self.ours().error.is_none();
-        answered && measurement.rows != self.ours().rows
+        answered && engine != Engine::Floor && measurement.rows != self.ours().rows
     }
 
     /// The times of each engine, `None` where there is no answer that counts.
     fn spreads(&self) -> Vec<Option<Spread>> {
-        self.0.iter().map(|m| if self.differs(m) { None } else { m.spread() }).collect()
+        self.each().map(|(engine, m)| if self.differs(engine, m) { None } else { m.spread() }).collect()
     }
 
     /// The best time of the fastest peer.
     fn best_peer(&self) -> Option<f64> {
-        self.spreads()[1..].iter().flatten().map(|spread| spread.best).reduce(f64::min)
+        let peers = self.engines.iter().zip(self.spreads()).filter(|(engine, _)| engine.is_peer());
+        peers.filter_map(|(_, spread)| spread).map(|spread| spread.best).reduce(f64::min)
     }
 
     /// Our best time by that of the fastest peer.
@@ -77,9 +86,11 @@ impl Comparison {
 
     /// Adds a query's measurements, one for each engine; its line.
     pub fn add(&mut self, measurements: Vec<Measurement>) -> String {
-        let row = Row(measurements);
-        let seconds = row.0.iter().map(|measurement| match measurement.spread() {
-            Some(spread) if row.differs(measurement) => format!("{} ≠", pair(spread.best, spread.median)),
+        let row = Row { engines: self.engines.clone(), measurements };
+        let seconds = row.each().map(|(engine, measurement)| match measurement.spread() {
+            Some(spread) if row.differs(engine, measurement) => {
+                format!("{} ≠", pair(spread.best, spread.median))
+            }
             Some(spread) => pair(spread.best, spread.median),
             None if measurement.error.as_ref().is_some_and(|error| error.starts_with("timeout")) => {
                 String::from("timeout")
@@ -87,8 +98,11 @@ impl Comparison {
             None => String::from("error"),
         });
         let seconds = seconds.collect();
-        let memory =
-            row.0.iter().map(|m| m.peak_anonymous_bytes.map_or_else(String::new, mebibytes)).collect();
+        let memory = row
+            .measurements
+            .iter()
+            .map(|m| m.peak_anonymous_bytes.map_or_else(String::new, mebibytes))
+            .collect();
         let mut line = self.cells(&row.ours().statement, seconds, row.ratio(), memory);
         line.extend(self.baseline.as_ref().map(|baseline| baseline.change(row.ours())));
         let line = self.table.line(&line);
@@ -112,7 +126,7 @@ impl Comparison {
         };
         let most = |get: fn(&Measurement) -> Option<u64>| {
             self.each(|engine| {
-                let most = self.rows.iter().filter_map(|row| get(&row.0[engine])).max();
+                let most = self.rows.iter().filter_map(|row| get(&row.measurements[engine])).max();
                 most.map_or_else(String::new, mebibytes)
             })
         };
@@ -208,10 +222,10 @@ impl Comparison {
 
     /// What went wrong in a query.
     fn notes(&self, row: &Row) -> Vec<String> {
-        let note = |(engine, measurement): (&Engine, &Measurement)| {
+        let note = |(engine, measurement): (Engine, &Measurement)| {
             let what = match &measurement.error {
                 Some(error) => error.lines().next().unwrap_or_default().to_owned(),
-                None if row.differs(measurement) => format!(
+                None if row.differs(engine, measurement) => format!(
                     "≠ {} rows, Gristmill has {}",
                     measurement.rows.unwrap_or_default(),
                     row.ours().rows.unwrap_or_default()
@@ -220,7 +234,7 @@ impl Comparison {
             };
             Some(format!("- {} {}: {what}", measurement.statement, engine.title()))
         };
-        self.engines.iter().zip(&row.0).filter_map(note).collect()
+        row.each().filter_map(note).collect()
     }
 }
 

@@ -13,6 +13,8 @@ pub enum Engine {
     DuckDb,
     Polars,
     DataFusion,
+    /// No engine: see `floor`.
+    Floor,
 }
 
 impl Engine {
@@ -26,6 +28,7 @@ impl Engine {
             Self::DuckDb => "duckdb",
             Self::Polars => "polars",
             Self::DataFusion => "datafusion",
+            Self::Floor => "floor",
         }
     }
 
@@ -36,7 +39,13 @@ impl Engine {
             Self::DuckDb => "DuckDB",
             Self::Polars => "Polars",
             Self::DataFusion => "DataFusion",
+            Self::Floor => "decode floor",
         }
+    }
+
+    /// Whether it answers queries as we do.
+    pub fn is_peer(self) -> bool {
+        Self::PEERS.contains(&self)
     }
 }
 

@@ -12,10 +12,12 @@ mod support;
 
 mod comparison;
 mod engine;
+mod floor;
 mod process;
 
 use comparison::Comparison;
 use engine::Engine;
+use floor::Floor;
 use gristmill::Session;
 use process::{Answer, Outcome};
 use std::fs;
@@ -36,6 +38,8 @@ const RUNS: u32 = 3;
 const ROUNDS: u32 = 3;
 /// Has this program be the process of one query of ours, whose text it reads.
 const QUERY_PROCESS: &str = "--query-process";
+/// The same for the decode floor.
+const FLOOR_PROCESS: &str = "--floor-process";
 
 const USAGE: &str = "cargo bench --bench tpch -- [FLAGS]
 
@@ -44,6 +48,7 @@ const USAGE: &str = "cargo bench --bench tpch -- [FLAGS]
   --rounds N            processes of each engine for a query, in turns [default: 3]
   --timeout SECONDS     longest time of a single run [default: 120]
   --peers [NAMES]       measure these too: duckdb,polars,datafusion [default: all three]
+  --floor               measure beside them what merely decoding each query's columns takes
   --peers-venv DIR      Python environment that has them [default: one is made in the target folder]";
 
 /// The flags only this benchmark has.
@@ -53,7 +58,9 @@ struct Flags {
     timeout: Duration,
     peers: Vec<Engine>,
     venv: Option<PathBuf>,
+    has_floor: bool,
     is_query_process: bool,
+    is_floor_process: bool,
 }
 
 fn main() -> ExitCode {
@@ -67,7 +74,9 @@ fn run() -> Result<(), String> {
         timeout: Duration::from_secs(120),
         peers: Vec::new(),
         venv: None,
+        has_floor: false,
         is_query_process: false,
+        is_floor_process: false,
     };
     let own = |flag: &str, arguments: &mut Arguments| {
         match flag {
@@ -76,7 +85,9 @@ fn run() -> Result<(), String> {
             "--timeout" => flags.timeout = Duration::from_secs(arguments.number(flag)?),
             "--peers" => flags.peers = engine::peers(arguments.optional_value().as_deref())?,
             "--peers-venv" => flags.venv = Some(arguments.value(flag)?.into()),
+            "--floor" => flags.has_floor = true,
             QUERY_PROCESS => flags.is_query_process = true,
+            FLOOR_PROCESS => flags.is_floor_process = true,
             _ => return Ok(false),
         }
         Ok(true)
@@ -87,6 +98,13 @@ fn run() -> Result<(), String> {
             let session = options.engine()?.session();
             register(&session, &flags.path)?;
             Ok(move |sql: &str| support::run_once(&session, sql))
+        });
+        return Ok(());
+    }
+    if flags.is_floor_process {
+        process::answer(options.runs, || {
+            let floor = Floor::open(&flags.path, &TABLES, options.threads)?;
+            Ok(move |sql: &str| floor.run(sql))
         });
         return Ok(());
     }
@@ -103,6 +121,7 @@ fn measure(options: &Options, flags: &Flags) -> Result<(), String> {
     };
     let mut engines = vec![Engine::Gristmill];
     engines.extend(&flags.peers);
+    engines.extend(flags.has_floor.then_some(Engine::Floor));
 
     let mut report = Report::new("tpch", options, &flags.path.display().to_string());
     let baseline = Baseline::read(options.baseline.as_deref(), &report)?;
@@ -157,10 +176,10 @@ fn conditions(options: &Options, flags: &Flags, report: &Report) -> String {
 /// The program that answers a query in an engine.
 fn command_of(engine: Engine, python: Option<&Path>) -> Result<Command, String> {
     match engine {
-        Engine::Gristmill => {
+        Engine::Gristmill | Engine::Floor => {
             let program = std::env::current_exe().map_err(|e| format!("cannot find this program: {e}"))?;
             let mut command = Command::new(program);
-            command.arg(QUERY_PROCESS);
+            command.arg(if engine == Engine::Floor { FLOOR_PROCESS } else { QUERY_PROCESS });
             Ok(command)
         }
         Engine::DuckDb | Engine::Polars | Engine::DataFusion => {
