@@ -16,7 +16,7 @@ use super::prober::{Matches, Share, nulls};
 use super::queue::{Item, Next, Pair};
 use super::scatter::Split;
 use super::store::{Chunk, Store, refused, row_id};
-use super::table::{Flags, Table};
+use super::table::{Flags, Lookup, Table};
 use crate::data::{Batch, BufMut};
 use crate::error::{Error, Result};
 use crate::exec::{LaneCx, Output, Pull, Wait};
@@ -301,9 +301,9 @@ impl HashJoinLocal {
     ) -> Result<std::result::Result<Table, Denied>> {
         let lookup_rows = chunks.iter().map(|chunk| chunk.rows).sum();
         Store::check_chunks(chunks.len())?;
-        let directory = match plan.has_keys() && lookup_rows > 0 {
+        let lookup = match plan.has_keys() && lookup_rows > 0 {
             true => match refused(Directory::build(&chunks, &plan.keys, &self.account, cx))? {
-                Ok(directory) => Some(directory),
+                Ok(directory) => Some(Lookup::Hashed(directory)),
                 Err(denied) => return Ok(Err(denied)),
             },
             false => None,
@@ -317,7 +317,7 @@ impl HashJoinLocal {
         };
         Ok(Ok(Table {
             store: Store::new(chunks, &plan.stored_types)?,
-            directory,
+            lookup,
             lookup_rows,
             build_rows: self.drain.build.rows,
             has_null_key: self.drain.build.has_null_key,

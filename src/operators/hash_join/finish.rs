@@ -1,19 +1,21 @@
 //! From the chunks of all lanes to the table the probe reads, through spilled partitions where memory is short.
 //!
 //! Invariants:
-//! 1. The directory is made in three rounds of tasks: rows are counted by partition, put there, ordered by slot. Each
-//!    task works on about as many rows as take a millisecond or two.
+//! 1. Where nothing was spilled and one integer key spans few values, rows are first placed by value in one round of
+//!    tasks. Otherwise, or if keys repeat, the directory is made in three rounds: rows are counted by partition, put
+//!    there, ordered by slot. Each task works on about as many rows as take a millisecond or two.
 //! 2. Once a row was spilled all rows are, before any comes back. What comes back stays on disk too, so that a refusal
 //!    on the way to the table only means that less is resident.
 //! 3. No refusal in here fails the query: the way out is to spill, and, once all is spilled, to keep nothing.
 
-use super::directory::{Directory, DirectoryBuilder, count, split_bits};
+use super::direct::{DirectDirectory, Extent};
+use super::directory::{DirectoryBuilder, count, split_bits};
 use super::intake::Collected;
 use super::load::{Limit, PartitionReader, load};
 use super::plan::Plan;
 use super::scatter::{Scatter, Split};
 use super::store::{Chunk, Store, refused};
-use super::table::{Flags, Spilled, Table};
+use super::table::{Flags, Lookup, Spilled, Table};
 use crate::data::BufMut;
 use crate::error::{Error, Result};
 use crate::exec::{Finish, LaneCx, OperatorTask};
@@ -50,6 +52,8 @@ enum Stage {
     Spilling(Vec<Arc<SpillFile>>),
     /// Tasks read back the partitions that may stay.
     Loading(Spilled, Vec<(usize, Vec<Chunk>)>),
+    /// Tasks place the rows of their chunks by value.
+    Placing(Making, Arc<DirectDirectory>),
     /// Tasks count the rows of their chunks by partition; those that could not have no counts.
     Counting(Making, Vec<Option<BufMut<u32>>>),
     /// Tasks put the rows of their chunks into the directory's partitions.
@@ -61,12 +65,18 @@ enum Stage {
 }
 
 /// What lanes have handed over.
-#[derive(Default)]
 struct Gathered {
     /// Rows to look up, and others.
     keyed: Vec<Chunk>,
     others: Vec<Chunk>,
     files: Vec<Arc<SpillFile>>,
+    /// Of the keys, where they have an order.
+    extent: Extent,
+}
+
+impl Gathered {
+    const NOTHING: Self =
+        Self { keyed: Vec::new(), others: Vec::new(), files: Vec::new(), extent: Extent::NONE };
 }
 
 /// A table in the making.
@@ -120,7 +130,7 @@ impl HashJoinShared {
             plan: Arc::clone(plan),
             split,
             accounts: Mutex::new(accounts),
-            stage: Mutex::new(Stage::Combining(Gathered::default())),
+            stage: Mutex::new(Stage::Combining(Gathered::NOTHING)),
             build_rows: AtomicUsize::new(0),
             has_null_key: AtomicBool::new(false),
             consumer,
@@ -144,6 +154,10 @@ impl HashJoinShared {
 
     /// Takes over what a lane has.
     pub(super) fn gather(&self, mut collected: Collected, bytes: usize, account: Account) -> Result<()> {
+        let extent = match self.plan.keys.order() {
+            Some(order) if collected.file.is_none() => Extent::of(&collected.keyed, order),
+            _ => Extent::NONE,
+        };
         let mut stage = self.stage.lock();
         let Stage::Combining(gathered) = &mut *stage else {
             return Err(Error::internal("a lane combines after the build has finished"));
@@ -151,6 +165,7 @@ impl HashJoinShared {
         gathered.keyed.append(&mut collected.keyed);
         gathered.others.append(&mut collected.others);
         gathered.files.extend(collected.file);
+        gathered.extent = gathered.extent.and(extent);
         self.consumer.used_bytes.fetch_add(bytes, Relaxed);
         self.accounts.lock().push(account);
         Ok(())
@@ -160,12 +175,14 @@ impl HashJoinShared {
     pub(super) fn finish(self: &Arc<Self>, cx: &LaneCx<'_>) -> Result<Finish> {
         let mut stage = self.stage.lock();
         match std::mem::replace(&mut *stage, Stage::Finished) {
-            Stage::Combining(Gathered { mut keyed, mut others, files }) => {
+            Stage::Combining(Gathered { mut keyed, mut others, files, extent }) => {
                 if !files.is_empty() {
                     keyed.append(&mut others);
                     return Ok(self.spill(&mut stage, keyed, files, cx));
                 }
-                self.make(&mut stage, keyed, others, None, cx)
+                let rows = keyed.iter().map(|chunk| chunk.rows).sum();
+                let direct = self.direct(extent, rows)?;
+                self.make(&mut stage, (keyed, others), direct, None, cx)
             }
             Stage::Spilling(files) => {
                 self.accounts.lock().iter().for_each(|account| {
@@ -184,7 +201,15 @@ impl HashJoinShared {
                     chunks.append(&mut of_partition);
                 }
                 cx.metrics.counter("spilled_partitions").fetch_add(spilled.waiting() as u64, Relaxed);
-                self.make(&mut stage, chunks, Vec::new(), Some(spilled), cx)
+                self.make(&mut stage, (chunks, Vec::new()), None, Some(spilled), cx)
+            }
+            Stage::Placing(making, direct) => {
+                let direct = Arc::into_inner(direct).ok_or_else(unended)?;
+                if direct.has_duplicates() {
+                    drop(direct);
+                    return Ok(self.count(&mut stage, making));
+                }
+                self.set_table(&mut stage, making, Some(Lookup::Direct(direct)), cx)
             }
             Stage::Counting(making, counts) => {
                 let counted: Option<Vec<_>> = counts.into_iter().collect();
@@ -205,9 +230,8 @@ impl HashJoinShared {
             }
             Stage::Ordering { making, is_refused: true, .. } => self.give_up(&mut stage, making, cx),
             Stage::Ordering { making, builder, is_refused: false } => {
-                let builder = Arc::into_inner(builder)
-                    .ok_or_else(|| Error::internal("a task of a build has not ended"))?;
-                self.set_table(&mut stage, making, Some(builder.finish()), cx)
+                let builder = Arc::into_inner(builder).ok_or_else(unended)?;
+                self.set_table(&mut stage, making, Some(Lookup::Hashed(builder.finish())), cx)
             }
             Stage::Finished => Ok(Finish::Ready),
         }
@@ -217,8 +241,8 @@ impl HashJoinShared {
     fn make(
         self: &Arc<Self>,
         stage: &mut Stage,
-        mut keyed: Vec<Chunk>,
-        mut others: Vec<Chunk>,
+        (mut keyed, mut others): (Vec<Chunk>, Vec<Chunk>),
+        direct: Option<DirectDirectory>,
         spilled: Option<Spilled>,
         cx: &LaneCx<'_>,
     ) -> Result<Finish> {
@@ -226,14 +250,32 @@ impl HashJoinShared {
         keyed.append(&mut others);
         Store::check_chunks(keyed.len())?;
         let chunks = Chunks { all: Arc::new(keyed), lookup_rows };
-        let making = Making { chunks: chunks.clone(), spilled };
+        let making = Making { chunks, spilled };
         if !self.plan.has_keys() || lookup_rows == 0 {
-            drop(chunks);
             return self.set_table(stage, making, None, cx);
         }
-        let ranges = chunks.ranges();
+        let Some(direct) = direct else { return Ok(self.count(stage, making)) };
+        let direct = Arc::new(direct);
+        let tasks = place_tasks(&making.chunks, &direct);
+        *stage = Stage::Placing(making, direct);
+        Ok(Finish::Tasks(tasks))
+    }
+
+    /// A directory by value for `rows` rows of this extent, if that pays and there is memory for it.
+    fn direct(&self, extent: Extent, rows: usize) -> Result<Option<DirectDirectory>> {
+        let Some(order) = self.plan.keys.order() else { return Ok(None) };
+        let account = self.take_account()?;
+        let direct = DirectDirectory::new(order, extent, rows, &account);
+        self.accounts.lock().push(account);
+        Ok(direct)
+    }
+
+    /// Starts a directory by hash.
+    fn count(self: &Arc<Self>, stage: &mut Stage, making: Making) -> Finish {
+        let ranges = making.chunks.ranges();
+        let tasks = count_tasks(self, &making.chunks, ranges.clone());
         *stage = Stage::Counting(making, ranges.iter().map(|_| None).collect());
-        Ok(Finish::Tasks(count_tasks(self, &chunks, ranges)))
+        Finish::Tasks(tasks)
     }
 
     /// The table does not fit: what is only in memory is spilled; else nothing stays in memory.
@@ -244,7 +286,7 @@ impl HashJoinShared {
             Some(spilled) => {
                 drop(chunks);
                 let spilled = Spilled::new(spilled.split, spilled.files);
-                self.make(stage, Vec::new(), Vec::new(), Some(spilled), cx)
+                self.make(stage, (Vec::new(), Vec::new()), None, Some(spilled), cx)
             }
         }
     }
@@ -310,7 +352,7 @@ impl HashJoinShared {
         self: &Arc<Self>,
         stage: &mut Stage,
         making: Making,
-        directory: Option<Directory>,
+        lookup: Option<Lookup>,
         cx: &LaneCx<'_>,
     ) -> Result<Finish> {
         let account = self.take_account()?;
@@ -320,16 +362,16 @@ impl HashJoinShared {
         };
         self.accounts.lock().push(account);
         let Ok(flags) = flags else {
-            drop(directory);
+            drop(lookup);
             return self.give_up(stage, making, cx);
         };
         let lookup_rows = making.chunks.lookup_rows;
         let store = Store::new(making.chunks.into_all()?, &self.plan.stored_types)?;
-        let directory_bytes = directory.as_ref().map_or(0, Directory::allocated_bytes);
-        self.consumer.used_bytes.fetch_add(directory_bytes, Relaxed);
+        let lookup_bytes = lookup.as_ref().map_or(0, Lookup::allocated_bytes);
+        self.consumer.used_bytes.fetch_add(lookup_bytes, Relaxed);
         *self.table.lock() = Some(Arc::new(Table {
             store,
-            directory,
+            lookup,
             lookup_rows,
             build_rows: self.build_rows.load(Relaxed),
             has_null_key: self.has_null_key.load(Relaxed),
@@ -387,6 +429,15 @@ fn load_tasks(shared: &Arc<HashJoinShared>, spilled: &Spilled, resident: Vec<usi
         Box::new(task) as OperatorTask
     };
     resident.into_iter().map(task).collect()
+}
+
+fn place_tasks(chunks: &Chunks, direct: &Arc<DirectDirectory>) -> Vec<OperatorTask> {
+    let task = |range: Range<usize>| {
+        let (chunks, direct) = (chunks.clone(), Arc::clone(direct));
+        let task = move |cx: &LaneCx<'_>| direct.place(range.clone().zip(&chunks.all[range]), cx);
+        Box::new(task) as OperatorTask
+    };
+    chunks.ranges().into_iter().map(task).collect()
 }
 
 fn count_tasks(
@@ -447,4 +498,8 @@ fn order_tasks(shared: &Arc<HashJoinShared>, builder: &Arc<DirectoryBuilder>) ->
         Box::new(task) as OperatorTask
     };
     builder.tasks().into_iter().map(task).collect()
+}
+
+fn unended() -> Error {
+    Error::internal("a task of a build has not ended")
 }

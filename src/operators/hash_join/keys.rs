@@ -48,6 +48,14 @@ impl KeyPlan {
         Self { types, null_safe, shape }
     }
 
+    /// Bits of a word, if it is one key's value as it is, and no null.
+    pub(super) fn single_key_bits(&self) -> Option<u32> {
+        match (&self.shape, &self.types[..], &self.null_safe[..]) {
+            (KeyShape::Packed { .. }, [one], [false]) => Some(value_bits(one)),
+            _ => None,
+        }
+    }
+
     /// The hash that belongs to a word.
     #[inline(always)]
     pub(super) fn hasher(&self) -> impl Fn(u64) -> u64 + Copy + use<> {

@@ -38,6 +38,7 @@
 //! Must not know: plans, how keys were found in a condition.
 
 mod build;
+mod direct;
 mod directory;
 mod drain;
 mod finish;

@@ -4,11 +4,11 @@
 //! 1. Candidates are in the order of the probe rows, and so are the pairs of a round.
 //! 2. No call walks more than a bounded number of entries: see [`MOST_ENTRIES`].
 
-use super::directory::Found;
+use super::directory::{Directory, Found};
 use super::keys::KeyEncoder;
 use super::plan::Plan;
 use super::store::{NO_ROW, row_id};
-use super::table::Table;
+use super::table::{Lookup, Table};
 use crate::data::key_bits::resize;
 use crate::data::{BitmapMut, BufMut};
 use crate::mem::{Account, Denied};
@@ -93,11 +93,18 @@ impl Pairs {
     }
 }
 
+/// Probe rows whose keys are there, and their rows of the build side.
+pub(super) struct Hits<'a> {
+    pub(super) positions: &'a mut [u32],
+    pub(super) rows: &'a mut [u32],
+}
+
 /// What a batch's rows are still to be paired with.
 pub(super) struct Candidates {
     /// Probe rows.
     positions: BufMut<u32>,
-    /// For each the next entry and the end of its slot; without keys all rows of the store are its candidates.
+    /// For each the next entry and the end of its slot, or the one row it has; without keys all rows of the store are
+    /// its candidates.
     next: BufMut<u32>,
     ends: BufMut<u32>,
     /// The candidate at hand.
@@ -135,15 +142,25 @@ impl Candidates {
         let positions = keys.positions();
         let most = if table.lookup_rows == 0 { 0 } else { positions.len() };
         resize(&mut self.positions, most, account)?;
-        let Some(directory) = &table.directory else {
-            self.positions.copy_from_slice(&positions[..most]);
-            return Ok(());
+        let count = match &table.lookup {
+            None => {
+                self.positions.copy_from_slice(&positions[..most]);
+                return Ok(());
+            }
+            Some(Lookup::Hashed(directory)) => {
+                resize(&mut self.next, most, account)?;
+                resize(&mut self.ends, most, account)?;
+                let mut found =
+                    Found { positions: &mut self.positions, starts: &mut self.next, ends: &mut self.ends };
+                directory.look_up(keys.words(), &positions[..most], plan.keys.hasher(), &mut found)
+            }
+            Some(Lookup::Direct(directory)) => {
+                resize(&mut self.next, most, account)?;
+                self.ends.set_len(0);
+                let mut hits = Hits { positions: &mut self.positions, rows: &mut self.next };
+                directory.look_up(keys.words(), &positions[..most], &mut hits)
+            }
         };
-        resize(&mut self.next, most, account)?;
-        resize(&mut self.ends, most, account)?;
-        let mut found =
-            Found { positions: &mut self.positions, starts: &mut self.next, ends: &mut self.ends };
-        let count = directory.look_up(keys.words(), &positions[..most], plan.keys.hasher(), &mut found);
         self.set_len(count);
         Ok(())
     }
@@ -151,7 +168,7 @@ impl Candidates {
     fn set_len(&mut self, len: usize) {
         self.positions.set_len(len);
         self.next.set_len(len);
-        self.ends.set_len(len);
+        self.ends.set_len(len.min(self.ends.len()));
     }
 
     /// Whether all pairs have been made. Where one match settles a row, only after the round in which none was made.
@@ -162,15 +179,28 @@ impl Candidates {
     /// The next pairs, at most as many as the round allows; their keys are still to be compared unless words tell.
     pub(super) fn pair(&mut self, round: &Round<'_>, pairs: &mut Pairs) -> Result<(), Denied> {
         pairs.restart(round.most, round.account)?;
-        match &round.table.directory {
-            Some(_) => self.pair_by_key(round, pairs),
+        match &round.table.lookup {
+            Some(Lookup::Hashed(directory)) => self.pair_by_word(directory, round, pairs),
+            Some(Lookup::Direct(_)) => self.pair_with_hits(round, pairs),
             None => self.pair_with_all(round, pairs),
         }
         Ok(())
     }
 
-    fn pair_by_key(&mut self, round: &Round<'_>, pairs: &mut Pairs) {
-        let Some(directory) = &round.table.directory else { return };
+    /// Each candidate has one row, and its key is the same.
+    fn pair_with_hits(&mut self, round: &Round<'_>, pairs: &mut Pairs) {
+        let end = self.positions.len().min(self.at + round.most);
+        let hits = self.at..end;
+        self.at = end;
+        pairs.set_len(hits.len());
+        pairs.positions.copy_from_slice(&self.positions[hits.clone()]);
+        pairs.rows.copy_from_slice(&self.next[hits]);
+        if let Some(settled) = round.settled {
+            pairs.retain(|position, _| !settled.get(position));
+        }
+    }
+
+    fn pair_by_word(&mut self, directory: &Directory, round: &Round<'_>, pairs: &mut Pairs) {
         let one_each = round.plan.is_settled_by_first_match();
         if one_each && self.are_done() && !round.plan.key_columns.is_empty() {
             self.keep_open(round);

@@ -1,5 +1,6 @@
 //! What the build leaves to the probe.
 
+use super::direct::DirectDirectory;
 use super::directory::Directory;
 use super::load::Part;
 use super::scatter::Split;
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 pub(super) struct Table {
     pub(super) store: Store,
     /// None without keys: every row is a candidate.
-    pub(super) directory: Option<Directory>,
+    pub(super) lookup: Option<Lookup>,
     /// Rows that may have a match; others are stored only to come out without one.
     pub(super) lookup_rows: usize,
     /// Rows of the build side, stored or not.
@@ -28,6 +29,24 @@ pub(super) struct Table {
     pub(super) spilled: Option<Arc<Spilled>>,
     /// Names the table in memory errors.
     pub(super) _registration: Option<Registration>,
+}
+
+/// The way to the rows of a key.
+pub(super) enum Lookup {
+    /// By the hash of its word.
+    Hashed(Directory),
+    /// By its value.
+    Direct(DirectDirectory),
+}
+
+impl Lookup {
+    /// Bytes of memory behind it.
+    pub(super) fn allocated_bytes(&self) -> usize {
+        match self {
+            Self::Hashed(directory) => directory.allocated_bytes(),
+            Self::Direct(directory) => directory.allocated_bytes(),
+        }
+    }
 }
 
 /// Build rows on disk.

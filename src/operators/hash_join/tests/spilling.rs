@@ -85,8 +85,9 @@ fn one_key_on_both_sides_is_joined_part_by_part() {
 #[test]
 fn without_pressure_nothing_is_spilled_and_with_a_little_only_a_part() {
     let account = input_account();
-    let build = ints(100_000, 4096, &account, |n| n as i64);
-    let probe = ints(20_000, 4096, &account, |n| 3 * n as i64);
+    // Far apart, so that the table needs its hashes.
+    let build = ints(100_000, 4096, &account, |n| 1000 * n as i64);
+    let probe = ints(20_000, 4096, &account, |n| 3000 * n as i64);
     let (rows, counters) = counted(HashJoinKind::Inner, &build, &probe, AMPLE);
     assert_eq!(rows.expect("ample").len(), 20_000);
     assert!(!counters.contains_key("spills") && !counters.contains_key("spill_bytes"), "{counters:?}");
