@@ -57,7 +57,7 @@ mod sync;
 pub use arrow;
 pub use data::{DataType, Field, Scalar, TimeUnit, Value};
 pub use error::{Consumer, DataError, Error, Located, Location, MemoryError, Origin, Result};
-pub use metrics::{OperatorMetrics, OperatorProfile, QueryMetrics};
+pub use metrics::{OperatorMetrics, OperatorProfile, QueryMetrics, SpillMetrics, WaitMetrics};
 pub use provider::TableProvider;
 pub use sched::Priority;
 #[doc(hidden)]

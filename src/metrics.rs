@@ -1,6 +1,7 @@
 //! Counters of what ran: per operator (filled by the driver) and per query.
 //!
-//! Owns: [`OperatorMetrics`], [`OperatorProfile`], [`QueryMetrics`] and named counters.
+//! Owns: [`OperatorMetrics`], [`OperatorProfile`], [`QueryMetrics`] with [`SpillMetrics`] and [`WaitMetrics`], and named
+//! counters.
 //!
 //! Invariants:
 //! 1. Counters only grow during a query; readers may see any recent value.
@@ -27,6 +28,10 @@ pub struct OperatorMetrics {
     pub busy_nanos: AtomicU64,
     /// Number of times it answered with a wait.
     pub waits: AtomicU64,
+    /// Of these, waits for memory.
+    pub memory_waits: AtomicU64,
+    /// And waits for room in a queue, or for rows from one.
+    pub queue_waits: AtomicU64,
     /// Rows of its table, if it is a scan.
     pub table_rows: u64,
     /// Rows of its table it is past: read, pruned, or wanted by nobody.
@@ -49,6 +54,8 @@ impl OperatorMetrics {
             batches_out: AtomicU64::new(0),
             busy_nanos: AtomicU64::new(0),
             waits: AtomicU64::new(0),
+            memory_waits: AtomicU64::new(0),
+            queue_waits: AtomicU64::new(0),
             table_rows,
             passed_rows: AtomicU64::new(0),
             counters: Mutex::default(),
@@ -107,10 +114,52 @@ pub struct QueryMetrics {
     pub rows: u64,
     /// Highest number of bytes granted to the query at any moment.
     pub peak_granted_bytes: usize,
+    /// Bytes its operators were sure of before it started: what it needs to run at all with these lanes and batches.
+    pub floor_bytes: usize,
     /// Bytes written to spill files, before the file system.
     pub spilled_bytes: u64,
+    /// What was spilled, and what that took.
+    pub spill: SpillMetrics,
+    /// How often its lanes waited.
+    pub waits: WaitMetrics,
     /// Lanes the query's widest pipeline ran with.
     pub lanes: usize,
     /// Rows in a full batch under the budget it had.
     pub batch_rows: usize,
+}
+
+/// What a query spilled and read back.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SpillMetrics {
+    /// Partitions of joins and aggregations that did not stay in memory.
+    pub partitions: u64,
+    /// How often what was spilled had to be partitioned again; 1 if never.
+    pub depth: u64,
+    /// Files created.
+    pub files: u64,
+    /// Blocks written.
+    pub blocks_written: u64,
+    /// Bytes written, compressed.
+    pub bytes_written: u64,
+    /// Blocks read back; one read twice counts twice.
+    pub blocks_read: u64,
+    /// Bytes read back, compressed.
+    pub bytes_read: u64,
+    /// Time to encode, compress and write blocks, over all lanes.
+    pub write_time: Duration,
+    /// Time to read, decompress and decode blocks, over all lanes.
+    pub read_time: Duration,
+}
+
+/// How often the lanes of a query could not go on, by reason.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WaitMetrics {
+    /// For bytes that others held.
+    pub memory: u64,
+    /// For room in a queue, such as that of a client that reads slowly, or for rows from one.
+    pub queue: u64,
+    /// For others to have their turn.
+    pub other: u64,
 }

@@ -20,7 +20,7 @@ use super::erased::{SinkLane, SourceLane, SourceRun, TransformLane, TransformRun
 use super::query::QueryRun;
 use super::shape::{Cut, Origin, Stage};
 use super::victim::{Victim, VictimLink};
-use super::wait::Wait;
+use super::wait::{Wait, WaitReason};
 use crate::data::Batch;
 use crate::error::{Error, Result};
 use crate::mem::{Account, Reservation};
@@ -214,6 +214,17 @@ impl Lane {
         std::mem::take(&mut self.has_cut)
     }
 
+    /// Gives back what of the floor no operator needs any more; up to `kept_bytes` stay the query's for later pipelines.
+    pub(super) fn lower_floor(&self, needed_bytes: usize, kept_bytes: usize) {
+        let memory = &self.memory;
+        if needed_bytes >= memory.account.floor_bytes() {
+            return;
+        }
+        let mut surplus = memory.account.lower_floor(needed_bytes);
+        let kept = kept_bytes.saturating_sub(memory.account.floor_bytes()).min(surplus.bytes());
+        memory.query.floors.give_back(surplus.split(kept));
+    }
+
     /// Gets ready for `stage`: makes the states whose life begins.
     pub(super) fn begin_stage(
         &mut self,
@@ -318,7 +329,7 @@ impl Lane {
                 Ok(Outcome::Again)
             }
             Pull::Wait(wait) => {
-                metrics.waits.fetch_add(1, Relaxed);
+                note_wait(metrics, &wait);
                 Ok(Outcome::Wait(wait))
             }
             Pull::Done => {
@@ -368,7 +379,7 @@ impl Lane {
         match answer {
             Flow::NeedInput => self.unwind(),
             Flow::Wait(wait) => {
-                self.metrics.sink.waits.fetch_add(1, Relaxed);
+                note_wait(&self.metrics.sink, &wait);
                 self.next = Next::Resume(stage.path.len());
                 return Outcome::Wait(wait);
             }
@@ -389,7 +400,7 @@ impl Lane {
                 self.emit(at, batch, stage);
             }
             Output::Wait(wait) => {
-                self.metrics.transforms[stage.path[at]].waits.fetch_add(1, Relaxed);
+                note_wait(&self.metrics.transforms[stage.path[at]], &wait);
                 self.next = Next::Resume(at);
                 return Outcome::Wait(wait);
             }
@@ -420,7 +431,7 @@ impl Lane {
                 self.emit(at, batch, stage);
             }
             Output::Wait(wait) => {
-                metrics.waits.fetch_add(1, Relaxed);
+                note_wait(metrics, &wait);
                 self.next = Next::Flush(at);
                 return Ok(Outcome::Wait(wait));
             }
@@ -467,7 +478,7 @@ impl Lane {
         match answer.map_err(|e| complete(e, metrics, &self.query))? {
             Combine::Ready => Ok(Outcome::End),
             Combine::Wait(wait) => {
-                metrics.waits.fetch_add(1, Relaxed);
+                note_wait(metrics, &wait);
                 Ok(Outcome::Wait(wait))
             }
         }
@@ -486,6 +497,15 @@ fn live<T: ?Sized>(slot: &mut Option<Box<T>>) -> Result<&mut T> {
 
 pub(super) fn note_time(metrics: &OperatorMetrics, started: Instant) {
     metrics.busy_nanos.fetch_add(started.elapsed().as_nanos() as u64, Relaxed);
+}
+
+fn note_wait(metrics: &OperatorMetrics, wait: &Wait) {
+    metrics.waits.fetch_add(1, Relaxed);
+    match wait.reason() {
+        WaitReason::Memory => _ = metrics.memory_waits.fetch_add(1, Relaxed),
+        WaitReason::Queue => _ = metrics.queue_waits.fetch_add(1, Relaxed),
+        WaitReason::Turn | WaitReason::Fault => {}
+    }
 }
 
 fn note_rows(metrics: &OperatorMetrics, batch: &Batch) {

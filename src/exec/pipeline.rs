@@ -62,16 +62,19 @@ impl PipelineSpec {
         self.shape.stages(&|at| self.transforms[at].0.has_drain())
     }
 
-    /// What the operators of one lane need at the most at once.
-    fn operators_bytes(&self, knobs: &Knobs) -> usize {
+    /// For each stage, what the operators of one lane need at the most at once from then on; last, what the sink needs
+    /// for its final work.
+    fn operators_bytes(&self, knobs: &Knobs) -> Vec<usize> {
         let source = |at: usize| self.sources[at].0.need(knobs).lane_bytes;
         let transform = |at: usize| self.transforms[at].0.need(knobs).lane_bytes;
-        self.stages().peak(&source, &transform) + self.sink.0.need(knobs).lane_bytes
+        let sink_bytes = self.sink.0.need(knobs).lane_bytes;
+        let peaks = self.stages().peaks(&source, &transform);
+        peaks.into_iter().chain([0]).map(|bytes| bytes + sink_bytes).collect()
     }
 
     /// Floor of one lane: what its operators need, and what the lane's own small structures take on the heap.
     pub(crate) fn lane_bytes(&self, knobs: &Knobs) -> usize {
-        LANE_HEAP_BYTES + self.operators_bytes(knobs)
+        LANE_HEAP_BYTES + self.operators_bytes(knobs)[0]
     }
 
     /// Bytes its shared states need.
@@ -99,8 +102,17 @@ pub(super) struct PipelineRun {
     /// Sources and transforms that live, or have not begun to.
     upstream: Mutex<Upstream>,
     sink: Box<dyn SinkRun>,
+    floors: LaneFloors,
     cut: Cut,
     barrier: Mutex<Barrier>,
+}
+
+/// What a lane's floor must be.
+struct LaneFloors {
+    /// From each stage on, and at last for the sink's final work.
+    bytes: Vec<usize>,
+    /// What a lane keeps granted for pipelines that come later.
+    kept_bytes: usize,
 }
 
 /// What the lanes' states are made from.
@@ -203,17 +215,20 @@ impl PipelineRun {
             running_tasks: 0,
             is_finishing: false,
         };
+        let operators_bytes = spec.operators_bytes(knobs);
+        let kept_bytes = query.floors.kept_bytes(index, lanes).saturating_sub(LANE_HEAP_BYTES);
+        let floor_bytes = operators_bytes[0];
         let run = Arc::new(Self {
             query: Arc::clone(query),
             index,
             stages,
             upstream: Mutex::new(Upstream { sources, transforms }),
             sink,
+            floors: LaneFloors { bytes: operators_bytes, kept_bytes },
             cut: Cut::new(spec.transforms.len()),
             barrier: Mutex::new(barrier),
         });
 
-        let operators_bytes = spec.operators_bytes(knobs);
         let next_of: Arc<[usize]> = spec.shape.next.clone().into();
         let limit = cx.pool.limit_bytes();
         let quantum = (limit / (64 * lanes)).clamp(4 << 10, 256 << 10);
@@ -221,7 +236,7 @@ impl PipelineRun {
         let mut states = Vec::with_capacity(lanes);
         for lane in 0..lanes {
             let heap = floor.split(LANE_HEAP_BYTES);
-            let account = Account::from_reservation(floor.split(operators_bytes), quantum, cache);
+            let account = Account::from_reservation(floor.split(floor_bytes), quantum, cache);
             let sink_cx = super::cx::LaneCx {
                 query: cx,
                 account: &account,
@@ -318,6 +333,7 @@ impl PipelineRun {
         let next = stage + 1;
         state.lane.end_stage(|at| *self.stages.lives[at].end() < next);
         if next == self.stages.list.len() {
+            state.lane.lower_floor(self.floors.bytes[next], self.floors.kept_bytes);
             state.phase = Phase::Combining;
         } else {
             state.phase = Phase::Arrived(stage);
@@ -434,6 +450,7 @@ impl LaneTask {
                 Phase::Opening(at) => {
                     let stage = &run.stages.list[at];
                     let lane = &mut state.lane;
+                    lane.lower_floor(run.floors.bytes[at], run.floors.kept_bytes);
                     lane.begin_stage(stage, run.runs(at, lane.index), &run.cut, waker)?;
                     if lane.index < stage.max_lanes {
                         state.phase = Phase::Stage(at);

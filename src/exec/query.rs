@@ -153,6 +153,7 @@ impl QueryRun {
         let limit_bytes = cx.pool.limit_bytes();
         let schedule = Schedule::fitting(&spec.pipelines, &cx.knobs, limit_bytes);
         let required_bytes = schedule.floor_bytes(&spec.pipelines, &cx.knobs);
+        let floors = Floors::none(schedule, &spec.pipelines, &cx.knobs, &cx.pool);
         let pipelines = spec.pipelines.into_iter().map(|spec| Pipeline {
             metrics: lane_metrics(&spec),
             blocked_by: AtomicUsize::new(spec.depends_on.len()),
@@ -166,7 +167,7 @@ impl QueryRun {
             return Err(Error::memory(MemoryError::BudgetTooSmall { required_bytes, limit_bytes, operator }));
         }
         let run = Arc::new(Self {
-            floors: Floors::none(schedule, &cx.pool),
+            floors,
             floors_bytes: required_bytes,
             slot: Mutex::new(None),
             cx,
@@ -272,6 +273,11 @@ impl QueryRun {
         for handle in &handles {
             handle.wake();
         }
+    }
+
+    /// What its floors take.
+    pub(crate) fn floors_bytes(&self) -> usize {
+        self.floors_bytes
     }
 
     /// When the query's time is over. A lane that is parked does not look at the clock: whoever waits for the query's
@@ -412,7 +418,7 @@ impl Task for StartTask {
         let started = match spec {
             _ if query.cx.is_stopped() => Ok(()),
             Some(spec) => {
-                let floor = query.floors.take(pipeline.floor_bytes);
+                let floor = query.floors.take(self.pipeline, pipeline.floor_bytes);
                 floor.and_then(|floor| PipelineRun::start(query, self.pipeline, &spec, floor))
             }
             None => Err(Error::internal("a pipeline was started twice")),

@@ -104,8 +104,13 @@ impl Shape {
 }
 
 impl Stages {
-    /// The most that is alive at once in any stage, given what each source and transform takes.
-    pub(super) fn peak(&self, source: &dyn Fn(usize) -> usize, transform: &dyn Fn(usize) -> usize) -> usize {
+    /// For each stage, the most that is alive at once in it or any later one, given what each source and transform
+    /// takes.
+    pub(super) fn peaks(
+        &self,
+        source: &dyn Fn(usize) -> usize,
+        transform: &dyn Fn(usize) -> usize,
+    ) -> Vec<usize> {
         let at_stage = |(at, stage): (usize, &Stage)| {
             let of_source = match stage.origin {
                 Origin::Source(number) => source(number),
@@ -114,7 +119,11 @@ impl Stages {
             let live = self.lives.iter().enumerate().filter(|(_, life)| life.contains(&at));
             of_source + live.map(|(number, _)| transform(number)).sum::<usize>()
         };
-        self.list.iter().enumerate().map(at_stage).max().unwrap_or(0)
+        let mut peaks: Vec<usize> = self.list.iter().enumerate().map(at_stage).collect();
+        for at in (1..peaks.len()).rev() {
+            peaks[at - 1] = peaks[at - 1].max(peaks[at]);
+        }
+        peaks
     }
 }
 
@@ -189,11 +198,12 @@ mod tests {
     }
 
     #[test]
-    fn the_peak_is_what_lives_at_once() {
+    fn peaks_are_what_lives_at_once_from_then_on() {
         let stages = tree().stages(&|at| at == 2);
         // In the third stage: its source, 2, and 4.
-        assert_eq!(stages.peak(&|source| source * 10, &|at| [0, 7, 100, 1, 5][at]), 20 + 100 + 5);
-        assert_eq!(Shape::chain(3, 0).stages(&|_| false).peak(&|source| source + 1, &|_| 0), 3);
+        let peaks = stages.peaks(&|source| source * 10, &|at| [0, 7, 100, 1, 5][at]);
+        assert_eq!(peaks, [125, 125, 125, 105, 36]);
+        assert_eq!(Shape::chain(3, 0).stages(&|_| false).peaks(&|source| source + 1, &|_| 0), [3, 3, 3]);
     }
 
     #[test]

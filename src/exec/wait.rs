@@ -30,6 +30,11 @@ impl Wait {
         Self { reason: WaitReason::Memory, _ticket: Box::new(std::sync::Arc::clone(ticket)) }
     }
 
+    /// What it waits for.
+    pub(crate) fn reason(&self) -> WaitReason {
+        self.reason
+    }
+
     /// Waits for something that has registered the lane's waker already; `registered` is its proof.
     pub(crate) fn registered(reason: WaitReason, registered: impl Any + Send) -> Self {
         Self { reason, _ticket: Box::new(registered) }

@@ -27,7 +27,7 @@ pub(crate) struct Account {
 #[derive(Debug)]
 pub(super) struct AccountShared {
     pool: Pool,
-    floor_bytes: usize,
+    floor_bytes: AtomicUsize,
     quantum_bytes: usize,
     reserved_bytes: AtomicUsize,
     slack_bytes: AtomicUsize,
@@ -61,7 +61,7 @@ impl Account {
             seen_pressure: AtomicUsize::new(pool.pressure()),
             asker: AtomicU64::new(0),
             pool,
-            floor_bytes,
+            floor_bytes: AtomicUsize::new(floor_bytes),
             quantum_bytes,
             reserved_bytes: AtomicUsize::new(floor_bytes),
             slack_bytes: AtomicUsize::new(floor_bytes),
@@ -83,11 +83,11 @@ impl Account {
         })
     }
 
-    /// Charges bytes that live outside slabs. On refusal the account's own cache has been emptied first, and another
+    /// Charges bytes that live outside slabs. On refusal the account's own cache has been used up first, and another
     /// holder has been asked to give back; the refusal does not wait for it.
     pub(crate) fn charge(&self, bytes: usize) -> Result<(), Denied> {
         let Err(_) = self.shared.charge(bytes) else { return Ok(()) };
-        self.shared.uncache();
+        self.shared.evict(bytes);
         self.shared.charge(bytes).inspect_err(|denied| {
             let asker = match self.shared.asker.load(Relaxed) {
                 0 => None,
@@ -134,12 +134,15 @@ impl Account {
         self.shared.slack_bytes.load(SeqCst) + self.shared.cache.bytes()
     }
 
-    /// Gives back cached slabs and slack above the floor; returns about how many bytes that was.
+    /// Gives back slack above the floor, and of the cached slabs what is above it; returns about how many bytes that
+    /// was. Slabs cached within the floor are nobody else's gain, and would only have to be mapped again.
     pub(crate) fn trim(&self) -> usize {
-        let before = self.shared.reserved_bytes.load(SeqCst);
-        self.shared.uncache();
-        self.shared.give_back(0);
-        before.saturating_sub(self.shared.reserved_bytes.load(SeqCst))
+        let shared = &self.shared;
+        let before = shared.reserved_bytes.load(SeqCst);
+        let above_floor = before.saturating_sub(shared.floor_bytes.load(SeqCst));
+        shared.evict(above_floor.saturating_sub(shared.slack_bytes.load(SeqCst)));
+        shared.give_back(0);
+        before.saturating_sub(shared.reserved_bytes.load(SeqCst))
     }
 
     /// Trims if anybody's request has been refused since the last call. Cheap; meant for morsel boundaries.
@@ -156,13 +159,25 @@ impl Account {
     pub(crate) fn close(&self) -> Reservation {
         let shared = &self.shared;
         shared.uncache();
-        let free = |slack: usize| slack.min(shared.floor_bytes);
-        let taken = shared.slack_bytes.fetch_update(SeqCst, SeqCst, |slack| Some(slack - free(slack)));
-        let bytes = taken.map_or(0, free);
-        // Less than the floor may be reserved from here on, which `give_back` reads as nothing to give.
-        shared.reserved_bytes.fetch_sub(bytes, SeqCst);
+        let bytes = shared.take_free(shared.floor_bytes.load(SeqCst));
         shared.is_closed.store(true, SeqCst);
         Reservation::from_granted(&shared.pool, bytes)
+    }
+
+    /// Lowers the floor to `floor_bytes` and hands out what it was more; what of that is in use stays in the floor.
+    /// Not to be called by two threads at a time.
+    pub(crate) fn lower_floor(&self, floor_bytes: usize) -> Reservation {
+        let shared = &self.shared;
+        let surplus = shared.floor_bytes.load(SeqCst).saturating_sub(floor_bytes);
+        shared.evict(surplus.saturating_sub(shared.slack_bytes.load(SeqCst)));
+        let bytes = shared.take_free(surplus);
+        shared.floor_bytes.fetch_sub(bytes, SeqCst);
+        Reservation::from_granted(&shared.pool, bytes)
+    }
+
+    /// The bytes nobody else can take.
+    pub(crate) fn floor_bytes(&self) -> usize {
+        self.shared.floor_bytes.load(SeqCst)
     }
 
     /// The pool the bytes come from.
@@ -177,7 +192,8 @@ impl Drop for Account {
         // Every release is a read-modify-write of the slack: one that comes later sees that the account is closed,
         // one that came before is given back here.
         self.shared.slack_bytes.fetch_add(0, SeqCst);
-        self.trim();
+        self.shared.uncache();
+        self.shared.give_back(0);
     }
 }
 
@@ -208,7 +224,7 @@ impl AccountView {
 
     /// Bytes granted above the floor: the most it could give back.
     pub(crate) fn above_floor_bytes(&self) -> usize {
-        self.reserved_bytes().saturating_sub(self.shared.floor_bytes)
+        self.reserved_bytes().saturating_sub(self.shared.floor_bytes.load(SeqCst))
     }
 }
 
@@ -243,8 +259,10 @@ impl AccountShared {
     /// Returns slack above `keep_bytes` to the pool, but never the floor of an open account.
     fn give_back(&self, keep_bytes: usize) {
         loop {
-            let (floor, keep) =
-                if self.is_closed.load(SeqCst) { (0, 0) } else { (self.floor_bytes, keep_bytes) };
+            let (floor, keep) = match self.is_closed.load(SeqCst) {
+                true => (0, 0),
+                false => (self.floor_bytes.load(SeqCst), keep_bytes),
+            };
             let spare = self.slack_bytes.load(SeqCst).saturating_sub(keep);
             let part = |reserved: usize| spare.min(reserved.saturating_sub(floor));
             let claimed = self.reserved_bytes.fetch_update(SeqCst, SeqCst, |reserved| match part(reserved) {
@@ -260,6 +278,23 @@ impl AccountShared {
             }
             // Charged meanwhile.
             self.reserved_bytes.fetch_add(give, SeqCst);
+        }
+    }
+
+    /// Takes up to `most` free bytes out of the account; returns how many. They stay granted.
+    fn take_free(&self, most: usize) -> usize {
+        let taken = self.slack_bytes.fetch_update(SeqCst, SeqCst, |slack| Some(slack - slack.min(most)));
+        let bytes = taken.map_or(0, |slack| slack.min(most));
+        // Less than the floor may be reserved for a moment, which `give_back` reads as nothing to give.
+        self.reserved_bytes.fetch_sub(bytes, SeqCst);
+        bytes
+    }
+
+    /// Unmaps cached slabs of at least `bytes`, if there are so many.
+    fn evict(&self, bytes: usize) {
+        let freed = if bytes > 0 { self.cache.evict(bytes) } else { 0 };
+        if freed > 0 {
+            self.release(freed);
         }
     }
 
@@ -308,6 +343,25 @@ mod tests {
         assert!(a.alloc(512 << 10).is_ok());
         drop(held);
         drop((a, b));
+        assert_eq!(pool.granted_bytes(), 0);
+    }
+
+    #[test]
+    fn a_lowered_floor_is_handed_out_but_for_what_is_in_use() {
+        let pool = Pool::new("p", 1 << 20);
+        let account = Account::open(&pool, 512 << 10, 4096, 0).expect("fits");
+        let held = account.alloc(384 << 10).expect("within the floor");
+        let surplus = account.lower_floor(64 << 10);
+        assert_eq!((surplus.bytes(), account.floor_bytes()), (128 << 10, 384 << 10));
+        assert_eq!(pool.granted_bytes(), 512 << 10, "what was handed out is still granted");
+        drop(held);
+        let rest = account.lower_floor(64 << 10);
+        assert_eq!((rest.bytes(), account.floor_bytes()), (320 << 10, 64 << 10));
+        drop((surplus, rest));
+        assert_eq!(pool.granted_bytes(), 64 << 10);
+        assert!(account.alloc(64 << 10).is_ok());
+        assert_eq!(account.lower_floor(1 << 20).bytes(), 0, "a floor is never raised");
+        drop(account);
         assert_eq!(pool.granted_bytes(), 0);
     }
 

@@ -137,6 +137,26 @@ impl SlabCache {
         std::mem::take(&mut free.bytes)
     }
 
+    /// Unmaps at least `bytes` if there are so many, large slabs first; returns the bytes freed.
+    pub(super) fn evict(&self, bytes: usize) -> usize {
+        let mut evicted = Vec::new();
+        let mut freed = 0;
+        let mut free = self.free.lock();
+        for list in free.by_class.iter_mut().rev() {
+            while freed < bytes
+                && let Some(mapping) = list.pop()
+            {
+                freed += mapping.len();
+                evicted.push(mapping);
+            }
+        }
+        free.bytes -= freed;
+        drop(free);
+        // Unmapping is slow: not under the lock.
+        drop(evicted);
+        freed
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.free.lock().bytes
     }

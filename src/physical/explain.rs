@@ -2,7 +2,7 @@
 
 use super::plan::{Node, PhysicalPlan};
 use crate::expr::{ColumnId, Expr};
-use crate::metrics::{OperatorMetrics, OperatorProfile, QueryMetrics};
+use crate::metrics::{OperatorMetrics, OperatorProfile, QueryMetrics, WaitMetrics};
 use crate::scan::RuntimeFilterSpec;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -63,14 +63,17 @@ pub(crate) fn explain_analyze(
     }
     let _ = writeln!(
         out,
-        "planning {:.3} ms, execution {:.3} ms, lanes {}, batch rows {}, peak granted {} bytes, spilled {} bytes",
+        "planning {:.3} ms, execution {:.3} ms, lanes {}, batch rows {}, floors {} bytes, peak granted {} bytes, \
+         spilled {} bytes",
         query.planning.as_secs_f64() * 1e3,
         query.execution.as_secs_f64() * 1e3,
         query.lanes,
         query.batch_rows,
+        query.floor_bytes,
         query.peak_granted_bytes,
         query.spilled_bytes,
     );
+    write_pressure(query, &mut out);
     let _ = write!(out, "rules");
     for (at, (rule, elapsed)) in rules.iter().enumerate() {
         let separator = if at == 0 { "" } else { "," };
@@ -78,6 +81,29 @@ pub(crate) fn explain_analyze(
     }
     out.push('\n');
     out
+}
+
+/// What memory being short came to, if it came to anything.
+fn write_pressure(query: &QueryMetrics, out: &mut String) {
+    let (spill, waits) = (&query.spill, &query.waits);
+    if spill.blocks_written > 0 {
+        let _ = writeln!(
+            out,
+            "spill: partitions {}, depth {}, files {}, blocks written {} ({} bytes, {:.3} ms), read {} ({} bytes, {:.3} ms)",
+            spill.partitions,
+            spill.depth,
+            spill.files,
+            spill.blocks_written,
+            spill.bytes_written,
+            spill.write_time.as_secs_f64() * 1e3,
+            spill.blocks_read,
+            spill.bytes_read,
+            spill.read_time.as_secs_f64() * 1e3,
+        );
+    }
+    if *waits != WaitMetrics::default() {
+        let _ = writeln!(out, "waits: memory {}, queue {}, other {}", waits.memory, waits.queue, waits.other);
+    }
 }
 
 /// Each node with its depth and its line, parents first.

@@ -201,6 +201,7 @@ impl Query {
             operators: run.operators(),
             pool,
             knobs,
+            floor_bytes: run.floors_bytes(),
             spill,
             planning: self.planning,
             rows: AtomicU64::new(0),

@@ -7,7 +7,7 @@
 //! 2. Progress never goes back: it is made of counters that only grow.
 
 use crate::mem::{Knobs, Pool};
-use crate::metrics::{OperatorMetrics, OperatorProfile, QueryMetrics};
+use crate::metrics::{OperatorMetrics, OperatorProfile, QueryMetrics, SpillMetrics, WaitMetrics};
 use crate::physical::Profiler;
 use crate::spill::SpillDirectory;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -21,6 +21,7 @@ pub(super) struct Report {
     pub(super) operators: Vec<Vec<Arc<OperatorMetrics>>>,
     pub(super) pool: Pool,
     pub(super) knobs: Knobs,
+    pub(super) floor_bytes: usize,
     pub(super) spill: Arc<SpillDirectory>,
     pub(super) planning: Duration,
     /// Rows the client has taken.
@@ -56,10 +57,49 @@ impl Report {
             execution: self.ending.end.get().map_or_else(|| self.ending.started.elapsed(), |(took, _)| *took),
             rows: self.rows.load(Relaxed),
             peak_granted_bytes: self.pool.peak_bytes(),
+            floor_bytes: self.floor_bytes,
             spilled_bytes: self.spill.written_bytes(),
+            spill: self.spill_metrics(),
+            waits: self.wait_metrics(),
             lanes: self.knobs.lanes,
             batch_rows: self.knobs.batch_rows,
         }
+    }
+
+    fn spill_metrics(&self) -> SpillMetrics {
+        let (mut partitions, mut depth) = (0, 0);
+        for (name, value) in self.operators.iter().flatten().flat_map(|operator| operator.counters()) {
+            match name {
+                "spilled_partitions" => partitions += value,
+                "spill_depth" => depth = value.max(depth),
+                _ => {}
+            }
+        }
+        let meter = self.spill.meter();
+        let count = |counter: &AtomicU64| counter.load(Relaxed);
+        SpillMetrics {
+            partitions,
+            depth,
+            files: count(&meter.files),
+            blocks_written: count(&meter.blocks_written),
+            bytes_written: count(&meter.bytes_written),
+            blocks_read: count(&meter.blocks_read),
+            bytes_read: count(&meter.bytes_read),
+            write_time: Duration::from_nanos(count(&meter.write_nanos)),
+            read_time: Duration::from_nanos(count(&meter.read_nanos)),
+        }
+    }
+
+    fn wait_metrics(&self) -> WaitMetrics {
+        let mut waits = WaitMetrics::default();
+        for operator in self.operators.iter().flatten() {
+            let all = operator.waits.load(Relaxed);
+            let (memory, queue) = (operator.memory_waits.load(Relaxed), operator.queue_waits.load(Relaxed));
+            waits.memory += memory;
+            waits.queue += queue;
+            waits.other += all.saturating_sub(memory + queue);
+        }
+        waits
     }
 
     /// The share of its tables' rows the query is past, from 0 to 1.

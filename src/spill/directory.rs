@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// What was spilled and read back, by one query or by all of an engine.
 #[derive(Debug, Default)]
-pub(crate) struct SpillMetrics {
+pub(crate) struct SpillMeter {
     /// Files created.
     pub(crate) files: AtomicU64,
     /// Blocks written.
@@ -26,6 +26,10 @@ pub(crate) struct SpillMetrics {
     pub(crate) blocks_read: AtomicU64,
     /// Bytes read back.
     pub(crate) bytes_read: AtomicU64,
+    /// Nanoseconds of encoding, compressing and writing.
+    pub(crate) write_nanos: AtomicU64,
+    /// Nanoseconds of reading, decompressing and decoding.
+    pub(crate) read_nanos: AtomicU64,
 }
 
 /// Answers whether the next read or write is to fail; how tests inject a full or broken disk.
@@ -36,7 +40,7 @@ pub(crate) type FaultHook = Arc<dyn Fn() -> bool + Send + Sync>;
 #[derive(Clone)]
 pub(crate) struct SpillDirectory {
     root: Arc<Root>,
-    metrics: Arc<SpillMetrics>,
+    meter: Arc<SpillMeter>,
     fails: Option<FaultHook>,
 }
 
@@ -58,13 +62,13 @@ impl SpillDirectory {
             used_bytes: AtomicU64::new(0),
             next_file: AtomicU64::new(0),
         };
-        Self { root: Arc::new(root), metrics: Arc::default(), fails: None }
+        Self { root: Arc::new(root), meter: Arc::default(), fails: None }
     }
 
     /// The same place and quota with figures of its own. Reads and writes fail when `fails` says so.
     #[must_use]
     pub(crate) fn for_query(&self, fails: Option<FaultHook>) -> Self {
-        Self { root: Arc::clone(&self.root), metrics: Arc::default(), fails }
+        Self { root: Arc::clone(&self.root), meter: Arc::default(), fails }
     }
 
     /// Starts a set of spilled partitions of rows typed `schema`.
@@ -85,7 +89,7 @@ impl SpillDirectory {
 
     /// Bytes this query has written so far.
     pub(crate) fn written_bytes(&self) -> u64 {
-        self.metrics.bytes_written.load(Relaxed)
+        self.meter.bytes_written.load(Relaxed)
     }
 
     /// Bytes of the quota that nobody uses.
@@ -109,8 +113,8 @@ impl SpillDirectory {
     }
 
     /// What this query has written and read.
-    pub(crate) fn metrics(&self) -> &SpillMetrics {
-        &self.metrics
+    pub(crate) fn meter(&self) -> &SpillMeter {
+        &self.meter
     }
 
     /// Takes `bytes` of the quota, or fails and takes nothing.
@@ -144,7 +148,7 @@ impl SpillDirectory {
             let path = self.root.path.join(format!("gristmill-{}-{number}.spill", std::process::id()));
             match create_unlinked(&path) {
                 Ok(file) => {
-                    self.metrics.files.fetch_add(1, Relaxed);
+                    self.meter.files.fetch_add(1, Relaxed);
                     return Ok(Segment::new(file, Arc::new(path), self.clone()));
                 }
                 // Another engine of this process, or one whose process id came round again, was faster.
@@ -162,7 +166,7 @@ impl SpillDirectory {
 
 impl fmt::Debug for SpillDirectory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SpillDirectory").field("root", &self.root).field("metrics", &self.metrics).finish()
+        f.debug_struct("SpillDirectory").field("root", &self.root).field("meter", &self.meter).finish()
     }
 }
 

@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::mem::Account;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The partitions a writer has written; any number of readers on any threads. Its bytes on disk are free once it and
 /// its readers are dropped.
@@ -81,10 +82,12 @@ impl SpillReader {
         let Some(at) = self.next else { return Ok(None) };
         let (entry, next) = self.file.index.entry(at);
         let segment = &self.file.segments[entry.segment as usize];
+        let started = Instant::now();
         let mut block = BufMut::<u8>::with_len(account, entry.len() as usize)?;
         segment.read(&mut block, entry.offset)?;
         let schema = &self.file.schemas[entry.schema as usize];
         let batch = block::decode(block, &entry, schema, segment.path(), account)?;
+        segment.note_time(started, false);
         self.next = next;
         Ok(Some(batch))
     }

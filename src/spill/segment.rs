@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 /// A writer starts a new segment once one has this many bytes.
 pub(super) const ROTATE_BYTES: u64 = 64 << 20;
@@ -28,6 +29,13 @@ pub(super) struct Segment {
 impl Segment {
     pub(super) fn new(file: File, path: Arc<PathBuf>, directory: SpillDirectory) -> Self {
         Self { file, path, directory, committed_bytes: 0, reserved_bytes: 0 }
+    }
+
+    /// Notes how long a block took to write (or read back, if not `is_write`).
+    pub(super) fn note_time(&self, started: Instant, is_write: bool) {
+        let meter = self.directory.meter();
+        let nanos = if is_write { &meter.write_nanos } else { &meter.read_nanos };
+        nanos.fetch_add(started.elapsed().as_nanos() as u64, Relaxed);
     }
 
     /// The name it was created under.
@@ -54,9 +62,9 @@ impl Segment {
 
     /// Everything appended so far is a complete block.
     pub(super) fn commit(&mut self) {
-        let metrics = self.directory.metrics();
-        metrics.blocks_written.fetch_add(1, Relaxed);
-        metrics.bytes_written.fetch_add(self.reserved_bytes - self.committed_bytes, Relaxed);
+        let meter = self.directory.meter();
+        meter.blocks_written.fetch_add(1, Relaxed);
+        meter.bytes_written.fetch_add(self.reserved_bytes - self.committed_bytes, Relaxed);
         self.committed_bytes = self.reserved_bytes;
     }
 
@@ -74,9 +82,9 @@ impl Segment {
             .injected(ErrorKind::Other)
             .and_then(|()| self.file.read_exact_at(to, offset))
             .map_err(|e| Error::io("cannot read spill file", &*self.path, e))?;
-        let metrics = self.directory.metrics();
-        metrics.blocks_read.fetch_add(1, Relaxed);
-        metrics.bytes_read.fetch_add(to.len() as u64, Relaxed);
+        let meter = self.directory.meter();
+        meter.blocks_read.fetch_add(1, Relaxed);
+        meter.bytes_read.fetch_add(to.len() as u64, Relaxed);
         Ok(())
     }
 

@@ -264,11 +264,11 @@ fn files_have_no_name_and_segments_rotate() {
     }
     let file = Arc::new(writer.finish().expect("written"));
     assert_eq!(file.segments().len(), 2);
-    assert_eq!(directory.metrics().files.load(Relaxed), 2);
-    assert_eq!(directory.metrics().blocks_written.load(Relaxed), 20);
+    assert_eq!(directory.meter().files.load(Relaxed), 2);
+    assert_eq!(directory.meter().blocks_written.load(Relaxed), 20);
     let last = read_all(&file, 19, &account);
     assert_eq!(last[0].column(0).scalar(499_999, &DataType::Int64).as_int(), Some(499_999));
-    assert_eq!(directory.metrics().bytes_read.load(Relaxed), file.bytes(19));
+    assert_eq!(directory.meter().bytes_read.load(Relaxed), file.bytes(19));
     assert!(directory.used_bytes() >= 80_000_000);
     drop(file);
     assert_eq!(directory.used_bytes(), 0);

@@ -15,6 +15,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::ipc::writer::StreamEncoder;
 use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Larger messages are stored as they are: they come from rows that do not fit a block, or from very large blocks.
 const LARGEST_COMPRESSED_BYTES: usize = 512 << 10;
@@ -96,10 +97,13 @@ impl SpillWriter {
         if rows == 0 {
             return Ok(());
         }
-        if rows > 1 && (block::estimated_bytes(batch) > self.block_bytes || u32::try_from(rows).is_err()) {
-            let half = rows / 2;
-            self.write(partition, &batch.slice(0, half, account)?, account)?;
-            return self.write(partition, &batch.slice(half, rows - half, account)?, account);
+        let bytes = block::estimated_bytes(batch);
+        if rows > 1 && (bytes > self.block_bytes || u32::try_from(rows).is_err()) {
+            // In proportion, so that blocks are as full as they may be.
+            let blocks = bytes.div_ceil(self.block_bytes).clamp(2, rows);
+            let first = rows / blocks * (blocks / 2) + rows % blocks * (blocks / 2) / blocks;
+            self.write(partition, &batch.slice(0, first, account)?, account)?;
+            return self.write(partition, &batch.slice(first, rows - first, account)?, account);
         }
         self.write_block(partition, batch, account)
     }
@@ -121,6 +125,7 @@ impl SpillWriter {
     }
 
     fn write_block(&mut self, partition: u32, batch: &Batch, account: &Account) -> Result<()> {
+        let started = Instant::now();
         let (physical, record_batch) = block::to_physical(batch, account)?;
         let schema = self.schema(physical, &record_batch)?;
         self.index.reserve(1, account)?;
@@ -153,6 +158,7 @@ impl SpillWriter {
             return Err(error);
         }
         segment.commit();
+        segment.note_time(started, true);
         self.index.push(entry);
         self.written_bytes += entry.len();
         Ok(())

@@ -115,11 +115,17 @@ impl Intake {
 
     /// Writes all rows to their partitions and gives their memory back.
     pub(super) fn spill(&mut self, keys: &KeyPlan, account: &Account, cx: &LaneCx<'_>) -> Result<()> {
+        self.write_out(keys, cx)?;
+        account.trim();
+        Ok(())
+    }
+
+    /// The same, but the account may keep their memory for the next rows.
+    pub(super) fn write_out(&mut self, keys: &KeyPlan, cx: &LaneCx<'_>) -> Result<()> {
         if self.rows() > 0 {
             for chunk in self.keyed.take()?.into_iter().chain(self.others.take()?) {
                 self.scatter.put(&chunk, keys, cx)?;
             }
-            account.trim();
             cx.metrics.counter("spills").fetch_add(1, Relaxed);
         }
         Ok(())

@@ -22,6 +22,9 @@ use crate::spill::SpillFile;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
+/// Free slabs a lane keeps: what is collected for one block of each partition comes and goes all the time.
+const CACHE_BYTES: usize = 4 << 20;
+
 /// See the module.
 pub(super) struct HashJoinProbe {
     plan: Arc<Plan>,
@@ -75,7 +78,7 @@ impl Transform for HashJoinProbe {
         let quantum_bytes = (cx.query.pool.limit_bytes() / (64 * cx.lanes)).clamp(4 << 10, 256 << 10);
         Ok(ProbeShared {
             table: Mutex::new(Some(self.handoff.get()?.take_table()?)),
-            accounts: Mutex::new(cx.lane_accounts(self.plan.drain_floor_bytes(), quantum_bytes, 0)),
+            accounts: Mutex::new(cx.lane_accounts(self.plan.drain_floor_bytes(), quantum_bytes, CACHE_BYTES)),
             files: Mutex::new(Vec::new()),
             queue: Queue::new(cx.lanes),
         })
@@ -181,7 +184,7 @@ impl Deferral<'_> {
         intake.add(&batch, taken, &plan.keys, account, cx)?;
         // A block for each partition is enough to wait for.
         if intake.rows() >= ordered_rows(&plan.probe_types, &cx.query.knobs) {
-            intake.spill(&plan.keys, account, cx)?;
+            intake.write_out(&plan.keys, cx)?;
         }
         if deferred.len() == batch.rows() {
             return Ok(None);

@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! 1. A row is known by the number of its chunk above its place in it, 16 bits; [`NO_ROW`] is never a row.
-//! 2. Chunks double from [`FIRST_CHUNK_ROWS`] to [`CHUNK_ROWS`] rows, so that small builds stay small.
+//! 2. Chunks double from [`FIRST_CHUNK_ROWS`] to [`CHUNK_ROWS`] rows, so that small builds stay small; after chunks were
+//!    taken the first is as large as all of those.
 //! 3. The columns of a chunk share nothing with batches; strings that are gathered point into the chunks.
 
 use super::pairs::Pairs;
@@ -162,10 +163,11 @@ impl ChunkBuilder {
         self.full_rows + self.len
     }
 
-    /// Takes the chunks, and leaves none.
+    /// Takes the chunks, and leaves none. What comes next is expected to be as much: who spills by the chunk wants few.
     pub(super) fn take(&mut self) -> Result<Vec<Chunk>> {
+        let rows = self.rows();
         self.seal()?;
-        self.start(FIRST_CHUNK_ROWS);
+        self.start(rows.next_power_of_two().clamp(FIRST_CHUNK_ROWS, CHUNK_ROWS));
         (self.full_rows, self.full_bytes) = (0, 0);
         Ok(std::mem::take(&mut self.full))
     }

@@ -15,7 +15,7 @@ use crate::tpch;
 use anyhow::{Context, bail};
 use bytesize::ByteSize;
 use clap::Args;
-use gristmill::{Error, Session};
+use gristmill::{Error, QueryMetrics, Session};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
@@ -71,6 +71,8 @@ struct Figures {
     rows: u64,
     peak_granted_bytes: u64,
     spilled_bytes: u64,
+    /// What was spilled and waited for, of the run that spilled most.
+    pressure: Value,
     error: Option<String>,
 }
 
@@ -97,6 +99,7 @@ pub fn run(args: &BenchmarkArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
             "peak_rss_bytes": peak_rss_bytes,
             "peak_granted_bytes": figures.peak_granted_bytes,
             "spilled_bytes": figures.spilled_bytes,
+            "pressure": figures.pressure,
             "error": figures.error,
         }));
         if figures.error.is_some() {
@@ -272,10 +275,33 @@ impl Runs {
             let metrics = stream.metrics();
             let Self(figures) = self;
             figures.peak_granted_bytes = figures.peak_granted_bytes.max(metrics.peak_granted_bytes as u64);
+            if figures.pressure.is_null() || metrics.spilled_bytes > figures.spilled_bytes {
+                figures.pressure = pressure(&metrics);
+            }
             figures.spilled_bytes = figures.spilled_bytes.max(metrics.spilled_bytes);
         }
         Ok(rows)
     }
+}
+
+/// What memory being short came to.
+fn pressure(metrics: &QueryMetrics) -> Value {
+    let QueryMetrics { floor_bytes, spill, waits, .. } = metrics;
+    json!({
+        "floor_bytes": floor_bytes,
+        "spill": {
+            "partitions": spill.partitions,
+            "depth": spill.depth,
+            "files": spill.files,
+            "blocks_written": spill.blocks_written,
+            "bytes_written": spill.bytes_written,
+            "blocks_read": spill.blocks_read,
+            "bytes_read": spill.bytes_read,
+            "write_seconds": spill.write_time.as_secs_f64(),
+            "read_seconds": spill.read_time.as_secs_f64(),
+        },
+        "waits": {"memory": waits.memory, "queue": waits.queue, "other": waits.other},
+    })
 }
 
 impl Figures {
@@ -285,6 +311,7 @@ impl Figures {
             "rows": self.rows,
             "peak_granted_bytes": self.peak_granted_bytes,
             "spilled_bytes": self.spilled_bytes,
+            "pressure": self.pressure,
             "error": self.error,
         })
     }
@@ -297,6 +324,7 @@ impl Figures {
             rows: value["rows"].as_u64()?,
             peak_granted_bytes: value["peak_granted_bytes"].as_u64()?,
             spilled_bytes: value["spilled_bytes"].as_u64()?,
+            pressure: value["pressure"].clone(),
             error: value["error"].as_str().map(str::to_owned),
         })
     }
