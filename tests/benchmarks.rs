@@ -332,9 +332,9 @@ fn the_floor_decodes_the_columns_a_text_names() {
     fs::create_dir(folder.path().join("u")).expect("a folder");
     write("u/0.parquet", 5);
     write("u/1.parquet", 6);
-    let floor = Floor::open(folder.path(), &["t", "u"], 2).expect("two tables");
+    let floor = Floor::open(folder.path(), &["t".into(), "u".into()], 2).expect("two tables");
     let rows = |sql| floor.run(sql).expect("readable").rows;
     assert_eq!(rows("select sum(a) from t where b>3"), 10_000);
     assert_eq!((rows("select b from u"), rows("select b from u, t"), rows("select 1")), (11, 10_011, 0));
-    assert!(Floor::open(folder.path(), &["v"], 2).is_err_and(|e| e.contains("/v'")));
+    assert!(Floor::open(folder.path(), &["v".into()], 2).is_err_and(|e| e.contains("/v'")));
 }

@@ -21,7 +21,7 @@ const BATCH_ROWS: usize = 8192;
 
 /// A file of a table, with its footer read.
 struct TableFile {
-    table: &'static str,
+    table: String,
     path: PathBuf,
     metadata: ArrowReaderMetadata,
 }
@@ -34,15 +34,15 @@ pub struct Floor {
 
 impl Floor {
     /// Reads the footers of `tables` in `folder`: every engine keeps them between runs.
-    pub fn open(folder: &Path, tables: &[&'static str], threads: usize) -> Result<Self, String> {
+    pub fn open(folder: &Path, tables: &[String], threads: usize) -> Result<Self, String> {
         let mut files = Vec::new();
-        for &table in tables {
+        for table in tables {
             for path in files_of(folder, table)? {
                 let wrong = |e: String| format!("cannot read '{}': {e}", path.display());
                 let file = File::open(&path).map_err(|e| wrong(e.to_string()))?;
                 let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
                     .map_err(|e| wrong(e.to_string()))?;
-                files.push(TableFile { table, path, metadata });
+                files.push(TableFile { table: table.clone(), path, metadata });
             }
         }
         Ok(Self { files, threads })
@@ -53,7 +53,7 @@ impl Floor {
         let started = Instant::now();
         let words = words(sql);
         let mut work = Vec::new();
-        for file in self.files.iter().filter(|file| words.contains(file.table)) {
+        for file in self.files.iter().filter(|file| words.contains(file.table.as_str())) {
             let schema = file.metadata.parquet_schema();
             let named = |column: &usize| words.contains(schema.column(*column).path().parts()[0].as_str());
             let mask = ProjectionMask::leaves(schema, (0..schema.num_columns()).filter(named));

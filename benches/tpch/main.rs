@@ -1,4 +1,4 @@
-//! The queries of TPC-H, in this engine and, with `--peers`, in others on the same files in the same run.
+//! The queries of TPC-H, or others, in this engine and, with `--peers`, in others on the same files in the same run.
 //!
 //! Owns: the flags, the order of measurement, this engine's side of the protocol.
 //!
@@ -20,6 +20,7 @@ use engine::Engine;
 use floor::Floor;
 use gristmill::Session;
 use process::{Answer, Outcome};
+use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -27,8 +28,6 @@ use std::time::Duration;
 use support::options::{Arguments, Options};
 use support::report::{Baseline, Measurement, Report};
 
-const TABLES: [&str; 8] =
-    ["customer", "lineitem", "nation", "orders", "part", "partsupp", "region", "supplier"];
 /// Suppliers of TPC-H at scale factor 1 (TPC-H 4.2.5).
 const SUPPLIERS: f64 = 10_000.0;
 /// Query 11's fraction at scale factor 1, as it is written in the text (TPC-H 2.4.11.3).
@@ -44,6 +43,7 @@ const FLOOR_PROCESS: &str = "--floor-process";
 const USAGE: &str = "cargo bench --bench tpch -- [FLAGS]
 
   --path DIR            folder of the tables: NAME.parquet or folders NAME/ [default: data/tpch-sf1]
+  --queries DIR         folder of queries, one NAME.sql each [default: those of TPC-H]
   --runs N              measured runs in a process, after one that does not count [default: 3]
   --rounds N            processes of each engine for a query, in turns [default: 3]
   --timeout SECONDS     longest time of a single run [default: 120]
@@ -54,6 +54,7 @@ const USAGE: &str = "cargo bench --bench tpch -- [FLAGS]
 /// The flags only this benchmark has.
 struct Flags {
     path: PathBuf,
+    queries: Option<PathBuf>,
     rounds: u32,
     timeout: Duration,
     peers: Vec<Engine>,
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), String> {
     let mut flags = Flags {
         path: PathBuf::from("data/tpch-sf1"),
+        queries: None,
         rounds: ROUNDS,
         timeout: Duration::from_secs(120),
         peers: Vec::new(),
@@ -81,6 +83,7 @@ fn run() -> Result<(), String> {
     let own = |flag: &str, arguments: &mut Arguments| {
         match flag {
             "--path" => flags.path = arguments.value(flag)?.into(),
+            "--queries" => flags.queries = Some(arguments.value(flag)?.into()),
             "--rounds" => flags.rounds = arguments.number(flag)?,
             "--timeout" => flags.timeout = Duration::from_secs(arguments.number(flag)?),
             "--peers" => flags.peers = engine::peers(arguments.optional_value().as_deref())?,
@@ -103,7 +106,7 @@ fn run() -> Result<(), String> {
     }
     if flags.is_floor_process {
         process::answer(options.runs, || {
-            let floor = Floor::open(&flags.path, &TABLES, options.threads)?;
+            let floor = Floor::open(&flags.path, &tables(&flags.path)?, options.threads)?;
             Ok(move |sql: &str| floor.run(sql))
         });
         return Ok(());
@@ -113,7 +116,10 @@ fn run() -> Result<(), String> {
 
 fn measure(options: &Options, flags: &Flags) -> Result<(), String> {
     support::warn_if_unoptimized();
-    let queries = queries(scale(options, &flags.path)?)?;
+    let queries = match &flags.queries {
+        Some(folder) => queries_in(folder)?,
+        None => tpch_queries(scale(options, &flags.path)?)?,
+    };
     let python = match (&flags.peers[..], &flags.venv) {
         ([], _) => None,
         (peers, Some(venv)) => Some(engine::existing_venv(venv, peers)?),
@@ -215,14 +221,27 @@ fn add(measurement: &mut Measurement, outcome: Outcome) {
 }
 
 fn register(session: &Session, folder: &Path) -> Result<(), String> {
-    for table in TABLES {
+    for table in tables(folder)? {
         let one_file = folder.join(format!("{table}.parquet"));
-        let path = if one_file.exists() { one_file } else { folder.join(table) };
-        session.register_parquet(table, &path).map_err(|e| {
-            format!("{e}\nmake the tables with `gristmill generate-parquet --sf 1 --output DIR`, name them with --path")
-        })?;
+        let path = if one_file.exists() { one_file } else { folder.join(&table) };
+        session.register_parquet(&table, &path).map_err(|e| e.to_string())?;
     }
     Ok(())
+}
+
+/// Names of the tables of a folder: files NAME.parquet and folders NAME/.
+fn tables(folder: &Path) -> Result<Vec<String>, String> {
+    let make =
+        "make tables with `gristmill generate-parquet --sf 1 --output DIR`, name their folder with --path";
+    let wrong = |e: &dyn Display| format!("cannot list '{}': {e}\n{make}", folder.display());
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|e| wrong(&e))? {
+        let path = entry.map_err(|e| wrong(&e))?.path();
+        let is_table = path.is_dir() || path.extension().is_some_and(|extension| extension == "parquet");
+        names.extend(path.file_stem().filter(|_| is_table).map(|name| name.to_string_lossy().into_owned()));
+    }
+    names.sort();
+    if names.is_empty() { Err(wrong(&"it has no tables")) } else { Ok(names) }
 }
 
 /// The scale factor of the tables.
@@ -232,8 +251,23 @@ fn scale(options: &Options, folder: &Path) -> Result<f64, String> {
     Ok(support::run_once(&session, "select s_suppkey from supplier")?.rows as f64 / SUPPLIERS)
 }
 
+/// The texts of a folder, by name.
+fn queries_in(folder: &Path) -> Result<Vec<(String, String)>, String> {
+    let wrong = |e: &dyn Display| format!("cannot read the queries in '{}': {e}", folder.display());
+    let mut queries = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|e| wrong(&e))? {
+        let path = entry.map_err(|e| wrong(&e))?.path();
+        if path.extension().is_some_and(|extension| extension == "sql") {
+            let sql = fs::read_to_string(&path).map_err(|e| wrong(&e))?;
+            queries.extend(path.file_stem().map(|name| (name.to_string_lossy().into_owned(), sql)));
+        }
+    }
+    queries.sort();
+    if queries.is_empty() { Err(wrong(&"there are none")) } else { Ok(queries) }
+}
+
 /// The texts the command line ships, by name.
-fn queries(scale: f64) -> Result<Vec<(String, String)>, String> {
+fn tpch_queries(scale: f64) -> Result<Vec<(String, String)>, String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/runner/tpch/queries");
     let fraction = format!("{:.10}", 0.0001 / scale);
     let text = |number: usize| {

@@ -44,7 +44,7 @@ pub struct QueryArgs {
 #[group(required = true, multiple = false)]
 struct SqlSource {
     /// SQL to run; several statements are separated by semicolons
-    #[arg(short = 'c', long = "command", value_name = "SQL")]
+    #[arg(short = 'c', long = "command", value_name = "SQL", allow_hyphen_values = true)]
     command: Option<String>,
     /// File of SQL to run
     #[arg(short = 'f', long = "file", value_name = "FILE")]
