@@ -81,7 +81,7 @@ fn unnest_join(mut join: Join, ids: &mut ColumnIds) -> Result<Arc<Plan>> {
     }
     let pulled = Puller { outer: &outer, ids }.pull(&join.right)?;
     let attached = match pulled {
-        Some(pulled) => attach(&join, pulled, &outer, ids),
+        Some(pulled) => attach(&join, pulled, ids),
         None => None,
     };
     match attached {
@@ -121,9 +121,9 @@ fn without_order(plan: &Arc<Plan>, asks_only_for_rows: bool) -> Arc<Plan> {
 }
 
 /// The join with the conditions pulled out of its right input; `None` where its kind cannot take them.
-fn attach(join: &Join, pulled: Pulled, outer: &BTreeSet<ColumnId>, ids: &mut ColumnIds) -> Option<Arc<Plan>> {
+fn attach(join: &Join, pulled: Pulled, ids: &mut ColumnIds) -> Option<Arc<Plan>> {
     match &join.kind {
-        JoinKind::Inner | JoinKind::Left | JoinKind::Single => attach_emitting(join, pulled, outer, ids),
+        JoinKind::Inner | JoinKind::Left | JoinKind::Single => attach_emitting(join, pulled, ids),
         JoinKind::Mark { column, .. } if pulled.default.is_some() => {
             // There is exactly one row for each left row: its answer is the answer.
             let single = Join {
@@ -133,7 +133,7 @@ fn attach(join: &Join, pulled: Pulled, outer: &BTreeSet<ColumnId>, ids: &mut Col
                 keys: vec![],
                 filters: vec![],
             };
-            let input = attach_emitting(&single, pulled, outer, ids)?;
+            let input = attach_emitting(&single, pulled, ids)?;
             let mut columns = passed_through(&join.left);
             columns.push((column.clone(), conjunction(conjuncts_of(join))));
             Some(Arc::new(Plan::Project { input, columns }))
@@ -141,45 +141,60 @@ fn attach(join: &Join, pulled: Pulled, outer: &BTreeSet<ColumnId>, ids: &mut Col
         JoinKind::Mark { column, .. } => {
             let answers = conjuncts_of(join).into_iter().map(|e| inline(e, &pulled.computed)).collect();
             let kind = JoinKind::Mark { column: column.clone(), null_aware: false };
-            Some(asking(kind, join, pulled, answers, outer))
+            Some(asking(kind, join, pulled, answers, ids))
         }
         JoinKind::Semi | JoinKind::Anti { null_aware: false } if pulled.default.is_none() => {
             let answers = conjuncts_of(join).into_iter().map(|e| inline(e, &pulled.computed)).collect();
-            Some(asking(join.kind.clone(), join, pulled, answers, outer))
+            Some(asking(join.kind.clone(), join, pulled, answers, ids))
         }
         JoinKind::Semi | JoinKind::Anti { .. } | JoinKind::Full => None,
     }
 }
 
-/// A join that emits no right columns, on `answers` and the pulled conditions.
+/// A join that emits no right columns, on `answers` and the pulled conditions. Conditions that read no right column ask
+/// the left row alone: where that can be, they are left outside, where joins further out can take them along.
 fn asking(
-    kind: JoinKind,
+    mut kind: JoinKind,
     join: &Join,
     pulled: Pulled,
     answers: Vec<Expr>,
-    outer: &BTreeSet<ColumnId>,
+    ids: &mut ColumnIds,
 ) -> Arc<Plan> {
-    let (keys, mut filters) = (vec![], answers);
-    let mut joined = Join { kind, left: Arc::clone(&join.left), right: pulled.plan, keys, filters: vec![] };
+    let is_right = produced_by(&pulled.plan);
+    let can_leave = matches!(kind, JoinKind::Semi | JoinKind::Mark { null_aware: false, .. });
+    let (mut keys, mut filters, mut outside) = (vec![], answers, vec![]);
     for condition in pulled.conditions {
-        match JoinKey::from_conjunct(condition, &|id| outer.contains(&id), &|id| !outer.contains(&id)) {
-            Ok(key) => joined.keys.push(key),
+        match JoinKey::from_conjunct(condition, &produced_by(&join.left), &is_right) {
+            Ok(key) => keys.push(key),
+            Err(condition) if can_leave && !reads(&condition, &is_right) => outside.push(surely(condition)),
             // A condition only selects the rows asked about: where it is unknown the row is not asked about.
             Err(condition) => filters.push(surely(condition)),
         }
     }
-    joined.filters = filters;
-    joined.into_plan()
+    let mark = match &mut kind {
+        JoinKind::Mark { column, .. } if !outside.is_empty() => {
+            let inner = Column { id: ids.fresh(), field: column.field.clone() };
+            Some((std::mem::replace(column, inner.clone()), inner.to_expr()))
+        }
+        _ => None,
+    };
+    let plan = Join { kind, left: Arc::clone(&join.left), right: pulled.plan, keys, filters }.into_plan();
+    match mark {
+        _ if outside.is_empty() => plan,
+        None => Arc::new(Plan::Filter { input: plan, conjuncts: outside }),
+        Some((column, inner)) => {
+            // Of no row asked about the answer is no.
+            outside.push(inner);
+            let mut columns = passed_through(&join.left);
+            columns.push((column, Expr::And(outside)));
+            Arc::new(Plan::Project { input: plan, columns })
+        }
+    }
 }
 
 /// A join that emits right columns: those that the right input no longer produces, or whose value for no row is not
 /// null, are computed above it.
-fn attach_emitting(
-    join: &Join,
-    pulled: Pulled,
-    outer: &BTreeSet<ColumnId>,
-    ids: &mut ColumnIds,
-) -> Option<Arc<Plan>> {
+fn attach_emitting(join: &Join, pulled: Pulled, ids: &mut ColumnIds) -> Option<Arc<Plan>> {
     let Pulled { plan: right, mut conditions, computed, default } = pulled;
     let own = conjuncts_of(join);
     let (kind, above) = match (&join.kind, &default) {
@@ -244,10 +259,11 @@ fn attach_emitting(
         }
         Arc::new(Plan::Project { input: right, columns })
     };
+    let (is_left, is_right) = (produced_by(&join.left), produced_by(&right));
     let mut joined = Join { kind, left: Arc::clone(&join.left), right, keys: vec![], filters: vec![] };
     for condition in conditions {
         let condition = inline(condition, &names);
-        match JoinKey::from_conjunct(condition, &|id| outer.contains(&id), &|id| !outer.contains(&id)) {
+        match JoinKey::from_conjunct(condition, &is_left, &is_right) {
             Ok(key) => joined.keys.push(key),
             Err(condition) => joined.filters.push(condition),
         }
@@ -324,11 +340,22 @@ fn has_at_most_one_row(plan: &Plan) -> bool {
     }
 }
 
+/// Whether a column comes out of a plan. What neither side of a join produces belongs to a join further out.
+fn produced_by(plan: &Plan) -> impl Fn(ColumnId) -> bool + use<> {
+    let produced: HashSet<ColumnId> = plan.output_columns().into_iter().map(|column| column.id).collect();
+    move |id| produced.contains(&id)
+}
+
+/// Whether an expression reads a column that `is_one`.
+fn reads(expr: &Expr, is_one: &dyn Fn(ColumnId) -> bool) -> bool {
+    let mut any = false;
+    expr.for_each_column(&mut |id| any |= is_one(id));
+    any
+}
+
 /// Whether an expression reads any of `columns`.
 fn reads_any(expr: &Expr, columns: &BTreeSet<ColumnId>) -> bool {
-    let mut any = false;
-    expr.for_each_column(&mut |id| any |= columns.contains(&id));
-    any
+    reads(expr, &|id| columns.contains(&id))
 }
 
 /// Whether anything in a plan reads any of `columns`.

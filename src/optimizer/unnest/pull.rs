@@ -1,6 +1,8 @@
 //! A dependent plan as an independent one and what is to be asked of its rows.
 
-use super::{Join, has_at_most_one_row, of_no_rows, plan_reads_any, reads_any, unnest_join};
+use super::{
+    Join, has_at_most_one_row, of_no_rows, plan_reads_any, produced_by, reads, reads_any, unnest_join,
+};
 use crate::data::{Field, Scalar, Value};
 use crate::error::Result;
 use crate::expr::{ColumnId, CompareOp, Expr};
@@ -103,8 +105,8 @@ impl Puller<'_> {
             }
         }
         let mut own = vec![];
-        for conjunct in conjuncts {
-            let conjunct = inline(conjunct.clone(), &pulled.computed);
+        let inlined = conjuncts.iter().map(|conjunct| inline(conjunct.clone(), &pulled.computed));
+        for conjunct in inlined.flat_map(parts) {
             if self.reads_outer(&conjunct) { pulled.conditions.push(conjunct) } else { own.push(conjunct) }
         }
         if !own.is_empty() {
@@ -176,19 +178,17 @@ impl Puller<'_> {
             };
             calls.push((column.clone(), call));
         }
+        let is_inner = produced_by(&plan);
         let mut own = vec![];
         let mut above = vec![];
         for condition in conditions {
-            let is_outer = |id: ColumnId| outer.contains(&id);
-            match JoinKey::from_conjunct(condition, &is_outer, &|id| !is_outer(id)) {
+            match JoinKey::from_conjunct(condition, &|id| !is_inner(id), &is_inner) {
                 Ok(mut key) => {
                     key.right = group_key(&plan, key.right, &mut keys, self.ids).to_expr();
                     above.push(key.into_conjunct());
                 }
                 Err(condition) => {
-                    let mut reads_inner = false;
-                    condition.for_each_column(&mut |id| reads_inner |= !is_outer(id));
-                    if reads_inner {
+                    if reads(&condition, &is_inner) {
                         own.push(independent(&condition)?);
                     } else {
                         above.push(condition);
@@ -314,6 +314,19 @@ fn group_key(input: &Plan, expr: Expr, keys: &mut Vec<(Column, Expr)>, ids: &mut
     });
     keys.push((column.clone(), expr));
     column
+}
+
+/// The conjuncts of a condition that only selects rows, for which it does not matter whether it is false or unknown.
+fn parts(condition: Expr) -> Vec<Expr> {
+    match condition {
+        Expr::And(parts) => parts.into_iter().flat_map(self::parts).collect(),
+        Expr::Compare { op: CompareOp::IsNotDistinct, left, right } if is_true(&right) => parts(*left),
+        other => vec![other],
+    }
+}
+
+fn is_true(expr: &Expr) -> bool {
+    matches!(expr, Expr::Literal(Scalar { value: Value::Boolean(true), .. }))
 }
 
 /// Whether a condition is known to be false or unknown.

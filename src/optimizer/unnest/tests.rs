@@ -336,3 +336,34 @@ fn domains_do_not_multiply() {
     };
     assert!(error.to_string().contains("simplify"), "{error}");
 }
+
+#[test]
+fn conditions_between_the_queries_around_are_keys_of_no_join_that_does_not_know_them() {
+    let inner = "select 1 from t m where m.a = n.a and n.b = o.b and m.c < 3";
+    let count = "select count(*) from t m where m.a = n.a and n.b = o.b";
+    for sql in [
+        format!("select a from t o where exists (select 1 from t n where exists ({inner}))"),
+        format!("select a from t o where not exists (select 1 from t n where exists ({inner}))"),
+        format!("select a from t o where exists (select 1 from t n where not exists ({inner}))"),
+        format!("select a, exists (select 1 from t n where exists ({inner})) from t o"),
+        format!("select a from t o where a in (select c from t n where exists ({inner}))"),
+        format!("select a from t o where a not in (select c from t n where exists ({inner}))"),
+        format!("select a, (select count(*) from t n where exists ({inner})) from t o"),
+        format!("select a, (select sum(({count})) from t n) from t o"),
+        format!("select a from t o where c < (select max(({count})) from t n where n.d = o.d)"),
+        format!("select a from t o, lateral (select ({count}) as x from t n) s where s.x > 2"),
+    ] {
+        let plan = bind(&sql);
+        let unnested = UnnestSubqueries.apply(&plan, &mut ColumnIds::after(&plan)).expect("unnests");
+        unnested.for_each_node(&mut |node| {
+            assert!(node.free_columns().is_empty(), "{sql}");
+            if let Plan::Join { left, right, keys, .. } = node {
+                let (is_left, is_right) = (produced_by(left), produced_by(right));
+                for key in keys {
+                    assert!(!reads(&key.left, &|id| !is_left(id)), "{sql}");
+                    assert!(!reads(&key.right, &|id| !is_right(id)), "{sql}");
+                }
+            }
+        });
+    }
+}
