@@ -37,7 +37,7 @@ const LAST: Knobs = Knobs { lanes: 1, batch_rows: 512, block_bytes: 16 << 10, fa
 
 /// The largest knobs, at most `most`, whose floors fit `share_bytes`; else the bytes the smallest knobs need.
 ///
-/// Batch rows and block size go down first because they cost least speed, then lanes, then the fan-out.
+/// A large fan-out, batch rows and block size go down first because they cost least speed, then lanes, then the fan-out.
 pub(crate) fn fit_knobs(most: Knobs, share_bytes: usize, need: &dyn LaneNeed) -> Result<Knobs, usize> {
     let mut knobs = most;
     loop {
@@ -45,7 +45,9 @@ pub(crate) fn fit_knobs(most: Knobs, share_bytes: usize, need: &dyn LaneNeed) ->
         if needed <= share_bytes {
             return Ok(knobs);
         }
-        if knobs.block_bytes > 64 << 10 {
+        if knobs.fan_out > 16 {
+            knobs.fan_out /= 2;
+        } else if knobs.block_bytes > 64 << 10 {
             knobs.block_bytes /= 2;
         } else if knobs.batch_rows > 2048 {
             knobs.batch_rows /= 2;
@@ -79,7 +81,7 @@ mod tests {
 
     #[test]
     fn knobs_grow_with_the_budget_and_floors_always_fit() {
-        let most = Knobs { lanes: 8, batch_rows: 8192, block_bytes: 256 << 10, fan_out: 16 };
+        let most = Knobs { lanes: 8, batch_rows: 8192, block_bytes: 256 << 10, fan_out: 64 };
         let mut before = 0;
         for share in (96 << 10..64 << 20).step_by(64 << 10) {
             let knobs = fit_knobs(most, share, &need).expect("the smallest knobs need 96 KiB");
@@ -87,7 +89,7 @@ mod tests {
             assert!(needed <= share && needed >= before, "monotone");
             before = needed;
         }
-        assert_eq!(fit_knobs(most, 64 << 20, &need), Ok(most));
+        assert_eq!(fit_knobs(most, 256 << 20, &need), Ok(most));
         assert_eq!(fit_knobs(most, 1000, &need), Err(need(&LAST)));
     }
 }

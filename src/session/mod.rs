@@ -131,7 +131,8 @@ impl Session {
     }
 
     /// Changes a setting for the queries made from now on, as `SET name = 'value'` does: `memory_limit`, `timeout`,
-    /// `priority`, `disabled_optimizers`, `enable_sort_merge_join`. [`Session::settings`] lists all.
+    /// `priority`, `batch_size`, `spill_partitions`, `disabled_optimizers`, `enable_sort_merge_join`.
+    /// [`Session::settings`] lists all.
     ///
     /// ```
     /// # fn main() -> gristmill::Result<()> {
@@ -237,6 +238,8 @@ impl Session {
             timeout: settings.timeout,
             memory_limit: settings.memory_limit,
             priority: settings.priority,
+            batch_rows: settings.batch_rows,
+            spill_partitions: settings.spill_partitions,
         })
     }
 
@@ -258,6 +261,8 @@ impl Session {
             timeout: settings.timeout,
             memory_limit: settings.memory_limit,
             priority: settings.priority,
+            batch_rows: settings.batch_rows,
+            spill_partitions: settings.spill_partitions,
         }
     }
 }

@@ -22,9 +22,18 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Batch rows when memory is ample: a batch's columns stay in the second-level cache.
-const BATCH_ROWS: usize = 8192;
+pub(super) const BATCH_ROWS: usize = 8192;
 const BLOCK_BYTES: usize = 256 << 10;
-const FAN_OUT: usize = 16;
+/// Partitions that are spilled to at a time: with little memory few, so that each gets whole blocks; with more memory
+/// more, so that each lane can hold one of a state many times that memory.
+const LEAST_FAN_OUT: usize = 16;
+pub(super) const MOST_FAN_OUT: usize = 64;
+
+/// Partitions for lanes of a budget, so that an eighth of a lane's share has a block for each.
+fn fan_out(limit_bytes: usize, lanes: usize) -> usize {
+    let blocks = limit_bytes / (8 * lanes.max(1) * BLOCK_BYTES);
+    (blocks + 1).next_power_of_two().clamp(LEAST_FAN_OUT, MOST_FAN_OUT)
+}
 
 /// What running it comes to.
 pub(super) enum Kind {
@@ -70,6 +79,8 @@ pub struct Query {
     pub(super) timeout: Option<Duration>,
     pub(super) memory_limit: Option<usize>,
     pub(super) priority: Priority,
+    pub(super) batch_rows: Option<usize>,
+    pub(super) spill_partitions: Option<usize>,
 }
 
 impl Query {
@@ -159,9 +170,9 @@ impl Query {
         let testing = &engine.testing;
         let most = Knobs {
             lanes: engine.threads,
-            batch_rows: testing.batch_rows.unwrap_or(BATCH_ROWS),
+            batch_rows: testing.batch_rows.or(self.batch_rows).unwrap_or(BATCH_ROWS),
             block_bytes: BLOCK_BYTES,
-            fan_out: FAN_OUT,
+            fan_out: fan_out(limit, engine.threads).min(self.spill_partitions.unwrap_or(MOST_FAN_OUT)),
         };
         let mut admitted = spec.admit(most, &pool);
         if admitted.is_err()

@@ -9,11 +9,13 @@
 //!
 //! Must not know: SQL text, execution.
 
+mod batch_size;
 mod disabled_optimizers;
 mod enable_sort_merge_join;
 mod engine_wide;
 mod memory_limit;
 mod priority;
+mod spill_partitions;
 mod timeout;
 pub(super) mod units;
 
@@ -26,12 +28,14 @@ use std::time::Duration;
 
 /// All of them, in alphabetical order.
 static SETTINGS: &[&dyn Setting] = &[
+    &batch_size::BatchSize,
     &disabled_optimizers::DisabledOptimizers,
     &enable_sort_merge_join::EnableSortMergeJoin,
     &engine_wide::MaxConcurrentQueries,
     &engine_wide::MaxTempDirectorySize,
     &memory_limit::MemoryLimit,
     &priority::QueryPriority,
+    &spill_partitions::SpillPartitions,
     &engine_wide::TempDirectory,
     &engine_wide::Threads,
     &timeout::Timeout,
@@ -45,6 +49,8 @@ pub(super) struct Settings {
     pub(super) priority: Priority,
     pub(super) disabled_optimizers: Option<HashSet<String>>,
     pub(super) enable_sort_merge_join: Option<bool>,
+    pub(super) batch_rows: Option<usize>,
+    pub(super) spill_partitions: Option<usize>,
 }
 
 /// One setting.
@@ -160,6 +166,8 @@ mod tests {
             ("priority", "0", "1"),
             ("threads", "3", "EngineBuilder::threads"),
             ("enable_sort_merge_join", "maybe", "true or false"),
+            ("batch_size", "0", "65536"),
+            ("spill_partitions", "24", "power of two"),
             ("disabled_optimizers", "no_such_rule", "filter_pushdown"),
             ("memory_limt", "1GB", "memory_limit, priority"),
         ] {
