@@ -131,7 +131,8 @@ impl Patience {
     }
 }
 
-const LANE_BYTES: usize = 16 << 10;
+/// What each fake needs for a lane.
+pub(super) const LANE_BYTES: usize = 16 << 10;
 
 fn need(_knobs: &Knobs) -> Need {
     Need { lane_bytes: LANE_BYTES, shared_bytes: LANE_BYTES }
@@ -238,6 +239,8 @@ pub(super) struct FakeTransform {
     pub(super) limit: usize,
     /// Emits an empty batch, which is against the contract.
     pub(super) emits_nothing: bool,
+    /// The floors of lanes that drain, call by call.
+    pub(super) drain_floors: Arc<Mutex<Vec<usize>>>,
 }
 
 impl FakeTransform {
@@ -251,6 +254,7 @@ impl FakeTransform {
             drain_batches: 0,
             limit: usize::MAX,
             emits_nothing: false,
+            drain_floors: Arc::default(),
         }
     }
 
@@ -372,6 +376,7 @@ impl Transform for FakeTransform {
     }
     fn drain(&self, shared: &TransformShared, local: &mut TransformLocal, cx: &LaneCx<'_>) -> Result<Pull> {
         self.world.enter(self.name, Call::Drain, "")?;
+        self.drain_floors.lock().push(cx.account.floor_bytes());
         if let Some(wait) = local.patience.ask(self.waits, cx.waker) {
             return Ok(Pull::Wait(wait));
         }

@@ -1,6 +1,6 @@
 //! Floors, admission and reclaim.
 
-use super::fakes::{FakeSink, FakeSource, Waits, World};
+use super::fakes::{FakeSink, FakeSource, FakeTransform, LANE_BYTES, Waits, World};
 use super::{PipelineSpec, Setup, pipeline, run, scheduler, start};
 use crate::error::{Error, MemoryError};
 use crate::exec::QuerySpec;
@@ -81,6 +81,33 @@ fn pipelines_run_in_turn_where_their_floors_do_not_fit_together() {
         assert!(order.is_sorted(), "{:?}", world.log());
         assert_eq!(order.last(), Some(&2));
     }
+}
+
+#[test]
+fn a_lane_gives_back_what_later_stages_do_not_need_but_for_pipelines_to_come() {
+    let draining = |world: &World| {
+        let transform = FakeTransform { drain_batches: 1, ..FakeTransform::new(world, "t") };
+        let source = FakeSource::new(world, "s", &[1; 4]).boxed();
+        let spec = pipeline(source, vec![transform.clone().boxed()], FakeSink::new(world, "z").boxed());
+        (spec, transform.drain_floors)
+    };
+    let world = World::default();
+    let (alone, floors) = draining(&world);
+    run(vec![alone], &Setup::lanes(1, 1), &world).expect("no trouble");
+    assert!(!floors.lock().is_empty());
+    assert!(floors.lock().iter().all(|&floor| floor == 2 * LANE_BYTES), "without the source's: {floors:?}");
+
+    // In turn before a pipeline whose one lane needs more.
+    let (first, floors) = draining(&world);
+    let transforms = (0..4).map(|_| FakeTransform::new(&world, "more").boxed()).collect();
+    let larger =
+        pipeline(FakeSource::new(&world, "s", &[1]).boxed(), transforms, FakeSink::new(&world, "z").boxed());
+    let setup = Setup::lanes(1, 1);
+    let knobs = setup.cx(&Pool::new("p", 1 << 20)).knobs;
+    let pipelines = vec![first, larger];
+    let limit_bytes = Schedule::InTurn.floor_bytes(&pipelines, &knobs);
+    run(pipelines, &Setup { limit_bytes, ..setup }, &world).expect("the larger one has its floor");
+    assert!(floors.lock().iter().all(|&floor| floor == 2 * LANE_BYTES), "{floors:?}");
 }
 
 #[test]

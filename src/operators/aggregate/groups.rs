@@ -74,6 +74,11 @@ impl Groups {
         self.keys.hash(group)
     }
 
+    /// From now on rows make new groups, or find groups again that were made since.
+    pub(super) fn look(&mut self, looks: bool) {
+        if looks { self.keys.look_again() } else { self.keys.look_away() }
+    }
+
     /// Counts the rows in. `account` is where the table lives; `refuses` is asked before it grows.
     pub(super) fn add(
         &mut self,

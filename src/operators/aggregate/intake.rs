@@ -19,10 +19,20 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 /// Below this a lane asks others for memory before it spills again.
 const SMALL_TABLE_BYTES: usize = 1 << 20;
 
+/// So many rows show whether keys repeat.
+const WATCHED_ROWS: usize = 32 << 10;
+/// So many are then taken on trust.
+const TRUSTED_ROWS: usize = 512 << 10;
+/// Hundredths of the rows that must have had a new key for the next ones to be taken for new.
+const NEW_PERCENT: usize = 95;
+
 /// The table with its memory and its way out.
 pub(super) struct Intake {
     plan: Arc<Plan>,
     groups: Groups,
+    watch: Watch,
+    /// Whether a key may have several groups.
+    may_repeat: bool,
     spill: Spill,
     /// How many groups the table must hold before an injected refusal is heeded.
     forced: Forced,
@@ -39,6 +49,18 @@ enum Forced {
     From { groups: usize },
     /// Not in partitions of partitions, so that merging ends.
     Never,
+}
+
+/// Whether rows are looked up, and of how many.
+enum Watch {
+    /// They are; when it began there were `groups` groups.
+    Looking { rows: usize, groups: usize },
+    /// They are not, for keys hardly repeat.
+    Trusting { rows: usize },
+}
+
+impl Watch {
+    const NEW: Self = Self::Looking { rows: 0, groups: 0 };
 }
 
 /// A table as reclaim sees it.
@@ -87,6 +109,8 @@ impl Intake {
         Ok(Self {
             plan: Arc::clone(plan),
             groups,
+            watch: Watch::NEW,
+            may_repeat: false,
             spill,
             forced: Forced::From { groups: 1 },
             consumer,
@@ -98,6 +122,43 @@ impl Intake {
     /// The groups in memory.
     pub(super) fn groups(&self) -> &Groups {
         &self.groups
+    }
+
+    /// Whether a key may have several groups, so that the table must be merged to be read.
+    pub(super) fn may_repeat(&self) -> bool {
+        self.may_repeat
+    }
+
+    /// Notes that so many rows were counted, of a table that will be merged with others. Where keys hardly repeat,
+    /// rows are not looked up for a while: merging will look them up in any case.
+    pub(super) fn watch(&mut self, counted: usize) {
+        if !self.plan.has_groups() {
+            return;
+        }
+        let groups = self.groups.len();
+        match &mut self.watch {
+            Watch::Looking { rows, groups: before } => {
+                *rows += counted;
+                if *rows < WATCHED_ROWS {
+                    return;
+                }
+                let is_new = (groups.saturating_sub(*before)) * 100 >= *rows * NEW_PERCENT;
+                self.watch = if is_new {
+                    self.groups.look(false);
+                    self.may_repeat = true;
+                    Watch::Trusting { rows: 0 }
+                } else {
+                    Watch::Looking { rows: 0, groups }
+                };
+            }
+            Watch::Trusting { rows } => {
+                *rows += counted;
+                if *rows >= TRUSTED_ROWS {
+                    self.groups.look(true);
+                    self.watch = Watch::Looking { rows: 0, groups };
+                }
+            }
+        }
     }
 
     /// The table's memory.
@@ -300,6 +361,8 @@ impl Intake {
             *groups = (*groups * 2).min(self.plan.spill_chunk_rows(&cx.query.knobs));
         }
         self.spill.put(&mut self.groups, &self.plan, cx)?;
+        self.watch = Watch::NEW;
+        self.may_repeat = false;
         self.account.trim();
         cx.metrics.counter("spills").fetch_add(1, Relaxed);
         self.publish();

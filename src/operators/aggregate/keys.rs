@@ -145,6 +145,17 @@ impl KeyTable {
         for_keys!(self, Ok(Vec::new()), keys => keys.decode(groups, account))
     }
 
+    /// Rows make new groups without a look at those there are.
+    pub(super) fn look_away(&mut self) {
+        for_keys!(self, {}, keys => keys.slots().look_away());
+    }
+
+    /// Groups are found again, but for those there are.
+    pub(super) fn look_again(&mut self) {
+        let groups = self.len();
+        for_keys!(self, {}, keys => keys.slots().look_again(groups));
+    }
+
     /// Forgets all groups and gives their memory back; without keys the one group stays.
     pub(super) fn clear(&mut self) {
         for_keys!(self, {}, keys => keys.clear());

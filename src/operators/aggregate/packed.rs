@@ -235,6 +235,10 @@ impl<W: Word> PackedKeys<W> {
         self.columns.iter().enumerate().map(decode).collect()
     }
 
+    pub(super) fn slots(&mut self) -> &mut Slots {
+        &mut self.slots
+    }
+
     pub(super) fn clear(&mut self) {
         self.keys = BufMut::empty();
         self.nulls = BufMut::empty();

@@ -6,7 +6,7 @@
 //!    so no key is a prefix of another.
 //! 2. Keys of all groups lie in chunks that never move; a location is the chunk above the offset in it.
 
-use super::hash::{bytes_hasher, hash_bytes};
+use super::hash::{bytes_hasher, hash_bytes, prefetch};
 use super::keys::{Halt, KeyBits, KeyColumn, constant_bits, resize, values_from_bits};
 use super::slots::Slots;
 use crate::data::{
@@ -20,6 +20,8 @@ use foldhash::quality::FixedState;
 const LENGTH_BYTES: usize = size_of::<u32>();
 const FIRST_CHUNK_BYTES: usize = 4 << 10;
 const LARGEST_CHUNK_BYTES: usize = 1 << 20;
+/// Keys of another table fetched ahead of the one being copied.
+const COPY_AHEAD: usize = 12;
 
 struct Column {
     data_type: DataType,
@@ -162,6 +164,11 @@ impl RowKeys {
         batch.offsets[count] = end;
         resize(&mut batch.bytes, end as usize, account)?;
         for i in 0..count {
+            if i + COPY_AHEAD < count
+                && let Some(first) = other.key(groups.group(i + COPY_AHEAD)).first()
+            {
+                prefetch(first);
+            }
             let (from, to) = (batch.offsets[i] as usize, batch.offsets[i + 1] as usize);
             batch.bytes[from..to].copy_from_slice(other.key(groups.group(i)));
         }
@@ -270,6 +277,10 @@ impl RowKeys {
             decoded.push(Vector::Flat(FlatVector { values, validity, bounds: None }));
         }
         Ok(decoded)
+    }
+
+    pub(super) fn slots(&mut self) -> &mut Slots {
+        &mut self.slots
     }
 
     pub(super) fn clear(&mut self) {

@@ -112,7 +112,7 @@ impl Sink for HashAggregateSink {
 
     fn push(
         &self,
-        _shared: &Self::Shared,
+        shared: &Self::Shared,
         local: &mut SinkLane,
         batch: Batch,
         cx: &LaneCx<'_>,
@@ -125,7 +125,11 @@ impl Sink for HashAggregateSink {
             None => Rows::All(batch.physical_rows()),
             Some(selection) => Rows::At(selection.indices()),
         };
-        local.intake_mut()?.add(Kind::Rows, &columns, rows, cx)?;
+        let intake = local.intake_mut()?;
+        intake.add(Kind::Rows, &columns, rows, cx)?;
+        if shared.lanes > 1 {
+            intake.watch(rows.len());
+        }
         Ok(Flow::NeedInput)
     }
 
@@ -153,7 +157,8 @@ impl Sink for HashAggregateSink {
             Stage::Combining(Gathered { tables, files }) if files.is_empty() => {
                 let groups: usize = tables.iter().map(|table| table.groups().len()).sum();
                 let bits = range_bits(groups, shared.lanes);
-                if tables.len() > 1 && bits > 0 {
+                let must_merge = tables.len() > 1 || tables.iter().any(Intake::may_repeat);
+                if must_merge && bits > 0 {
                     *stage = Stage::Ordering(Vec::with_capacity(tables.len()));
                     return Ok(Finish::Tasks(order_tasks(tables, bits, shared)));
                 }

@@ -3,6 +3,8 @@
 //! Invariants:
 //! 1. A slot is 0 (empty) or holds the upper half of the hash above the group number plus one.
 //! 2. At most half the slots are taken, so that probing ends.
+//! 3. Groups before `first` have no slot, and while nothing is sought no group gets one: then a key may have several
+//!    groups, which whoever merges the table puts together.
 
 use super::hash::prefetch;
 use crate::data::BufMut;
@@ -19,12 +21,16 @@ const LEAST_SLOTS: usize = 512;
 /// The directory.
 pub(super) struct Slots {
     slots: BufMut<u64>,
+    /// The first group that is found.
+    first: usize,
+    /// Whether rows make new groups without a look.
+    is_blind: bool,
 }
 
 impl Slots {
     /// No room yet.
     pub(super) const fn new() -> Self {
-        Self { slots: BufMut::empty() }
+        Self { slots: BufMut::empty(), first: 0, is_blind: false }
     }
 
     /// Makes room for `groups` groups, of which those already there have `hashes`.
@@ -34,12 +40,13 @@ impl Slots {
         hashes: impl Iterator<Item = u64>,
         account: &Account,
     ) -> Result<(), Denied> {
-        if 2 * groups <= self.slots.len() {
+        let sought = groups.saturating_sub(self.first);
+        if self.is_blind || 2 * sought <= self.slots.len() {
             return Ok(());
         }
-        let larger = (2 * groups).next_power_of_two().max(LEAST_SLOTS);
-        let mut slots = Self { slots: BufMut::zeroed(account, larger)? };
-        for (group, hash) in hashes.enumerate() {
+        let larger = (2 * sought).next_power_of_two().max(LEAST_SLOTS);
+        let mut slots = Self { slots: BufMut::zeroed(account, larger)?, ..*self };
+        for (group, hash) in hashes.enumerate().skip(self.first) {
             slots.put(hash, group as u32);
         }
         *self = slots;
@@ -116,6 +123,10 @@ impl Slots {
         is_equal: impl Fn(&C, usize, u32) -> bool,
         add: impl Fn(&mut C, usize) -> u32,
     ) {
+        if self.is_blind {
+            missing.iter().for_each(|&k| ids[k as usize] = add(context, k as usize));
+            return;
+        }
         for &k in missing {
             let k = k as usize;
             let mut group = Self::find(&self.slots, hashes[k], |group| is_equal(context, k, group));
@@ -127,9 +138,21 @@ impl Slots {
         }
     }
 
+    /// From now on rows make new groups without a look at those there are.
+    pub(super) fn look_away(&mut self) {
+        self.slots = BufMut::empty();
+        self.is_blind = true;
+    }
+
+    /// From now on groups are found again, but for the `groups` there are.
+    pub(super) fn look_again(&mut self, groups: usize) {
+        self.is_blind = false;
+        self.first = groups;
+    }
+
     /// Forgets everything and gives the memory back.
     pub(super) fn clear(&mut self) {
-        self.slots = BufMut::empty();
+        *self = Self::new();
     }
 
     /// Bytes of memory behind it.

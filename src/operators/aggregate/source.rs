@@ -28,7 +28,7 @@ pub(super) struct HashAggregateSource {
 
 /// What the sink has left to the source.
 pub(super) enum Ready {
-    /// One table with all groups; lanes take rows of it in turn.
+    /// One table with all groups, each once; lanes take rows of it in turn.
     Whole { table: Box<Intake>, next: AtomicUsize },
     /// Pieces to merge, and the tables some of them speak of.
     Pieces { tables: Vec<(Intake, Option<PartitionOrder>)>, items: Mutex<VecDeque<Item>> },
@@ -46,7 +46,8 @@ impl Ready {
     /// Tables in memory, ordered by the same ranges or not at all.
     pub(super) fn merging(mut tables: Vec<(Intake, Option<PartitionOrder>)>) -> Self {
         if tables.len() == 1
-            && let Some((table, None)) = tables.pop_if(|(_, order)| order.is_none())
+            && let Some((table, None)) =
+                tables.pop_if(|(table, order)| order.is_none() && !table.may_repeat())
         {
             return Self::Whole { table: Box::new(table), next: AtomicUsize::new(0) };
         }
