@@ -19,10 +19,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 /// Below this a lane asks others for memory before it spills again.
 const SMALL_TABLE_BYTES: usize = 1 << 20;
 
-/// So many rows show whether keys repeat.
-const WATCHED_ROWS: usize = 32 << 10;
+/// So many rows show whether keys repeat. Few in tests, so that all that is tested comes to it.
+const WATCHED_ROWS: usize = if cfg!(test) { 1 << 10 } else { 32 << 10 };
 /// So many are then taken on trust.
-const TRUSTED_ROWS: usize = 512 << 10;
+const TRUSTED_ROWS: usize = if cfg!(test) { 4 << 10 } else { 512 << 10 };
 /// Hundredths of the rows that must have had a new key for the next ones to be taken for new.
 const NEW_PERCENT: usize = 95;
 

@@ -441,6 +441,21 @@ fn many_groups_of_many_lanes_are_merged_by_range() {
 }
 
 #[test]
+fn keys_that_begin_to_repeat_when_nobody_looks_come_out_once() {
+    let input = input(6, 40, 1024);
+    let batches: Vec<Batch> = [&input.batches[..], &input.batches[..20], &input.batches[..]].concat();
+    let (times, rows) = (&input.rows, input.batches[..20].iter().map(Batch::rows).sum::<usize>());
+    let rows = [&times[..], &times[..rows], &times[..]].concat();
+    for groups in [&[UNIQUE][..], &[DECIMAL, UNIQUE], &[TEXT, UNIQUE]] {
+        let expected = expected(&rows, groups);
+        for (lanes, limit_bytes) in [(1, 1 << 30), (2, 1 << 30), (3, 1 << 30), (2, 5 << 20)] {
+            let outcome = run(spec(groups), &batches, Setting { lanes, limit_bytes, ..AMPLE }).expect("fits");
+            assert!(outcome.answer == expected, "keys {groups:?}, {lanes} lanes, {limit_bytes} bytes");
+        }
+    }
+}
+
+#[test]
 fn without_rows_there_is_one_row_without_groups_and_none_with() {
     let none = run(spec(&[LONG]), &[], AMPLE).expect("ample");
     assert!(none.answer.is_empty());
