@@ -70,7 +70,8 @@ pub(crate) enum PageKind {
 
 /// What a page header says of its page's place.
 pub(crate) struct PageSize {
-    pub(crate) is_dictionary: bool,
+    /// Entries, if it is a dictionary.
+    pub(crate) dictionary_entries: Option<u32>,
     pub(crate) header_bytes: u64,
     pub(crate) compressed_bytes: u64,
     pub(crate) uncompressed_bytes: u64,
@@ -81,7 +82,10 @@ pub(crate) struct PageSize {
 pub(crate) fn page_size(bytes: &[u8]) -> Option<PageSize> {
     let raw = parse_header(bytes).ok()?;
     Some(PageSize {
-        is_dictionary: matches!(raw.kind, Some(PageKind::Dictionary { .. })),
+        dictionary_entries: match raw.kind {
+            Some(PageKind::Dictionary { values, .. }) => Some(values),
+            _ => None,
+        },
         header_bytes: raw.header_bytes as u64,
         compressed_bytes: u64::try_from(raw.compressed_bytes).ok()?,
         uncompressed_bytes: u64::try_from(raw.uncompressed_bytes).ok()?,

@@ -228,7 +228,7 @@ fn page_bytes(files: &[Arc<ParquetFile>], columns: &[ScanColumn]) -> usize {
             let (mut held, mut window) = (0, 0);
             for ((leaf, decode), sizes) in leaves().zip(&sizes) {
                 let expected = PageSizes::expect(*sizes, file.footer.chunk(row_group, leaf), rows);
-                held += held_bytes(file.footer.chunk(row_group, leaf), decode, rows, expected);
+                held += held_bytes(file.footer.chunk(row_group, leaf), decode, expected);
                 window = window.max(expected.read_bytes);
             }
             most = most.max(held + size_class_bytes(window as usize) as u64);
@@ -244,10 +244,10 @@ fn leaves_of(file: &ParquetFile, column: &ScanColumn) -> impl Iterator<Item = (u
 }
 
 /// Bytes held of a chunk: its dictionary and one page, and what is made of them.
-fn held_bytes(chunk: &ChunkMeta, decode: Option<Decode>, rows: u64, expected: Expected) -> u64 {
+fn held_bytes(chunk: &ChunkMeta, decode: Option<Decode>, expected: Expected) -> u64 {
     let class = |bytes: u64| size_class_bytes(bytes as usize + PAD_BYTES) as u64;
     let total = chunk.uncompressed_bytes;
-    let Expected { dictionary_bytes, page_bytes, .. } = expected;
+    let Expected { dictionary_bytes, dictionary_entries, page_bytes, .. } = expected;
     let own = match dictionary_bytes {
         0 => class(page_bytes),
         // Together they are no more than the chunk, and rounding up adds half at the most.
@@ -256,9 +256,9 @@ fn held_bytes(chunk: &ChunkMeta, decode: Option<Decode>, rows: u64, expected: Ex
         }
     };
     let copies = match decode {
-        // Views beside the bytes they point into. An entry takes at least its length, and some row needs it.
+        // Views beside the bytes they point into.
         Some(decode) if decode.target == PhysicalType::View && dictionary_bytes > 0 => {
-            class(size_of::<u128>() as u64 * rows.min(dictionary_bytes / size_of::<u32>() as u64))
+            class(size_of::<u128>() as u64 * dictionary_entries)
         }
         Some(_) => 0,
         // The crate's reader holds decoded values beside the page.
