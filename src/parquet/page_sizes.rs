@@ -192,7 +192,8 @@ mod tests {
         writer.close().expect("closed");
         let file = ParquetFile::open(0, &path, &Pool::new("p", 1 << 20)).expect("opens");
         let (uncompressed_bytes, compressed_bytes) = (4 << 20, 1 << 20);
-        let chunk = ChunkMeta { uncompressed_bytes, compressed_bytes, ..*file.footer.chunk(0, 0) };
+        let mut chunk = *file.footer.chunk(0, 0);
+        (chunk.uncompressed_bytes, chunk.compressed_bytes) = (uncompressed_bytes, compressed_bytes);
         let expect = |dictionary_bytes| {
             let sizes = PageSizes {
                 dictionary_bytes,
