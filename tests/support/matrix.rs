@@ -1,6 +1,6 @@
 //! The settings every SQL test runs under: {normal, one-row batches} × {ample, tiny budget} × {no faults, forced spill,
-//! injected faults} × {1, many workers} × {joins as planned, merge joins}. The default is a selection that has every value and the pairs that have
-//! caught most; `GRISTMILL_TEST_MATRIX=full` runs all of them.
+//! injected faults} × {1, many workers}, and merge joins wherever they can be in half of these. The default is a selection
+//! that has every value and the pairs that have caught most; `GRISTMILL_TEST_MATRIX=full` runs all of them.
 
 use gristmill::{Engine, Error, TestKnobs};
 use std::path::Path;
@@ -46,7 +46,7 @@ impl Setting {
         merge_joins: false,
     };
 
-    /// All 48 cells.
+    /// All 36 cells. Merge joins, whose batches end where keys do, are not tried with one-row batches as well.
     pub fn full() -> Vec<Self> {
         let mut cells = Vec::new();
         for one_row_batches in [false, true] {
@@ -56,7 +56,9 @@ impl Setting {
                         for merge_joins in [false, true] {
                             let cell =
                                 Self { one_row_batches, tiny_budget, faults, many_workers, merge_joins };
-                            cells.push(cell);
+                            if !(merge_joins && one_row_batches) {
+                                cells.push(cell);
+                            }
                         }
                     }
                 }
