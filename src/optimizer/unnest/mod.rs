@@ -160,11 +160,11 @@ fn asking(
     answers: Vec<Expr>,
     ids: &mut ColumnIds,
 ) -> Arc<Plan> {
-    let is_right = produced_by(&pulled.plan);
+    let (is_left, is_right) = (produced_by(&join.left), produced_by(&pulled.plan));
     let can_leave = matches!(kind, JoinKind::Semi | JoinKind::Mark { null_aware: false, .. });
     let (mut keys, mut filters, mut outside) = (vec![], answers, vec![]);
     for condition in pulled.conditions {
-        match JoinKey::from_conjunct(condition, &produced_by(&join.left), &is_right) {
+        match JoinKey::from_conjunct(condition, &is_left, &is_right) {
             Ok(key) => keys.push(key),
             Err(condition) if can_leave && !reads(&condition, &is_right) => outside.push(surely(condition)),
             // A condition only selects the rows asked about: where it is unknown the row is not asked about.

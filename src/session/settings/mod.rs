@@ -168,6 +168,7 @@ mod tests {
             ("enable_sort_merge_join", "maybe", "true or false"),
             ("batch_size", "0", "65536"),
             ("spill_partitions", "24", "power of two"),
+            ("spill_partitions", "128", "4 to 64"),
             ("disabled_optimizers", "no_such_rule", "filter_pushdown"),
             ("memory_limt", "1GB", "memory_limit, priority"),
         ] {

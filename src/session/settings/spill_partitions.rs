@@ -4,6 +4,9 @@ use super::{Setting, Settings};
 use crate::session::engine::EngineInner;
 use crate::session::query::MOST_FAN_OUT;
 
+/// With fewer, rows that do not fit are written too often.
+const LEAST: usize = 4;
+
 pub(super) struct SpillPartitions;
 
 impl Setting for SpillPartitions {
@@ -17,8 +20,8 @@ impl Setting for SpillPartitions {
 
     fn set(&self, settings: &mut Settings, value: Option<&str>) -> Result<(), String> {
         let number = value.map(|text| match text.trim().parse::<usize>() {
-            Ok(number) if (4..=256).contains(&number) && number.is_power_of_two() => Ok(number),
-            Ok(_) | Err(_) => Err("write a power of two from 4 to 256".to_owned()),
+            Ok(number) if (LEAST..=MOST_FAN_OUT).contains(&number) && number.is_power_of_two() => Ok(number),
+            Ok(_) | Err(_) => Err(format!("write a power of two from {LEAST} to {MOST_FAN_OUT}")),
         });
         settings.spill_partitions = number.transpose()?;
         Ok(())
