@@ -148,6 +148,11 @@ fn tpch_gives_the_same_rows_in_any_join_order() {
 }
 
 #[test]
+fn sql_tests_give_the_same_rows_in_any_join_order() {
+    check(&slt(), SLT_SAMPLE, in_random_orders());
+}
+
+#[test]
 fn what_is_no_optional_rule_cannot_be_left_out() {
     for name in ["no_such_rule", "unnest_subqueries"] {
         let built = Engine::builder().disabled_optimizers([name]).build();

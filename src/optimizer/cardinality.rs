@@ -91,10 +91,7 @@ pub(super) fn sizes(plan: &Plan) -> Option<Sizes> {
         Plan::Join { kind, left, right, keys, filters } => {
             let (left_sizes, right_sizes) = (sizes(left)?, sizes(right)?);
             let (left_rows, right_rows) = (left_sizes.rows, right_sizes.rows);
-            let base = [left_sizes.base_rows.max(left_rows), right_sizes.base_rows.max(right_rows)];
-            let between = |expr: &Expr| distinct(expr, plan);
-            let known = Known { plan, statistics: None, between: Some(&between) };
-            let matching = keys_matching(keys, [left, right], base) * known.conjunction(filters);
+            let matching = join_matching(keys, filters, [left, right], [left_sizes, right_sizes]);
             let pairs = left_rows * right_rows * matching;
             match kind {
                 JoinKind::Inner => Sizes::same(pairs),
@@ -111,6 +108,19 @@ pub(super) fn sizes(plan: &Plan) -> Option<Sizes> {
             Sizes::same(limited((rows(input)? - *skip as f64).max(0.0), *fetch))
         }
     })
+}
+
+/// Of all pairs of rows of two inputs, the part that meets.
+pub(super) fn join_matching(
+    keys: &[JoinKey],
+    filters: &[Expr],
+    [left, right]: [&Plan; 2],
+    sides: [Sizes; 2],
+) -> f64 {
+    let base_rows = sides.map(|side| side.base_rows.max(side.rows));
+    let between = |expr: &Expr| distinct(expr, left).or_else(|| distinct(expr, right));
+    let known = Known { plan: left, statistics: None, between: Some(&between) };
+    keys_matching(keys, [left, right], base_rows) * known.conjunction(filters)
 }
 
 /// What the filters of a scan let through of a sample of its rows, if there is any that statistics say nothing of.

@@ -171,7 +171,7 @@ fn is_unique(plan: &Plan, columns: &HashSet<ColumnId>) -> bool {
 }
 
 /// Whether `condition` cannot be true where all of `columns` are null.
-fn rejects_nulls(condition: &Expr, columns: &HashSet<ColumnId>) -> bool {
+pub(super) fn rejects_nulls(condition: &Expr, columns: &HashSet<ColumnId>) -> bool {
     let mut reads = false;
     condition.for_each_column(&mut |id| reads |= columns.contains(&id));
     reads && is_never_true(&with_nulls(condition.clone(), columns))
