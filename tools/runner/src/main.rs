@@ -15,6 +15,7 @@ mod engine;
 mod generate;
 mod interrupt;
 mod output;
+mod progress;
 mod query;
 mod tpch;
 

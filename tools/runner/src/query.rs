@@ -5,10 +5,11 @@
 use crate::engine::{EngineArgs, parse_duration, register_folder};
 use crate::interrupt::Interrupt;
 use crate::output::{Format, Output};
+use crate::progress::QueryProgress;
 use anyhow::Context;
 use clap::Args;
 use std::fs;
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -79,6 +80,7 @@ pub fn run(args: &QueryArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
         register_folder(&session, dir)?;
     }
     let mut output = Output::open(args.output.as_deref(), args.format)?;
+    let shares_terminal = args.output.is_none() && std::io::stdout().is_terminal();
     for statement in session.statements(&sql)? {
         interrupt.check()?;
         let text = if args.explain_analyze { format!("EXPLAIN ANALYZE {statement}") } else { statement };
@@ -89,6 +91,13 @@ pub fn run(args: &QueryArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
         let stream = query.stream()?;
         let _watch = interrupt.watch(stream.handle());
         let schema = stream.schema();
+        let mut progress = QueryProgress::of("", stream.handle());
+        // Rows and a bar on one terminal would be in each other's way.
+        let stream = stream.inspect(|_| {
+            if shares_terminal {
+                progress.clear();
+            }
+        });
         if schema.fields().is_empty() {
             stream.collect::<Result<Vec<_>, _>>()?;
         } else if args.explain_analyze {

@@ -17,6 +17,7 @@ mod report;
 use crate::engine::{EngineArgs, register_folder};
 use crate::generate::{Request, Table, missing_tables, parse_scale};
 use crate::interrupt::Interrupt;
+use crate::progress::QueryProgress;
 use anyhow::{Context, bail};
 use arrow::array::RecordBatch;
 use clap::{Args, ValueEnum};
@@ -139,7 +140,7 @@ fn run_query(session: &Session, number: usize, args: &TpchArgs, interrupt: &Inte
     let mut row = Row::new(query.name);
     for run in 0..args.runs.get() {
         let Run { seconds, batches, peak_granted_bytes, spilled_bytes } =
-            match run_once(session, &sql, interrupt) {
+            match run_once(session, query.name, &sql, interrupt) {
                 Ok(run) => run,
                 Err(Error::Unsupported(what)) => {
                     row.check = Check::Unsupported(what.message);
@@ -169,10 +170,11 @@ fn run_query(session: &Session, number: usize, args: &TpchArgs, interrupt: &Inte
     row
 }
 
-fn run_once(session: &Session, sql: &str, interrupt: &Interrupt) -> Result<Run, Error> {
+fn run_once(session: &Session, name: &str, sql: &str, interrupt: &Interrupt) -> Result<Run, Error> {
     let start = Instant::now();
     let mut stream = session.query(sql)?.stream()?;
     let _watch = interrupt.watch(stream.handle());
+    let _progress = QueryProgress::of(name, stream.handle());
     let batches = stream.by_ref().collect::<Result<Vec<_>, _>>()?;
     let seconds = start.elapsed().as_secs_f64();
     let metrics = stream.metrics();
