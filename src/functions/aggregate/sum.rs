@@ -109,13 +109,12 @@ impl ExactSum {
     fn add_wide(&mut self, ids: &[u32], values: impl Iterator<Item = i128>) -> Result<()> {
         let (sums, seen): (&mut [i128], &mut [u8]) = (&mut self.sums, &mut self.seen);
         let mut has_overflowed = false;
-        for (&id, value) in ids.iter().zip(values) {
-            let sum = &mut sums[id as usize];
+        kernels::update_each(ids, sums, values, |sum, value| {
             let overflows;
             (*sum, overflows) = sum.overflowing_add(value);
             has_overflowed |= overflows;
-            seen[id as usize] = 1;
-        }
+        });
+        ids.iter().for_each(|&id| seen[id as usize] = 1);
         if has_overflowed { Err(self.overflow()) } else { Ok(()) }
     }
 
@@ -299,10 +298,8 @@ impl FloatSum {
                 });
             }
             Some(ids) => {
-                for (&id, value) in ids.iter().zip(values) {
-                    sums[id as usize] += value;
-                    seen[id as usize] = 1;
-                }
+                kernels::update_each(ids, sums, values.iter(), |sum, value| *sum += value);
+                ids.iter().for_each(|&id| seen[id as usize] = 1);
             }
         }
     }

@@ -7,6 +7,7 @@
 
 use super::front::{Front, Mapped};
 use super::keys::{Halt, KeyTable, resize};
+use super::slots::Slots;
 use super::spec::{Aggregate, Plan};
 use crate::data::{Batch, BufMut, Values, Vector};
 use crate::error::{Error, Result};
@@ -31,6 +32,7 @@ pub(super) struct Groups {
     keys: KeyTable,
     accumulators: Vec<Box<dyn Accumulator>>,
     front: Front,
+    sought_keys: usize,
     /// Groups of the batch's rows; scratch.
     ids: BufMut<u32>,
     /// Rows of the batch without a group; scratch.
@@ -50,6 +52,7 @@ impl Groups {
             keys: KeyTable::new(&plan.group_types),
             accumulators: plan.accumulators(),
             front: Front::new(),
+            sought_keys: 0,
             ids: BufMut::empty(),
             missing: BufMut::empty(),
             new_ids: BufMut::empty(),
@@ -74,9 +77,14 @@ impl Groups {
         self.keys.hash(group)
     }
 
-    /// From now on rows make new groups, or find groups again that were made since.
-    pub(super) fn look(&mut self, looks: bool) {
-        if looks { self.keys.look_again() } else { self.keys.look_away() }
+    /// What finds groups; none without keys.
+    pub(super) fn slots(&mut self) -> Option<&mut Slots> {
+        self.keys.slots()
+    }
+
+    /// Keys that were looked up, or taken for new, of rows counted so far.
+    pub(super) fn sought_keys(&self) -> usize {
+        self.sought_keys
     }
 
     /// Counts the rows in. `account` is where the table lives; `refuses` is asked before it grows.
@@ -168,6 +176,7 @@ impl Groups {
                     return Err(halt);
                 }
                 self.keys.insert(&mut self.ids, &self.missing);
+                self.sought_keys += rows.len();
                 Ok(())
             }
             Mapped::New => {
@@ -178,6 +187,7 @@ impl Groups {
                     return Err(halt);
                 }
                 self.keys.insert(&mut self.new_ids, &self.missing);
+                self.sought_keys += self.new_ids.len();
                 self.front.complete(&self.new_ids, &mut self.ids);
                 Ok(())
             }

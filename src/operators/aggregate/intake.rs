@@ -19,12 +19,14 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 /// Below this a lane asks others for memory before it spills again.
 const SMALL_TABLE_BYTES: usize = 1 << 20;
 
-/// So many rows show whether keys repeat. Few in tests, so that all that is tested comes to it.
-const WATCHED_ROWS: usize = if cfg!(test) { 1 << 10 } else { 32 << 10 };
+/// So many keys show whether they repeat. Few in tests, so that all that is tested comes to it.
+const WATCHED_KEYS: usize = if cfg!(test) { 1 << 10 } else { 32 << 10 };
 /// So many are then taken on trust.
-const TRUSTED_ROWS: usize = if cfg!(test) { 4 << 10 } else { 512 << 10 };
-/// Hundredths of the rows that must have had a new key for the next ones to be taken for new.
+const TRUSTED_KEYS: usize = if cfg!(test) { 4 << 10 } else { 512 << 10 };
+/// Hundredths of the keys that must have been new for the next ones to be taken for new.
 const NEW_PERCENT: usize = 95;
+/// Groups that are found at a time while older ones are not asked for; what finds them stays in cache.
+const RECENT_GROUPS: usize = if cfg!(test) { 1 << 10 } else { 32 << 10 };
 
 /// The table with its memory and its way out.
 pub(super) struct Intake {
@@ -51,16 +53,18 @@ enum Forced {
     Never,
 }
 
-/// Whether rows are looked up, and of how many.
+/// Whether keys are looked up, since the table had sought so many.
 enum Watch {
     /// They are; when it began there were `groups` groups.
-    Looking { rows: usize, groups: usize },
-    /// They are not, for keys hardly repeat.
-    Trusting { rows: usize },
+    Looking { since: usize, groups: usize },
+    /// They are not, for they hardly repeat.
+    Trusting { since: usize },
+    /// They are, among all groups, for old ones come back.
+    Settled,
 }
 
 impl Watch {
-    const NEW: Self = Self::Looking { rows: 0, groups: 0 };
+    const NEW: Self = Self::Looking { since: 0, groups: 0 };
 }
 
 /// A table as reclaim sees it.
@@ -129,36 +133,51 @@ impl Intake {
         self.may_repeat
     }
 
-    /// Notes that so many rows were counted, of a table that will be merged with others. Where keys hardly repeat,
-    /// rows are not looked up for a while: merging will look them up in any case.
-    pub(super) fn watch(&mut self, counted: usize) {
-        if !self.plan.has_groups() {
-            return;
-        }
-        let groups = self.groups.len();
-        match &mut self.watch {
-            Watch::Looking { rows, groups: before } => {
-                *rows += counted;
-                if *rows < WATCHED_ROWS {
-                    return;
-                }
-                let is_new = (groups.saturating_sub(*before)) * 100 >= *rows * NEW_PERCENT;
-                self.watch = if is_new {
-                    self.groups.look(false);
-                    self.may_repeat = true;
-                    Watch::Trusting { rows: 0 }
+    /// Chooses what the next rows are looked up in, of a table that will be merged with others: merging will look keys
+    /// up in any case. Where keys hardly repeat, in nothing for a while; where they repeat soon or never, among recent
+    /// groups; else among all.
+    pub(super) fn watch(&mut self) {
+        let (groups, keys) = (self.groups.len(), self.groups.sought_keys());
+        let Some(slots) = self.groups.slots() else { return };
+        slots.begin_sketch();
+        match self.watch {
+            Watch::Looking { since, groups: before } => {
+                let is_over = keys - since >= WATCHED_KEYS;
+                let is_new = (groups.saturating_sub(before)) * 100 >= (keys - since) * NEW_PERCENT;
+                if !(is_over && is_new) && slots.found(groups) < RECENT_GROUPS {
+                    if is_over {
+                        self.watch = Watch::Looking { since: keys, groups };
+                    }
+                } else if slots.repeats() {
+                    slots.look_at_all();
+                    self.watch = Watch::Settled;
                 } else {
-                    Watch::Looking { rows: 0, groups }
-                };
-            }
-            Watch::Trusting { rows } => {
-                *rows += counted;
-                if *rows >= TRUSTED_ROWS {
-                    self.groups.look(true);
-                    self.watch = Watch::Looking { rows: 0, groups };
+                    self.may_repeat = true;
+                    if is_over && is_new {
+                        slots.look_away();
+                        self.watch = Watch::Trusting { since: keys };
+                    } else {
+                        slots.look_again(groups);
+                    }
                 }
             }
+            Watch::Trusting { since } if keys - since < TRUSTED_KEYS => {}
+            Watch::Trusting { .. } if slots.repeats() => {
+                slots.look_at_all();
+                self.watch = Watch::Settled;
+            }
+            Watch::Trusting { .. } => {
+                slots.look_again(groups);
+                self.watch = Watch::Looking { since: keys, groups };
+            }
+            Watch::Settled => {}
         }
+    }
+
+    /// What finds groups.
+    #[cfg(test)]
+    pub(super) fn slots(&mut self) -> &mut super::slots::Slots {
+        self.groups.slots().expect("tests ask with group keys")
     }
 
     /// The table's memory.
@@ -361,7 +380,7 @@ impl Intake {
             *groups = (*groups * 2).min(self.plan.spill_chunk_rows(&cx.query.knobs));
         }
         self.spill.put(&mut self.groups, &self.plan, cx)?;
-        self.watch = Watch::NEW;
+        self.watch = Watch::Looking { since: self.groups.sought_keys(), groups: 0 };
         self.may_repeat = false;
         self.account.trim();
         cx.metrics.counter("spills").fetch_add(1, Relaxed);

@@ -2,6 +2,7 @@
 
 use super::packed::PackedKeys;
 use super::rows::RowKeys;
+use super::slots::Slots;
 pub(super) use crate::data::key_bits::{KeyBits, low_bits, resize, value_bits};
 use crate::data::{Bitmap, BufMut, DataType, PhysicalType, Scalar, Values, Vector};
 use crate::error::Error;
@@ -145,15 +146,9 @@ impl KeyTable {
         for_keys!(self, Ok(Vec::new()), keys => keys.decode(groups, account))
     }
 
-    /// Rows make new groups without a look at those there are.
-    pub(super) fn look_away(&mut self) {
-        for_keys!(self, {}, keys => keys.slots().look_away());
-    }
-
-    /// Groups are found again, but for those there are.
-    pub(super) fn look_again(&mut self) {
-        let groups = self.len();
-        for_keys!(self, {}, keys => keys.slots().look_again(groups));
+    /// What finds groups; none without keys.
+    pub(super) fn slots(&mut self) -> Option<&mut Slots> {
+        for_keys!(self, None, keys => Some(keys.slots()))
     }
 
     /// Forgets all groups and gives their memory back; without keys the one group stays.

@@ -26,6 +26,7 @@ mod keys;
 mod packed;
 mod rows;
 mod sink;
+mod sketch;
 mod slots;
 mod source;
 mod spec;

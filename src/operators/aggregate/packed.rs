@@ -4,7 +4,7 @@
 //! 1. Equal keys have equal words and equal null masks; the bits of a null value are zero.
 //! 2. `nulls` is empty until a group with a null exists, then as long as `keys`.
 
-use super::hash::hash_word;
+use super::hash::{hash_word, prefetch};
 use super::keys::{Halt, KeyBits, KeyColumn, constant_bits, low_bits, resize, value_bits, values_from_bits};
 use super::slots::Slots;
 use crate::data::{BitmapMut, BufMut, DataType, FlatVector, Plain, Vector, for_each_values};
@@ -163,13 +163,14 @@ impl<W: Word> PackedKeys<W> {
 
     pub(super) fn find(&self, ids: &mut [u32], missing: &mut BufMut<u32>) {
         let (batch, keys): (&[W], &[W]) = (&self.batch.keys, &self.keys);
+        let (slots, hashes) = (&self.slots, &self.batch.hashes);
+        let fetch = |group: u32| prefetch(&keys[group as usize]);
         if self.batch.has_nulls || !self.nulls.is_empty() {
-            self.slots.find_all(&self.batch.hashes, ids, missing, |k, group| {
-                keys[group as usize] == batch[k] && self.batch.null_mask(k) == null_mask(&self.nulls, group)
-            });
+            let nulls = |k, group| self.batch.null_mask(k) == null_mask(&self.nulls, group);
+            let is_equal = |k: usize, group: u32| keys[group as usize] == batch[k] && nulls(k, group);
+            slots.find_all(hashes, ids, missing, is_equal, fetch);
         } else {
-            self.slots
-                .find_all(&self.batch.hashes, ids, missing, |k, group| keys[group as usize] == batch[k]);
+            slots.find_all(hashes, ids, missing, |k, group| keys[group as usize] == batch[k], fetch);
         }
     }
 
@@ -183,9 +184,8 @@ impl<W: Word> PackedKeys<W> {
             self.nulls[before..].fill(0);
         }
         let (keys, nulls) = (&self.keys, &self.nulls);
-        let hashes =
-            (0..keys.len()).map(|group| hash_with_nulls(keys[group], null_mask(nulls, group as u32)));
-        self.slots.reserve(groups, hashes, account)
+        let hash = |group: usize| hash_with_nulls(keys[group], null_mask(nulls, group as u32));
+        self.slots.reserve(keys.len(), missing.len(), hash, account)
     }
 
     pub(super) fn insert(&mut self, ids: &mut [u32], missing: &[u32]) {

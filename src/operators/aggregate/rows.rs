@@ -179,9 +179,12 @@ impl RowKeys {
     }
 
     pub(super) fn find(&self, ids: &mut [u32], missing: &mut BufMut<u32>) {
-        self.slots.find_all(&self.batch.hashes, ids, missing, |k, group| {
-            self.key(group as usize) == self.batch.row(k)
-        });
+        let is_equal = |k: usize, group: u32| self.key(group as usize) == self.batch.row(k);
+        let fetch = |group: u32| {
+            prefetch(&self.locations[group as usize]);
+            prefetch(&self.lengths[group as usize]);
+        };
+        self.slots.find_all(&self.batch.hashes, ids, missing, is_equal, fetch);
     }
 
     pub(super) fn reserve(&mut self, missing: &[u32], account: &Account) -> Result<(), Denied> {
@@ -196,7 +199,8 @@ impl RowKeys {
             let next = next.clamp(FIRST_CHUNK_BYTES, LARGEST_CHUNK_BYTES).max(bytes);
             self.chunks.push(BufMut::with_capacity(account, next)?);
         }
-        self.slots.reserve(groups, self.hashes.iter().copied(), account)
+        let hashes: &[u64] = &self.hashes;
+        self.slots.reserve(hashes.len(), missing.len(), |group| hashes[group], account)
     }
 
     pub(super) fn insert(&mut self, ids: &mut [u32], missing: &[u32]) {

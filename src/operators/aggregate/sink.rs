@@ -128,7 +128,7 @@ impl Sink for HashAggregateSink {
         let intake = local.intake_mut()?;
         intake.add(Kind::Rows, &columns, rows, cx)?;
         if shared.lanes > 1 {
-            intake.watch(rows.len());
+            intake.watch();
         }
         Ok(Flow::NeedInput)
     }

@@ -5,8 +5,10 @@
 //! 2. At most half the slots are taken, so that probing ends.
 //! 3. Groups before `first` have no slot, and while nothing is sought no group gets one: then a key may have several
 //!    groups, which whoever merges the table puts together.
+//! 4. A sketch, once begun, has seen the key of every group since.
 
 use super::hash::prefetch;
+use super::sketch::Sketch;
 use crate::data::BufMut;
 use crate::mem::{Account, Denied};
 
@@ -15,8 +17,13 @@ pub(super) const NO_GROUP: u32 = u32::MAX;
 const TAG: u64 = 0xFFFF_FFFF_0000_0000;
 /// From this size on slots are fetched ahead.
 const PREFETCH_BYTES: usize = 256 << 10;
-const PREFETCH_ROWS: usize = 16;
+/// How many rows ahead a slot is fetched, and what its group's key is compared with.
+const PREFETCH_ROWS: usize = 32;
+const PREFETCH_KEY_ROWS: usize = 16;
 const LEAST_SLOTS: usize = 512;
+/// The part of groups that must be keys of their own, or else keys come back. What is not looked up costs more to
+/// merge than it would to find.
+const MOST_REPEATS: f64 = 0.8;
 
 /// The directory.
 pub(super) struct Slots {
@@ -25,31 +32,33 @@ pub(super) struct Slots {
     first: usize,
     /// Whether rows make new groups without a look.
     is_blind: bool,
+    /// The keys of groups, to tell how many differ.
+    sketch: Option<Sketch>,
 }
 
 impl Slots {
     /// No room yet.
     pub(super) const fn new() -> Self {
-        Self { slots: BufMut::empty(), first: 0, is_blind: false }
+        Self { slots: BufMut::empty(), first: 0, is_blind: false, sketch: None }
     }
 
-    /// Makes room for `groups` groups, of which those already there have `hashes`.
+    /// Makes room for `more` groups beside the `groups` there are, whose hashes `hash` knows.
     pub(super) fn reserve(
         &mut self,
         groups: usize,
-        hashes: impl Iterator<Item = u64>,
+        more: usize,
+        hash: impl Fn(usize) -> u64,
         account: &Account,
     ) -> Result<(), Denied> {
-        let sought = groups.saturating_sub(self.first);
+        let sought = (groups + more).saturating_sub(self.first);
         if self.is_blind || 2 * sought <= self.slots.len() {
             return Ok(());
         }
         let larger = (2 * sought).next_power_of_two().max(LEAST_SLOTS);
-        let mut slots = Self { slots: BufMut::zeroed(account, larger)?, ..*self };
-        for (group, hash) in hashes.enumerate().skip(self.first) {
-            slots.put(hash, group as u32);
+        self.slots = BufMut::zeroed(account, larger)?;
+        for group in self.first..groups {
+            self.put(hash(group), group as u32);
         }
-        *self = slots;
         Ok(())
     }
 
@@ -84,7 +93,7 @@ impl Slots {
     }
 
     /// The group of each of `hashes`, into `ids`; indices of those without one are appended to `missing`, which has
-    /// room. `is_equal(k, group)` compares the keys.
+    /// room. `is_equal(k, group)` compares the keys, and `fetch(group)` asks for what it will read.
     #[inline(always)]
     pub(super) fn find_all(
         &self,
@@ -92,6 +101,7 @@ impl Slots {
         ids: &mut [u32],
         missing: &mut BufMut<u32>,
         is_equal: impl Fn(usize, u32) -> bool,
+        fetch: impl Fn(u32),
     ) {
         if self.slots.is_empty() {
             ids.fill(NO_GROUP);
@@ -100,9 +110,19 @@ impl Slots {
         }
         let slots: &[u64] = &self.slots;
         let fetches_ahead = size_of_val(slots) > PREFETCH_BYTES;
+        let first_slot = |hash: u64| &slots[hash as usize & (slots.len() - 1)];
         for (k, (&hash, id)) in hashes.iter().zip(ids).enumerate() {
-            if fetches_ahead && let Some(&ahead) = hashes.get(k + PREFETCH_ROWS) {
-                prefetch(&slots[ahead as usize & (slots.len() - 1)]);
+            if fetches_ahead {
+                if let Some(&ahead) = hashes.get(k + PREFETCH_ROWS) {
+                    prefetch(first_slot(ahead));
+                }
+                if let Some(&ahead) = hashes.get(k + PREFETCH_KEY_ROWS)
+                    && let slot = *first_slot(ahead)
+                    && slot & TAG == ahead & TAG
+                    && slot != 0
+                {
+                    fetch(slot as u32 - 1);
+                }
             }
             *id = Self::find(slots, hash, |group| is_equal(k, group));
             if *id == NO_GROUP {
@@ -123,19 +143,44 @@ impl Slots {
         is_equal: impl Fn(&C, usize, u32) -> bool,
         add: impl Fn(&mut C, usize) -> u32,
     ) {
-        if self.is_blind {
-            missing.iter().for_each(|&k| ids[k as usize] = add(context, k as usize));
-            return;
-        }
         for &k in missing {
             let k = k as usize;
-            let mut group = Self::find(&self.slots, hashes[k], |group| is_equal(context, k, group));
+            let mut group = NO_GROUP;
+            if !self.is_blind {
+                group = Self::find(&self.slots, hashes[k], |group| is_equal(context, k, group));
+            }
             if group == NO_GROUP {
                 group = add(context, k);
-                self.put(hashes[k], group);
+                if !self.is_blind {
+                    self.put(hashes[k], group);
+                }
+                if let Some(sketch) = &mut self.sketch {
+                    sketch.add(hashes[k]);
+                }
             }
             ids[k] = group;
         }
+    }
+
+    /// Begins to watch how many keys of new groups differ, unless that has begun.
+    pub(super) fn begin_sketch(&mut self) {
+        self.sketch.get_or_insert_with(Sketch::new);
+    }
+
+    /// Whether keys have come back that were not looked for: since the sketch was begun, groups are notably more than
+    /// keys.
+    pub(super) fn repeats(&self) -> bool {
+        self.sketch.as_ref().is_some_and(|sketch| sketch.distinct() < MOST_REPEATS * sketch.added() as f64)
+    }
+
+    /// How many of `groups` groups are found.
+    pub(super) fn found(&self, groups: usize) -> usize {
+        if self.is_blind { 0 } else { groups - self.first }
+    }
+
+    /// From now on all groups are found.
+    pub(super) fn look_at_all(&mut self) {
+        *self = Self { sketch: self.sketch.take(), ..Self::new() };
     }
 
     /// From now on rows make new groups without a look at those there are.
@@ -148,6 +193,7 @@ impl Slots {
     pub(super) fn look_again(&mut self, groups: usize) {
         self.is_blind = false;
         self.first = groups;
+        self.slots.fill(0);
     }
 
     /// Forgets everything and gives the memory back.

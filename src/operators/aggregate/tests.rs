@@ -1,5 +1,7 @@
 //! The operator against aggregation by definition, over every kind of key, representation and shortage.
 
+use super::groups::Kind;
+use super::intake::Intake;
 use super::sink::HashAggregateSink;
 use super::source::HashAggregateSource;
 use super::spec::Plan;
@@ -13,6 +15,7 @@ use crate::exec::fault::{FaultConfig, Faults};
 use crate::exec::{Combine, Finish, Flow, LaneCx, Need, OpenCx, Pull, QueryCx, Sink, Source};
 use crate::expr::{ColumnId, Expr};
 use crate::functions::AggregateCall;
+use crate::functions::Rows;
 use crate::functions::aggregate::find;
 use crate::mem::{Account, Knobs, Pool};
 use crate::metrics::OperatorMetrics;
@@ -452,6 +455,46 @@ fn keys_that_begin_to_repeat_when_nobody_looks_come_out_once() {
             let outcome = run(spec(groups), &batches, Setting { lanes, limit_bytes, ..AMPLE }).expect("fits");
             assert!(outcome.answer == expected, "keys {groups:?}, {lanes} lanes, {limit_bytes} bytes");
         }
+    }
+}
+
+/// Groups of a table that is watched, and how many of them are found at the end, after counting `keys`.
+fn watched(keys: impl Iterator<Item = i64>) -> (usize, usize) {
+    let pool = Pool::new("query", 1 << 30);
+    let knobs = Knobs { lanes: 1, batch_rows: 1024, block_bytes: 32 << 10, fan_out: 8 };
+    let spill = Arc::new(SpillDirectory::new(None, 1 << 32).for_query(None));
+    let query = Arc::new(QueryCx::new(pool.clone(), knobs, spill, None, None));
+    let metrics = OperatorMetrics::new("HashAggregate");
+    let account = || Account::open(&pool, 1 << 20, 4096, 64 << 10).expect("ample");
+    let (scratch, spec) = (account(), AggregateSpec { aggregates: vec![], ..spec(&[UNIQUE]) });
+    let plan = Arc::new(Plan::new(spec));
+    let mut intake = Intake::new(&plan, account(), 1 << 20, 8).expect("ample");
+    let keys: Vec<i64> = keys.collect();
+    for keys in keys.chunks(1024) {
+        let values = Values::I64(BufMut::copy_of(&scratch, keys).expect("ample").freeze());
+        let column = Vector::Flat(FlatVector { values, validity: None, bounds: None });
+        let cx = lane_cx((&query, &metrics), &scratch, 0);
+        intake.add(Kind::Rows, &[column], Rows::All(keys.len()), &cx).expect("ample");
+        intake.watch();
+    }
+    let groups = intake.groups().len();
+    (groups, intake.slots().found(groups))
+}
+
+#[test]
+fn only_keys_that_do_not_come_back_are_forgotten() {
+    // In order, four rows each: old groups need not be found, and no key comes twice but where it was cut in two.
+    let (groups, found) = watched((0..200_000).map(|row| row / 4));
+    assert!((50_000..50_100).contains(&groups) && found < 10_000, "{found} of {groups} found");
+    // All different: nothing needs to be found.
+    let (groups, found) = watched(0..50_000);
+    assert!(groups == 50_000 && found < 10_000, "{found} of {groups} found");
+    // Many keys, each again and again: found, but for what was forgotten before that was known.
+    for distinct in [500, 3_000, 20_000] {
+        let mut noise = Noise(3);
+        let (groups, found) = watched((0..400_000).map(|_| noise.below(distinct) as i64));
+        assert!(groups < 2 * distinct as usize, "{groups} groups of {distinct} keys");
+        assert_eq!(found, groups, "{distinct} keys");
     }
 }
 

@@ -8,6 +8,8 @@
 //! 1. The caller has checked that sums of the batch fit 64 bits; wrapping additions then never wrap.
 //! 2. A function with a target feature is called only after the feature was detected.
 
+use crate::data::hash::prefetch;
+
 /// Up to so many groups, sums are kept in registers.
 pub(crate) const FEW_GROUPS: usize = 8;
 /// Up to so many groups, sums are kept in copies on the stack.
@@ -225,8 +227,31 @@ pub(crate) fn count(ids: &[u32], groups: usize, counts: &mut [i64]) {
         }
         return;
     }
-    for &id in ids {
-        counts[id as usize] += 1;
+    update_each(ids, counts, std::iter::repeat(()), |count, ()| *count += 1);
+}
+
+/// From this size on states are fetched ahead.
+const PREFETCH_BYTES: usize = 256 << 10;
+const PREFETCH_ROWS: usize = 16;
+
+/// Calls `f(state, value)` for each row, with the state of its group, which is fetched ahead where there are too many for
+/// the cache.
+#[inline(always)]
+pub(crate) fn update_each<T, V>(
+    ids: &[u32],
+    states: &mut [T],
+    values: impl Iterator<Item = V>,
+    mut f: impl FnMut(&mut T, V),
+) {
+    if size_of_val(states) <= PREFETCH_BYTES {
+        ids.iter().zip(values).for_each(|(&id, value)| f(&mut states[id as usize], value));
+        return;
+    }
+    for (k, (&id, value)) in ids.iter().zip(values).enumerate() {
+        if let Some(&ahead) = ids.get(k + PREFETCH_ROWS) {
+            prefetch(&states[ahead as usize]);
+        }
+        f(&mut states[id as usize], value);
     }
 }
 
