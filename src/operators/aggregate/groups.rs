@@ -77,6 +77,11 @@ impl Groups {
         self.keys.hash(group)
     }
 
+    /// The keys of all groups.
+    pub(super) fn keys(&self) -> &KeyTable {
+        &self.keys
+    }
+
     /// What finds groups; none without keys.
     pub(super) fn slots(&mut self) -> Option<&mut Slots> {
         self.keys.slots()

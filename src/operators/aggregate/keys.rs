@@ -146,6 +146,22 @@ impl KeyTable {
         for_keys!(self, Ok(Vec::new()), keys => keys.decode(groups, account))
     }
 
+    /// The keys as words of 64 bits, if they are such and none has a null.
+    pub(super) fn narrow(&self) -> Option<&[u64]> {
+        match self {
+            Self::Narrow(keys) => keys.words(),
+            Self::Single | Self::Wide(_) | Self::Rows(_) => None,
+        }
+    }
+
+    /// The keys as words of 128 bits, if they are such and none has a null.
+    pub(super) fn wide(&self) -> Option<&[u128]> {
+        match self {
+            Self::Wide(keys) => keys.words(),
+            Self::Single | Self::Narrow(_) | Self::Rows(_) => None,
+        }
+    }
+
     /// What finds groups; none without keys.
     pub(super) fn slots(&mut self) -> Option<&mut Slots> {
         for_keys!(self, None, keys => Some(keys.slots()))

@@ -29,6 +29,7 @@ mod sink;
 mod sketch;
 mod slots;
 mod source;
+mod spans;
 mod spec;
 mod spill;
 

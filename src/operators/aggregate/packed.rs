@@ -235,6 +235,11 @@ impl<W: Word> PackedKeys<W> {
         self.columns.iter().enumerate().map(decode).collect()
     }
 
+    /// The keys of all groups as words; `None` if some have nulls.
+    pub(super) fn words(&self) -> Option<&[W]> {
+        self.nulls.is_empty().then_some(&self.keys)
+    }
+
     pub(super) fn slots(&mut self) -> &mut Slots {
         &mut self.slots
     }

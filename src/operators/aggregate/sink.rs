@@ -4,9 +4,10 @@
 //! 1. A lane's table is handed over once, in `combine`; a lane that has spilled spills the rest first.
 //! 2. `finish` ends with the tables all in memory or all in partitions, never both.
 
-use super::groups::Kind;
+use super::groups::{Groups, Kind};
 use super::intake::Intake;
 use super::source::{Item, Ready};
+use super::spans::Spans;
 use super::spec::{Plan, fan_out_bits};
 use super::spill::PartitionOrder;
 use crate::data::Batch;
@@ -46,6 +47,8 @@ pub(super) struct Aggregation {
 enum Stage {
     /// Lanes hand over what they have.
     Combining(Gathered),
+    /// Tables are cut into spans, if their keys ascend; nothing until that is known.
+    Cutting(Option<(Vec<Intake>, Option<Spans>)>),
     /// Tables are ordered by hash range; those that could not be have no order.
     Ordering(Vec<(Intake, Option<PartitionOrder>)>),
     /// Tables are spilled.
@@ -159,11 +162,18 @@ impl Sink for HashAggregateSink {
                 let bits = range_bits(groups, shared.lanes);
                 let must_merge = tables.len() > 1 || tables.iter().any(Intake::may_repeat);
                 if must_merge && bits > 0 {
-                    *stage = Stage::Ordering(Vec::with_capacity(tables.len()));
-                    return Ok(Finish::Tasks(order_tasks(tables, bits, shared)));
+                    *stage = Stage::Cutting(None);
+                    return Ok(Finish::Tasks(vec![cut_task(tables, shared)]));
                 }
                 shared.set_ready(Ready::merging(tables.into_iter().map(|table| (table, None)).collect()));
             }
+            Stage::Cutting(Some((tables, Some(spans)))) => shared.set_ready(Ready::spans(tables, spans)),
+            Stage::Cutting(Some((tables, None))) => {
+                let groups: usize = tables.iter().map(|table| table.groups().len()).sum();
+                *stage = Stage::Ordering(Vec::with_capacity(tables.len()));
+                return Ok(Finish::Tasks(order_tasks(tables, range_bits(groups, shared.lanes), shared)));
+            }
+            Stage::Cutting(None) => return Err(Error::internal("tables have not been cut")),
             Stage::Combining(Gathered { tables, files }) => {
                 *stage = Stage::Spilling(files);
                 return Ok(Finish::Tasks(spill_tasks(tables, shared)));
@@ -224,6 +234,17 @@ fn range_bits(groups: usize, lanes: usize) -> u32 {
     }
     let ranges = (groups / RANGE_GROUPS).max(RANGES_PER_LANE * lanes);
     ranges.next_power_of_two().ilog2().min(MOST_RANGE_BITS)
+}
+
+/// Finds out whether tables can be read without merging.
+fn cut_task(tables: Vec<Intake>, shared: &Arc<Aggregation>) -> OperatorTask {
+    let shared = Arc::clone(shared);
+    Box::new(move |_: &LaneCx<'_>| {
+        let groups: Vec<&Groups> = tables.iter().map(Intake::groups).collect();
+        let spans = tables.first().and_then(|table| Spans::of(&groups, table.account()));
+        *shared.stage.lock() = Stage::Cutting(Some((tables, spans)));
+        Ok(())
+    })
 }
 
 /// Orders each table by hash range. A table without the memory for that is left as it is.

@@ -7,9 +7,10 @@
 use super::groups::{Groups, Kind};
 use super::intake::Intake;
 use super::sink::{Aggregation, table_accounts, take_account};
+use super::spans::{Span, Spans};
 use super::spec::Plan;
 use super::spill::PartitionOrder;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::exec::{Handoff, LaneCx, Need, OpenCx, Pull, Source};
 use crate::functions::Rows;
 use crate::functions::aggregate::GroupSet;
@@ -30,14 +31,21 @@ pub(super) struct HashAggregateSource {
 pub(super) enum Ready {
     /// One table with all groups, each once; lanes take rows of it in turn.
     Whole { table: Box<Intake>, next: AtomicUsize },
-    /// Pieces to merge, and the tables some of them speak of.
-    Pieces { tables: Vec<(Intake, Option<PartitionOrder>)>, items: Mutex<VecDeque<Item>> },
+    /// Spans to emit as they are, pieces to merge, and the tables they speak of. Spans go before the tables, in whose
+    /// memory they are.
+    Pieces {
+        spans: Option<Spans>,
+        tables: Vec<(Intake, Option<PartitionOrder>)>,
+        items: Mutex<VecDeque<Item>>,
+    },
 }
 
 /// A piece: groups that are in no other piece.
 pub(super) enum Item {
     /// A hash range of all tables; of tables without order, everything.
     Range(usize),
+    /// What spans leave over of all tables.
+    Shared,
     /// Partitions of files, which share `used_bits` top bits of their hashes.
     Files { files: Vec<(Arc<SpillFile>, u32)>, used_bits: u32 },
 }
@@ -55,12 +63,20 @@ impl Ready {
             None => 0,
             Some((_, order)) => order.as_ref().map_or(1, PartitionOrder::partitions),
         };
-        Self::Pieces { tables, items: Mutex::new((0..ranges).map(Item::Range).collect()) }
+        Self::Pieces { spans: None, tables, items: Mutex::new((0..ranges).map(Item::Range).collect()) }
+    }
+
+    /// Tables in memory with ascending keys.
+    pub(super) fn spans(tables: Vec<Intake>, spans: Spans) -> Self {
+        let is_shared = spans.shared().any(|groups| !groups.is_empty());
+        let items = is_shared.then_some(Item::Shared).into_iter().collect();
+        let tables = tables.into_iter().map(|table| (table, None)).collect();
+        Self::Pieces { spans: Some(spans), tables, items: Mutex::new(items) }
     }
 
     /// Pieces that speak of no table.
     pub(super) fn items(items: impl Iterator<Item = Item>) -> Self {
-        Self::Pieces { tables: Vec::new(), items: Mutex::new(items.collect()) }
+        Self::Pieces { spans: None, tables: Vec::new(), items: Mutex::new(items.collect()) }
     }
 }
 
@@ -85,6 +101,8 @@ enum Stage {
     Taking,
     /// Emits the groups of its table from `next` on.
     Emitting { next: usize },
+    /// Emits what is left of a span.
+    Reading(Span),
     /// Has nothing more to emit.
     Done,
 }
@@ -137,10 +155,14 @@ impl Source for HashAggregateSource {
                                 return emit(table.groups(), start, len, cx);
                             }
                         }
-                        Some(Ready::Pieces { tables, items }) => {
+                        Some(Ready::Pieces { spans, tables, items }) => {
+                            if let Some(span) = spans.as_ref().and_then(Spans::take) {
+                                local.stage = Stage::Reading(span);
+                                continue;
+                            }
                             let item = items.lock().pop_front();
                             if let Some(item) = item {
-                                local.merge(item, tables, items, cx)?;
+                                local.merge(item, (tables, spans.as_ref()), items, cx)?;
                                 continue;
                             }
                         }
@@ -160,6 +182,15 @@ impl Source for HashAggregateSource {
                     local.intake.release();
                     local.stage = Stage::Taking;
                 }
+                Stage::Reading(Span { len: 0, .. }) => local.stage = Stage::Taking,
+                Stage::Reading(Span { table, start, len }) => {
+                    let now = cx.batch_rows().min(len);
+                    local.stage = Stage::Reading(Span { table, start: start + now, len: len - now });
+                    let Some(Ready::Pieces { tables, .. }) = local.ready.as_deref() else {
+                        return Err(Error::internal("a span without its tables"));
+                    };
+                    return emit(tables[table].0.groups(), start, now, cx);
+                }
                 Stage::Done => return Ok(Pull::Done),
             }
         }
@@ -176,7 +207,7 @@ impl SourceLane {
     fn merge(
         &mut self,
         item: Item,
-        tables: &[(Intake, Option<PartitionOrder>)],
+        (tables, spans): (&[(Intake, Option<PartitionOrder>)], Option<&Spans>),
         items: &Mutex<VecDeque<Item>>,
         cx: &LaneCx<'_>,
     ) -> Result<()> {
@@ -200,6 +231,14 @@ impl SourceLane {
                                 self.merge_groups(groups, GroupSet::Range { start, len }, cx)?;
                             }
                         }
+                    }
+                }
+            }
+            Item::Shared => {
+                self.intake.restart(0, fan_out)?;
+                for ((table, _), shared) in tables.iter().zip(spans.into_iter().flat_map(Spans::shared)) {
+                    for part in shared.chunks(cx.batch_rows()) {
+                        self.merge_groups(table.groups(), GroupSet::At(part), cx)?;
                     }
                 }
             }

@@ -434,13 +434,16 @@ fn many_groups_fit_a_small_budget() {
 }
 
 #[test]
-fn many_groups_of_many_lanes_are_merged_by_range() {
+fn many_groups_of_many_lanes_come_out_once_in_order_or_not() {
     let input = input(4, 60, 1024);
-    let expected = expected(&input.rows, &[UNIQUE]);
-    assert!(expected.len() > 10_000, "enough for several ranges");
-    let outcome = run(spec(&[UNIQUE]), &input.batches, Setting { lanes: 3, ..AMPLE }).expect("ample");
-    assert!(outcome.answer == expected);
-    assert_eq!(outcome.spilled_bytes, 0);
+    // Alone, the numbers of rows ascend in every lane's table.
+    for groups in [&[UNIQUE][..], &[UNIQUE, LONG], &[TEXT, UNIQUE]] {
+        let expected = expected(&input.rows, groups);
+        assert!(expected.len() > 10_000, "enough for several spans or ranges");
+        let outcome = run(spec(groups), &input.batches, Setting { lanes: 3, ..AMPLE }).expect("ample");
+        assert!(outcome.answer == expected, "keys {groups:?}");
+        assert_eq!(outcome.spilled_bytes, 0);
+    }
 }
 
 #[test]
