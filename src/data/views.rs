@@ -113,6 +113,25 @@ impl ViewBuilder {
         Ok(())
     }
 
+    /// Appends value `index` of `from`, copying its bytes.
+    #[inline]
+    pub(crate) fn push_from(
+        &mut self,
+        account: &Account,
+        from: &StringViews,
+        index: usize,
+    ) -> Result<(), Denied> {
+        let view = from.views[index];
+        if view_len(view) > MAX_INLINE_BYTES {
+            return self.push(account, from.get(index));
+        }
+        if self.views.len() == self.views.capacity() {
+            self.views.reserve(account, self.views.len() + 1)?;
+        }
+        self.views.push(view);
+        Ok(())
+    }
+
     /// Number of values.
     pub(crate) fn len(&self) -> usize {
         self.views.len()

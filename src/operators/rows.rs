@@ -6,7 +6,8 @@
 //! 3. After an error the columns of a builder may differ in length until it is truncated to what it had before.
 
 use crate::data::{
-    Batch, Bitmap, BitmapMut, Bounds, Buf, BufMut, FlatVector, Plain, Values, Vector, ViewBuilder,
+    Batch, Bitmap, BitmapMut, Bounds, Buf, BufMut, FlatVector, Plain, StringViews, Values, Vector,
+    ViewBuilder,
 };
 use crate::error::{Error, Result};
 use crate::mem::{Account, Denied};
@@ -288,8 +289,8 @@ impl ColumnBuilder {
             (B::F32(to), Values::F32(from)) => extend(to, from, rows, account, |v| v)?,
             (B::F64(to), Values::F64(from)) => extend(to, from, rows, account, |v| v)?,
             (B::View(to), Values::View(from)) => match rows {
-                Some(rows) => rows.iter().try_for_each(|row| to.push(account, from.get(*row as usize)))?,
-                None => (0..from.len()).try_for_each(|row| to.push(account, from.get(row)))?,
+                Some(rows) => rows.iter().try_for_each(|row| to.push_from(account, from, *row as usize))?,
+                None => (0..from.len()).try_for_each(|row| to.push_from(account, from, row))?,
             },
             (B::Nested(to), Values::Nested(from)) => match rows {
                 Some(rows) => to.push(take_nested(from, rows)?),
@@ -405,8 +406,8 @@ pub(super) struct Pick {
 }
 
 /// Column `column` of the rows `picks` of `sources`, in that order. There is at least one source.
-pub(super) fn gather_column(
-    sources: &[&[FlatVector]],
+pub(super) fn gather_column<'a>(
+    sources: &[&'a [FlatVector]],
     column: usize,
     picks: &[Pick],
     account: &Account,
@@ -420,14 +421,22 @@ pub(super) fn gather_column(
         has_nulls |= source[column].validity.is_some();
         is_wide |= matches!(source[column].values, Values::I128(_));
     }
+    // Looked up once for each source and not for each row.
+    macro_rules! each_source {
+        ($variant:ident) => {{
+            let values = |source: &&'a [FlatVector]| match &source[column].values {
+                Values::$variant(values) => Ok(&**values),
+                other => Err(mixed_types(other)),
+            };
+            sources.iter().map(values).collect::<Result<Vec<_>>>()?
+        }};
+    }
     macro_rules! fixed {
         ($variant:ident) => {{
+            let from = each_source!($variant);
             let mut to = BufMut::with_len(account, picks.len())?;
             for (to, pick) in to.iter_mut().zip(picks) {
-                let Values::$variant(from) = &of(pick).values else {
-                    return Err(mixed_types(&of(pick).values));
-                };
-                *to = from[pick.row as usize];
+                *to = from[pick.source as usize][pick.row as usize];
             }
             Values::$variant(to.freeze())
         }};
@@ -466,12 +475,14 @@ pub(super) fn gather_column(
         Values::F32(_) => fixed!(F32),
         Values::F64(_) => fixed!(F64),
         Values::View(_) => {
+            let strings = |source: &&'a [FlatVector]| match &source[column].values {
+                Values::View(strings) => Ok(strings),
+                other => Err(mixed_types(other)),
+            };
+            let from = sources.iter().map(strings).collect::<Result<Vec<&'a StringViews>>>()?;
             let mut to = ViewBuilder::new(account, picks.len())?;
             for pick in picks {
-                let Values::View(from) = &of(pick).values else {
-                    return Err(mixed_types(&of(pick).values));
-                };
-                to.push(account, from.get(pick.row as usize))?;
+                to.push_from(account, from[pick.source as usize], pick.row as usize)?;
             }
             Values::View(to.freeze())
         }

@@ -242,8 +242,8 @@ fn build_node(plan: &PhysicalPlan, done: &mut Done) -> Result<Open> {
         }
         Node::Sort { input, keys, fetch } => {
             let (sink, source) = sort(input, keys, *fetch);
-            // One lane carries the order on.
-            build(input, done)?.broken(sink, source, 1, done)
+            // One lane carries the order on, whatever others do for it.
+            build(input, done)?.broken(sink, source, usize::MAX, done)
         }
         Node::UnionAll { inputs } => {
             let branches = inputs.iter().map(|input| build(input, done)).collect::<Result<_>>()?;

@@ -7,7 +7,8 @@
 //! 2. A decoded batch points into the message; its slab stays charged while a part of it lives.
 
 use super::checksum::{Checksum, STRIPE_BYTES};
-use super::index::BlockEntry;
+use super::index::{BlockEntry, Encoding};
+use super::pack;
 use crate::data::{
     Batch, Bitmap, Buf, BufMut, DataType, FlatVector, MAX_INLINE_BYTES, PhysicalType, Plain, StringViews,
     Values, Vector, view_inline, view_len, view_of,
@@ -26,8 +27,6 @@ use std::sync::Arc;
 pub(super) const TRAILER_BYTES: usize = STRIPE_BYTES;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"GRSTSPL2");
-/// Before a message's metadata: a mark and the metadata's length.
-const PREFIX_BYTES: usize = 8;
 
 /// How the columns of a block lie in it.
 #[derive(Debug)]
@@ -41,7 +40,7 @@ pub(super) struct BlockSchema {
 pub(super) fn trailer(entry: &BlockEntry, mut checksum: Checksum) -> [u8; TRAILER_BYTES] {
     let mut bytes = [0; TRAILER_BYTES];
     let words = [
-        MAGIC,
+        MAGIC ^ entry.encoding as u64,
         u64::from(entry.partition) | u64::from(entry.rows) << 32,
         u64::from(entry.schema) | u64::from(entry.segment) << 32,
         entry.message_bytes,
@@ -213,16 +212,23 @@ pub(super) fn decode(
         return Err(damaged("its checksum or its description does not match"));
     }
     let message_len = entry.message_bytes as usize;
-    let message = if entry.is_compressed() {
-        let mut message = BufMut::<u8>::with_len(account, message_len)?;
-        let stored = block.get(..entry.stored_bytes as usize).ok_or_else(|| damaged("it is cut off"))?;
-        match lz4_flex::block::decompress_into(stored, &mut message) {
-            Ok(len) if len == message_len => message.freeze(),
-            Ok(_) => return Err(damaged("its message is cut off")),
-            Err(error) => return Err(damaged(&error.to_string())),
+    let stored = block.get(..entry.stored_bytes as usize).ok_or_else(|| damaged("it is cut off"))?;
+    let message = match entry.encoding {
+        Encoding::Plain => block.freeze(),
+        Encoding::Packed => {
+            let mut message = BufMut::<u8>::with_len(account, message_len)?;
+            pack::unpack(stored, &schema.physical, &mut message)
+                .ok_or_else(|| damaged("its columns cannot be unpacked"))?;
+            message.freeze()
         }
-    } else {
-        block.freeze()
+        Encoding::Lz4 => {
+            let mut message = BufMut::<u8>::with_len(account, message_len)?;
+            match lz4_flex::block::decompress_into(stored, &mut message) {
+                Ok(len) if len == message_len => message.freeze(),
+                Ok(_) => return Err(damaged("its message is cut off")),
+                Err(error) => return Err(damaged(&error.to_string())),
+            }
+        }
     };
     let rows = read_message(&message.to_arrow().slice_with_length(0, message_len), &schema.arrow)
         .map_err(|what| damaged(&what))?;
@@ -237,9 +243,8 @@ pub(super) fn decode(
 
 /// The record batch of an IPC message; its arrays point into the message.
 fn read_message(message: &Buffer, schema: &SchemaRef) -> Result<RecordBatch, String> {
-    let length = message.get(4..PREFIX_BYTES).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
-    let body_at = PREFIX_BYTES + length.ok_or("it has no length")? as usize;
-    let metadata = message.get(PREFIX_BYTES..body_at).ok_or("its metadata is cut off")?;
+    let body_at = pack::body_at(message).ok_or("it has no length")?;
+    let metadata = message.get(pack::PREFIX_BYTES..body_at).ok_or("its metadata is cut off")?;
     let metadata = arrow::ipc::root_as_message(metadata).map_err(|e| e.to_string())?;
     let header = metadata.header_as_record_batch().ok_or("it is no record batch")?;
     let (body, dictionaries, version) = (message.slice(body_at), HashMap::new(), metadata.version());

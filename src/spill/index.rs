@@ -27,6 +27,19 @@ pub(super) struct BlockEntry {
     pub(super) rows: u32,
     /// Which of the writer's physical schemas it has.
     pub(super) schema: u32,
+    /// How its message is stored.
+    pub(super) encoding: Encoding,
+}
+
+/// How a message is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encoding {
+    /// As it is.
+    Plain = 0,
+    /// With its columns packed.
+    Packed = 1,
+    /// As one LZ4 block.
+    Lz4 = 2,
 }
 
 impl BlockEntry {
@@ -34,13 +47,10 @@ impl BlockEntry {
     pub(super) fn len(&self) -> u64 {
         self.stored_bytes.next_multiple_of(STRIPE_BYTES as u64) + TRAILER_BYTES as u64
     }
-
-    /// Whether the message is stored compressed.
-    pub(super) fn is_compressed(&self) -> bool {
-        self.stored_bytes < self.message_bytes
-    }
 }
 
+/// Where in a word the encoding lies, above the bytes of a message.
+const ENCODING_SHIFT: u32 = 56;
 /// The end of a chain.
 const NONE: u32 = u32::MAX;
 const ENTRY_WORDS: usize = 6;
@@ -85,7 +95,7 @@ impl BlockIndex {
         let words = self.words_mut(at);
         words[0] = entry.offset;
         words[1] = entry.stored_bytes;
-        words[5] = entry.message_bytes;
+        words[5] = entry.message_bytes | (entry.encoding as u64) << ENCODING_SHIFT;
         words[2] = u64::from(entry.rows) | u64::from(entry.schema) << 32;
         words[3] = u64::from(entry.segment) | u64::from(entry.partition) << 32;
         words[4] = u64::from(NONE);
@@ -117,7 +127,12 @@ impl BlockIndex {
         let entry = BlockEntry {
             offset: words[0],
             stored_bytes: words[1],
-            message_bytes: words[5],
+            message_bytes: words[5] & ((1 << ENCODING_SHIFT) - 1),
+            encoding: match words[5] >> ENCODING_SHIFT {
+                0 => Encoding::Plain,
+                1 => Encoding::Packed,
+                _ => Encoding::Lz4,
+            },
             rows: words[2] as u32,
             schema: (words[2] >> 32) as u32,
             segment: words[3] as u32,
@@ -168,7 +183,17 @@ mod tests {
             let (partition, offset) = (i * 7 % 5, u64::from(i) << 33);
             let (message_bytes, stored_bytes) = (u64::from(i) + 1, 1);
             let (segment, rows, schema) = (i / 9, i, i % 3);
-            index.push(BlockEntry { partition, segment, offset, message_bytes, stored_bytes, rows, schema });
+            let encoding = [Encoding::Plain, Encoding::Packed, Encoding::Lz4][schema as usize];
+            index.push(BlockEntry {
+                partition,
+                segment,
+                offset,
+                message_bytes,
+                stored_bytes,
+                rows,
+                schema,
+                encoding,
+            });
         }
         for partition in 0..7 {
             let mut at = index.first(partition);
@@ -177,6 +202,7 @@ mod tests {
                 let (entry, next) = index.entry(number);
                 assert_eq!((entry.partition, entry.segment), (partition, entry.rows / 9));
                 assert_eq!((entry.offset, entry.schema), (u64::from(entry.rows) << 33, entry.rows % 3));
+                assert_eq!(entry.encoding as u32, entry.schema);
                 assert_eq!((entry.message_bytes, entry.stored_bytes), (u64::from(entry.rows) + 1, 1));
                 seen.push(entry.rows);
                 at = next;

@@ -4,7 +4,8 @@ use super::block::{self, BlockSchema, TRAILER_BYTES};
 use super::checksum::{Checksum, STRIPE_BYTES};
 use super::directory::SpillDirectory;
 use super::file::SpillFile;
-use super::index::{BlockEntry, BlockIndex};
+use super::index::{BlockEntry, BlockIndex, Encoding};
+use super::pack;
 use super::segment::{ROTATE_BYTES, Segment};
 use crate::data::{Batch, BufMut, DataType, PhysicalType};
 use crate::error::{Error, Result};
@@ -144,12 +145,15 @@ impl SpillWriter {
             stored_bytes: message_len as u64,
             rows: batch.rows() as u32,
             schema: schema as u32,
+            encoding: Encoding::Plain,
         };
         let room = message_room(self.block_bytes);
         let appended = if message_len <= room {
             self.staging.set_len(stored_room(room) + compressed_room(room));
             let (message, compressed) = self.staging.split_at_mut(stored_room(room));
-            append_compressed(segment, &encoded, message, compressed, &mut self.compressor, &mut entry)
+            let physical = &self.schemas[schema].schema.physical;
+            let staging = (message, compressed);
+            append_smaller(segment, &encoded, physical, staging, &mut self.compressor, &mut entry)
         } else {
             append(segment, &mut self.staging, stored_room(room), &encoded, &entry)
         };
@@ -199,12 +203,13 @@ fn compressed_room(room: usize) -> usize {
     get_maximum_output_size(room).next_multiple_of(STRIPE_BYTES) + TRAILER_BYTES
 }
 
-/// Appends message and trailer to the segment in one write, compressed if that saves a tenth.
-fn append_compressed(
+/// Appends message and trailer to the segment in one write: packed if that saves half, else compressed if that saves a
+/// tenth.
+fn append_smaller(
     segment: &mut Segment,
     encoded: &[Buffer],
-    message: &mut [u8],
-    compressed: &mut [u8],
+    physical: &[PhysicalType],
+    (message, compressed): (&mut [u8], &mut [u8]),
     compressor: &mut CompressTable,
     entry: &mut BlockEntry,
 ) -> Result<()> {
@@ -216,14 +221,22 @@ fn append_compressed(
     }
     message[at..message_len].fill(0);
     let room = compressed.len() - TRAILER_BYTES;
-    let compressed_len =
-        compress_into_with_table(&message[..message_len], &mut compressed[..room], compressor)
-            .map_err(|e| Error::internal(format!("a spill block cannot be compressed: {e}")))?;
-    let block = if compressed_len <= message_len / 10 * 9 {
-        entry.stored_bytes = compressed_len as u64;
+    let packed_len = pack::pack(&message[..message_len], physical, &mut compressed[..message_len / 2]);
+    let block = if let Some(packed_len) = packed_len {
+        entry.stored_bytes = packed_len as u64;
+        entry.encoding = Encoding::Packed;
         compressed
     } else {
-        message
+        let compressed_len =
+            compress_into_with_table(&message[..message_len], &mut compressed[..room], compressor)
+                .map_err(|e| Error::internal(format!("a spill block cannot be compressed: {e}")))?;
+        if compressed_len <= message_len / 10 * 9 {
+            entry.stored_bytes = compressed_len as u64;
+            entry.encoding = Encoding::Lz4;
+            compressed
+        } else {
+            message
+        }
     };
     let stored_len = (entry.stored_bytes as usize).next_multiple_of(STRIPE_BYTES);
     block[entry.stored_bytes as usize..stored_len].fill(0);

@@ -40,6 +40,21 @@ pub(in crate::operators) fn prefix(key: &[u8]) -> u64 {
     }
 }
 
+/// Bytes of a key that a merge compares as one number.
+pub(super) const WIDE_PREFIX_BYTES: usize = 16;
+
+/// As [`prefix`], of twice as many bytes. Keys are no prefixes of each other, so one that ends within its prefix equals
+/// every key of the same prefix.
+pub(super) fn wide_prefix(key: &[u8]) -> u128 {
+    match key.first_chunk() {
+        Some(bytes) => u128::from_be_bytes(*bytes),
+        None => {
+            let (high, low) = key.split_at(key.len().min(PREFIX_BYTES));
+            u128::from(prefix(high)) << 64 | u128::from(prefix(low))
+        }
+    }
+}
+
 /// Keys of rows, one after the other.
 pub(in crate::operators) struct Keys {
     /// Where each key begins, and where the last one ends.

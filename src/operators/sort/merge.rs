@@ -7,8 +7,8 @@
 //!    left of its runs: no row is lost or comes twice.
 
 use super::super::rows::{Pick, gather_column};
-use super::keys::prefix;
-use super::run::{Chunk, Run, rest_of};
+use super::keys::{WIDE_PREFIX_BYTES, wide_prefix};
+use super::run::{Chunk, Run};
 use crate::data::{
     BitmapMut, Buf, BufMut, DictionaryIds, FlatVector, MAX_INLINE_BYTES, StringViews, Values,
     for_each_values, view_inline, view_len, view_of,
@@ -40,6 +40,64 @@ pub(in crate::operators) fn is_refusal(error: &Error) -> bool {
 
 /// A number of rows, and their columns.
 pub(super) type Rows = (usize, Vec<FlatVector>);
+
+/// The next rows of a merge before they are laid out. The merge may go on meanwhile.
+pub(super) struct Picked {
+    chunks: Vec<Arc<Chunk>>,
+    /// Rows of the chunks; `None` for a whole chunk as it is.
+    picks: Option<Vec<Pick>>,
+    /// Picks laid out already.
+    taken: usize,
+}
+
+impl Picked {
+    fn rows(&self) -> usize {
+        self.picks.as_ref().map_or_else(|| self.chunks.iter().map(|chunk| chunk.rows()).sum(), Vec::len)
+    }
+
+    /// Lays the next of the rows out in `account`, fewer of them where memory is short; `None` when all are. After a
+    /// refusal it may be called again.
+    pub(super) fn next_rows(&mut self, has_keys: bool, account: &Account) -> Result<Option<Rows>> {
+        let Some(picks) = &self.picks else {
+            let chunk = self.chunks.pop();
+            return Ok(chunk.map(|chunk| (chunk.rows(), without_keys(&chunk, has_keys).to_vec())));
+        };
+        let mut rows = picks.len() - self.taken;
+        while rows > 0 {
+            match gather(&self.chunks, &picks[self.taken..self.taken + rows], has_keys, account) {
+                Ok(columns) => {
+                    self.taken += rows;
+                    return Ok(Some((rows, columns)));
+                }
+                Err(error) if rows > 1 && is_refusal(&error) => rows /= 2,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The columns of a chunk.
+fn without_keys(chunk: &Chunk, has_keys: bool) -> &[FlatVector] {
+    &chunk.columns()[..chunk.columns().len() - usize::from(!has_keys)]
+}
+
+/// Lays out rows of chunks.
+fn gather(
+    chunks: &[Arc<Chunk>],
+    picks: &[Pick],
+    has_keys: bool,
+    account: &Account,
+) -> Result<Vec<FlatVector>> {
+    let sources: Vec<&[FlatVector]> = chunks.iter().map(|chunk| without_keys(chunk, has_keys)).collect();
+    let Some(first) = sources.first() else { return Err(Error::internal("rows without a source")) };
+    let is_alike = chunks.iter().all(|chunk| chunk.mean_long_bytes().is_some());
+    let column = |column: usize| match is_alike {
+        true => gather_column(&sources, column, picks, account),
+        false => lay_out(&sources, column, picks, account),
+    };
+    (0..first.len()).map(column).collect()
+}
 
 /// Merges any number of runs by a tree of losers: a comparison per level and row (Knuth, TAOCP vol. 3, 5.4.1).
 pub(super) struct Merge {
@@ -79,8 +137,8 @@ struct Cursor {
     /// Where the reader was before it read `current`.
     before: Option<SpillReader>,
     row: usize,
-    /// Of the key of `row`.
-    prefix: u64,
+    /// What the key of `row` begins with.
+    prefix: u128,
     /// Place of `current` among the merge's sources.
     source: u32,
 }
@@ -109,20 +167,19 @@ impl Cursor {
 
     fn note_prefix(&mut self) {
         if let Some(chunk) = &self.current {
-            self.prefix = prefix(chunk.key(self.row));
+            self.prefix = wide_prefix(chunk.key(self.row));
         }
     }
 
-    fn key(&self) -> Option<&[u8]> {
-        self.current.as_ref().map(|chunk| chunk.key(self.row))
-    }
-
     /// Whether its row comes before that of `other`; one at its end comes last.
-    fn is_less(&self, other: &Self) -> Option<bool> {
-        let (Some(key), Some(other_key)) = (self.key(), other.key()) else {
+    fn is_less<'a>(&'a self, other: &'a Self) -> Option<bool> {
+        let (Some(chunk), Some(other_chunk)) = (&self.current, &other.current) else {
             return Some(self.current.is_some());
         };
-        let order = self.prefix.cmp(&other.prefix).then_with(|| rest_of(key).cmp(rest_of(other_key)));
+        // Keys lie scattered: few comparisons should look at them.
+        let rest = |chunk: &'a Chunk, row| chunk.key(row).get(WIDE_PREFIX_BYTES..).unwrap_or_default();
+        let order = self.prefix.cmp(&other.prefix);
+        let order = order.then_with(|| rest(chunk, self.row).cmp(rest(other_chunk, other.row)));
         (!order.is_eq()).then_some(order.is_lt())
     }
 
@@ -175,14 +232,16 @@ impl Merge {
             self.sources.clear();
             self.taken = 0;
             self.prepare(ids, blocks)?;
-            if let Some(rows) = self.whole_chunk(portion, ids, blocks)? {
-                return Ok(Some(rows));
+            if let Some(chunk) = self.whole_chunk(portion, ids, blocks)? {
+                return Ok(Some((chunk.rows(), without_keys(&chunk, portion.has_keys).to_vec())));
             }
             self.pick(portion, ids, blocks)?;
         }
+        let chunks: Vec<_> = self.sources.iter().map(|source| Arc::clone(&source.chunk)).collect();
         let mut rows = (self.picks.len() - self.taken).min(portion.rows);
         while rows > 0 {
-            match self.gather(rows, portion.has_keys, account) {
+            let picks = &self.picks[self.taken..self.taken + rows];
+            match gather(&chunks, picks, portion.has_keys, account) {
                 Ok(columns) => {
                     self.taken += rows;
                     return Ok(Some((rows, columns)));
@@ -192,6 +251,31 @@ impl Merge {
             }
         }
         Ok(None)
+    }
+
+    /// The next rows as `next_rows` would return them, not laid out.
+    pub(super) fn next_picked(
+        &mut self,
+        portion: Portion,
+        ids: &DictionaryIds,
+        blocks: &Account,
+    ) -> Result<Option<(usize, Picked)>> {
+        if self.taken == self.picks.len() {
+            self.picks.clear();
+            self.sources.clear();
+            self.taken = 0;
+            self.prepare(ids, blocks)?;
+            if let Some(chunk) = self.whole_chunk(portion, ids, blocks)? {
+                let picked = Picked { chunks: vec![chunk], picks: None, taken: 0 };
+                return Ok(Some((picked.rows(), picked)));
+            }
+            self.pick(portion, ids, blocks)?;
+        }
+        let picks = self.picks.split_off(std::mem::take(&mut self.taken));
+        self.picks.clear();
+        let chunks = self.sources.drain(..).map(|source| source.chunk).collect();
+        let picked = Picked { chunks, picks: Some(picks), taken: 0 };
+        Ok((picked.rows() > 0).then(|| (picked.rows(), picked)))
     }
 
     /// As `next_rows` with keys, as a chunk.
@@ -212,6 +296,12 @@ impl Merge {
             cursor.run.is_in_memory() || (cursor.before.is_none() && cursor.current.is_some())
         };
         self.cursors.iter().any(is_in_memory)
+    }
+
+    /// Whether no chunk in hand has a long string.
+    pub(super) fn is_alike(&self) -> bool {
+        let mut chunks = self.cursors.iter().filter_map(|cursor| cursor.current.as_ref());
+        chunks.all(|chunk| chunk.mean_long_bytes().is_some())
     }
 
     /// What is left of the runs, in their order; blocks read go and are read again.
@@ -265,7 +355,7 @@ impl Merge {
         portion: Portion,
         ids: &DictionaryIds,
         blocks: &Account,
-    ) -> Result<Option<Rows>> {
+    ) -> Result<Option<Arc<Chunk>>> {
         let Some(&winner) = self.tree.first() else { return Ok(None) };
         let cursor = &mut self.cursors[winner as usize];
         let is_whole = |chunk: &Arc<Chunk>| chunk.rows() <= portion.rows && chunk.is_in_place();
@@ -275,11 +365,8 @@ impl Merge {
             return Ok(None);
         };
         cursor.run.rows -= chunk.rows() as u64;
-        let columns = &chunk.columns()[..chunk.columns().len() - usize::from(!portion.has_keys)];
-        let rows = (chunk.rows(), columns.to_vec());
-        drop(chunk);
         self.advance(winner as usize, ids, blocks)?;
-        Ok(Some(rows))
+        Ok(Some(chunk))
     }
 
     /// Gives the winner its next chunk, now or, if that is refused, when it is needed.
@@ -314,8 +401,8 @@ impl Merge {
             let Some(chunk) = &cursor.current else { break };
             let place = chunk.place(cursor.row);
             if portion.bytes < usize::MAX {
-                bytes +=
-                    width + strings.iter().map(|at| long_bytes(&chunk.columns()[*at], place)).sum::<usize>();
+                let long = || strings.iter().map(|at| long_bytes(&chunk.columns()[*at], place)).sum();
+                bytes += width + chunk.mean_long_bytes().unwrap_or_else(long);
             }
             self.picks.push(Pick { source: cursor.source, row: place as u32 });
             cursor.row += 1;
@@ -331,14 +418,6 @@ impl Merge {
         }
         self.widths = Some((width, strings));
         Ok(())
-    }
-
-    fn gather(&self, rows: usize, has_keys: bool, account: &Account) -> Result<Vec<FlatVector>> {
-        let sources: Vec<&[FlatVector]> = self.sources.iter().map(|source| source.chunk.columns()).collect();
-        let Some(first) = sources.first() else { return Err(Error::internal("rows without a source")) };
-        let picks = &self.picks[self.taken..self.taken + rows];
-        let columns = 0..first.len() - usize::from(!has_keys);
-        columns.map(|column| lay_out(&sources, column, picks, account)).collect()
     }
 
     /// Whether cursor `a` is ahead of cursor `b`.

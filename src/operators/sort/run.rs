@@ -2,7 +2,9 @@
 
 use super::super::rows::RowsBuilder;
 use super::keys::{PREFIX_BYTES, prefix};
-use crate::data::{Batch, Buf, BufMut, FlatVector, StringViews, Values, Vector, ViewBuilder};
+use crate::data::{
+    Batch, Buf, BufMut, FlatVector, MAX_INLINE_BYTES, StringViews, Values, Vector, ViewBuilder, view_len,
+};
 use crate::error::{Error, Result};
 use crate::mem::{Account, Denied};
 use crate::spill::SpillReader;
@@ -19,7 +21,12 @@ pub(super) struct Chunk {
     /// Where in the columns each row lies (in the low half), where they do not lie in order.
     order: Option<Buf<u128>>,
     rows: usize,
+    /// Bytes of the strings of a row that are not in their views, on average; `None` if that says little about a row.
+    mean_long_bytes: Option<usize>,
 }
+
+/// Strings are about alike if none takes more bytes than this.
+const ALIKE_BYTES: usize = 256;
 
 impl Chunk {
     /// The rows of `columns`, or those that `order` names.
@@ -28,7 +35,8 @@ impl Chunk {
             return Err(Error::internal("sorted rows without their keys"));
         };
         let rows = order.as_ref().map_or(keys.len(), |order| order.len());
-        Ok(Self { keys: keys.clone(), columns, order, rows })
+        let mean_long_bytes = mean_long_bytes(&columns);
+        Ok(Self { keys: keys.clone(), columns, order, rows, mean_long_bytes })
     }
 
     /// Rows read back from a spill block.
@@ -50,6 +58,11 @@ impl Chunk {
     /// The columns, keys last.
     pub(super) fn columns(&self) -> &[FlatVector] {
         &self.columns
+    }
+
+    /// About the bytes that the strings of a row take beside their views, of any row; `None` if rows differ in that.
+    pub(super) fn mean_long_bytes(&self) -> Option<usize> {
+        self.mean_long_bytes
     }
 
     /// About the bytes of memory behind it.
@@ -201,6 +214,25 @@ impl RunBuilder {
         let chunk = Chunk::new(columns, Some(order.freeze()))?;
         Ok(Run::of_chunks(VecDeque::from([Arc::new(chunk)])))
     }
+}
+
+fn mean_long_bytes(columns: &[FlatVector]) -> Option<usize> {
+    let mut mean = 0;
+    for column in columns {
+        let Values::View(strings) = &column.values else { continue };
+        let mut long_bytes = 0;
+        let mut longest = 0;
+        for view in strings.views.iter() {
+            let len = view_len(*view);
+            longest = longest.max(len);
+            long_bytes += if len > MAX_INLINE_BYTES { len } else { 0 };
+        }
+        if longest > ALIKE_BYTES {
+            return None;
+        }
+        mean += long_bytes.div_ceil(strings.len().max(1));
+    }
+    Some(mean)
 }
 
 /// Where the row of an entry lies.

@@ -120,6 +120,11 @@ impl SortSink {
         }
         let account = &local.accounts.rows;
         let run = local.builder.sort(shared.encoder.is_prefix_enough(), self.spec.fetch_rows(), account)?;
+        if !local.spilled.is_empty() && self.small_fetch().is_none() {
+            // It goes to disk soon, and is laid out on its way there.
+            local.runs.push(run);
+            return Ok(());
+        }
         let (chunks, rest) = lay_out(vec![run.clone()], u64::MAX, cx, account)?;
         local.runs.push(if rest.is_empty() { Run::of_chunks(chunks) } else { run });
         let Some(fetch) = self.small_fetch() else { return Ok(()) };

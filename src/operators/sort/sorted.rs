@@ -6,7 +6,7 @@
 //! 3. Of what reads rows by turns, one at a time reduces its runs: they may share the account for that.
 
 use super::consumer::Victim;
-use super::merge::{Merge, Portion, is_refusal};
+use super::merge::{Merge, Picked, Portion, is_refusal};
 use super::run::Run;
 use super::sink::{SortShared, turn};
 use super::spill::Spill;
@@ -30,16 +30,19 @@ pub(in crate::operators) struct SortedSide {
 }
 
 /// What [`SortedRows::next`] answers.
-pub(in crate::operators) enum Sorted {
+pub(in crate::operators) enum Sorted<T = Vec<FlatVector>> {
     /// So many rows.
-    Rows(usize, Vec<FlatVector>),
+    Rows(usize, T),
     /// Call again after the waker was called.
     Wait(Wait),
     /// There are no more.
     End,
 }
 
-/// Rows in order. For one lane.
+/// Memory that the merge was refused; it is as it was.
+struct Refused(Error);
+
+/// Rows in order. For one lane at a time.
 pub(in crate::operators) struct SortedRows {
     spec: Arc<SortSpec>,
     stage: Stage,
@@ -206,6 +209,49 @@ impl SortedRows {
 
     /// The next rows. `spill` is what rows are written to disk with.
     pub(in crate::operators) fn next(&mut self, spill: &Account, cx: &LaneCx<'_>) -> Result<Sorted> {
+        loop {
+            let next = self.step(spill, cx, |merge, portion, blocks| {
+                merge.next_rows(portion, &cx.query.ids, blocks, cx.account)
+            });
+            match next? {
+                Ok(next) => return Ok(next),
+                Err(Refused(error)) => self.give_way(&error, cx)?,
+            }
+        }
+    }
+
+    /// The next rows, not laid out; `None` if there is no memory for that, and nothing has changed. Nor are rows picked
+    /// ahead that may be large: their chunks would take what laying them out needs.
+    pub(super) fn pick_ahead(&mut self, spill: &Account, cx: &LaneCx<'_>) -> Result<Option<Sorted<Picked>>> {
+        if let Stage::Emitting(merge) = &self.stage
+            && !merge.is_alike()
+        {
+            return Ok(None);
+        }
+        let picked =
+            self.step(spill, cx, |merge, portion, blocks| merge.next_picked(portion, &cx.query.ids, blocks));
+        Ok(picked?.ok())
+    }
+
+    /// Gives memory back after a refusal: takes the merge apart.
+    pub(super) fn give_way(&mut self, refused: &Error, cx: &LaneCx<'_>) -> Result<()> {
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Emitting(merge) => self.retreat(merge.into_runs(), refused, cx)?,
+            Stage::Runs(runs) => self.retreat(runs, refused, cx)?,
+            // It gives back what it holds when it is through.
+            Stage::Reducing(reduction) => Stage::Reducing(reduction),
+            Stage::Done => return Err(self.spec.too_small(refused, &cx.query.pool)),
+        };
+        Ok(())
+    }
+
+    /// Goes on to the next rows, which `take` takes from the merge. A refusal leaves the merge as it is.
+    fn step<T>(
+        &mut self,
+        spill: &Account,
+        cx: &LaneCx<'_>,
+        take: impl Fn(&mut Merge, Portion, &Account) -> Result<Option<(usize, T)>>,
+    ) -> Result<Result<Sorted<T>, Refused>> {
         let is_asked = self.victim.take_request();
         self.blocks.relieve();
         loop {
@@ -217,7 +263,7 @@ impl SortedRows {
                 Stage::Runs(runs) => self.plan(runs, spill, cx)?,
                 Stage::Reducing(reduction) => {
                     self.stage = self.reduce(reduction, spill, cx)?;
-                    return Ok(Sorted::Wait(turn(cx)));
+                    return Ok(Ok(Sorted::Wait(turn(cx))));
                 }
                 Stage::Emitting(merge) if is_asked && !self.must_spill && merge.is_in_memory() => {
                     self.must_spill = true;
@@ -229,23 +275,26 @@ impl SortedRows {
                     let portion = Portion { rows, bytes, has_keys: self.has_keys };
                     let next = match rows {
                         0 => Ok(None),
-                        _ => merge.next_rows(portion, &cx.query.ids, &self.blocks, cx.account),
+                        _ => take(&mut merge, portion, &self.blocks),
                     };
                     match next {
                         Ok(Some((rows, columns))) => {
                             self.missing -= rows as u64;
                             self.stage = Stage::Emitting(merge);
-                            return Ok(Sorted::Rows(rows, columns));
+                            return Ok(Ok(Sorted::Rows(rows, columns)));
                         }
                         Ok(None) => {
                             self.victim.publish(0);
-                            return Ok(Sorted::End);
+                            return Ok(Ok(Sorted::End));
                         }
-                        Err(error) if is_refusal(&error) => self.retreat(merge.into_runs(), &error, cx)?,
+                        Err(error) if is_refusal(&error) => {
+                            self.stage = Stage::Emitting(merge);
+                            return Ok(Err(Refused(error)));
+                        }
                         Err(error) => return Err(error),
                     }
                 }
-                Stage::Done => return Ok(Sorted::End),
+                Stage::Done => return Ok(Ok(Sorted::End)),
             };
         }
     }

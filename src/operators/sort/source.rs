@@ -1,11 +1,28 @@
 //! The source: emits the rows of all lanes in order.
+//!
+//! One lane emits. A second one, where there is one, merges ahead of it: it reads and decompresses blocks and picks the
+//! rows that come next, so that all that is left to the first is to lay them out.
+//!
+//! Invariants:
+//! 1. Whoever works with the merge has taken it out of the shared state, and puts it back before it waits or fails.
+//! 2. Rows picked ahead are emitted before the merge is asked for more: the first lane asks it only when there are none.
+//! 3. Running ahead is a matter of free memory: refused, the second lane leaves the merge as it is to the first, which
+//!    works with it as if it were alone. So a sort needs no more than on a single lane.
 
+use super::merge::{Picked, is_refusal};
 use super::sorted::{Sorted, SortedRows, SortedSide};
-use crate::data::{Batch, Vector};
-use crate::error::{Error, Result};
-use crate::exec::{LaneCx, Need, OpenCx, Pull, Source};
+use super::{SLICE, sink::turn};
+use crate::data::{Batch, FlatVector, Vector};
+use crate::error::Result;
+use crate::exec::{LaneCx, Need, OpenCx, Pull, Source, Wait, WaitReason};
 use crate::mem::{Account, Knobs};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
+use std::collections::VecDeque;
+use std::task::Waker;
+use std::time::Instant;
+
+/// Batches picked ahead at the most.
+const MOST_AHEAD: usize = 4;
 
 pub(super) struct SortSource {
     side: SortedSide,
@@ -13,19 +30,174 @@ pub(super) struct SortSource {
 
 /// The run.
 pub(super) struct Shared {
-    /// Memory of the lane, until it starts: for blocks read, and for rows to be written.
-    accounts: Mutex<Option<(Account, Account)>>,
+    state: Mutex<State>,
 }
 
-pub(super) struct Local {
+struct State {
+    merge: Taken,
+    /// Rows picked, in order.
+    ahead: VecDeque<Picked>,
+    /// Lanes to be woken by any change.
+    waiting: Vec<Waker>,
+}
+
+/// Where the merge is.
+enum Taken {
+    /// No lane has started: memory for blocks read, and for rows to be written.
+    Unopened(Account, Account),
+    /// Nobody works with it.
+    Free(Box<Ordered>),
+    /// A lane works with it.
+    Away,
+    /// All rows have been emitted.
+    Over,
+}
+
+/// The rows in order, and the memory to write them with.
+struct Ordered {
     rows: SortedRows,
     spill: Account,
+}
+
+pub(super) enum Local {
+    /// Emits; what of the rows picked is being laid out.
+    Emitting(Option<Picked>),
+    /// Picks ahead.
+    Ahead,
+}
+
+impl Shared {
+    /// Takes the merge, if it is there.
+    fn take(state: &mut State) -> Option<Box<Ordered>> {
+        match std::mem::replace(&mut state.merge, Taken::Away) {
+            Taken::Free(merge) => Some(merge),
+            other => {
+                state.merge = other;
+                None
+            }
+        }
+    }
+
+    /// Puts the merge back.
+    fn put_back(&self, merge: Box<Ordered>) {
+        let mut state = self.state.lock();
+        state.merge = Taken::Free(merge);
+        Self::wake(state);
+    }
+
+    /// Tells the others that something has changed.
+    fn wake(mut state: MutexGuard<'_, State>) {
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// A wait for a change.
+    fn wait(state: &mut State, cx: &LaneCx<'_>) -> Pull {
+        if !state.waiting.iter().any(|waker| waker.will_wake(cx.waker)) {
+            state.waiting.push(cx.waker.clone());
+        }
+        Pull::Wait(Wait::registered(WaitReason::Turn, ()))
+    }
 }
 
 impl SortSource {
     pub(super) fn new(side: SortedSide) -> Self {
         Self { side }
     }
+
+    /// Emits the next rows.
+    fn emit(shared: &Shared, current: &mut Option<Picked>, cx: &LaneCx<'_>) -> Result<Pull> {
+        loop {
+            if let Some(picked) = current {
+                match picked.next_rows(false, cx.account) {
+                    Ok(Some((rows, columns))) => return Ok(Pull::Emit(batch(rows, columns))),
+                    Ok(None) => *current = None,
+                    Err(error) if is_refusal(&error) => {
+                        // What the merge holds may be all that there is to give back.
+                        let merge = Shared::take(&mut shared.state.lock());
+                        if let Some(mut merge) = merge {
+                            let gave = merge.rows.give_way(&error, cx);
+                            shared.put_back(merge);
+                            gave?;
+                        }
+                        return Ok(Pull::Wait(turn(cx)));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            let mut state = shared.state.lock();
+            *current = state.ahead.pop_front();
+            if current.is_some() {
+                Shared::wake(state);
+                continue;
+            }
+            let Some(mut merge) = Shared::take(&mut state) else {
+                return Ok(match state.merge {
+                    Taken::Over => Pull::Done,
+                    Taken::Away | Taken::Free(_) | Taken::Unopened(..) => Shared::wait(&mut state, cx),
+                });
+            };
+            drop(state);
+            let next = merge.rows.next(&merge.spill, cx);
+            if let Ok(Sorted::End) = next {
+                drop(merge);
+                let mut state = shared.state.lock();
+                state.merge = Taken::Over;
+                Shared::wake(state);
+                return Ok(Pull::Done);
+            }
+            shared.put_back(merge);
+            return Ok(match next? {
+                Sorted::Rows(rows, columns) => Pull::Emit(batch(rows, columns)),
+                Sorted::Wait(wait) => Pull::Wait(wait),
+                Sorted::End => Pull::Done,
+            });
+        }
+    }
+
+    /// Picks rows while there is room for them, for a while.
+    fn run_ahead(shared: &Shared, cx: &LaneCx<'_>) -> Result<Pull> {
+        let until = Instant::now() + SLICE;
+        let pool = &cx.query.pool;
+        loop {
+            let mut state = shared.state.lock();
+            let is_full = state.ahead.len() >= MOST_AHEAD || pool.available_bytes() < pool.limit_bytes() / 8;
+            if let Taken::Over = state.merge {
+                return Ok(Pull::Done);
+            }
+            let merge = if is_full { None } else { Shared::take(&mut state) };
+            let Some(mut merge) = merge else { return Ok(Shared::wait(&mut state, cx)) };
+            drop(state);
+            let picked = merge.rows.pick_ahead(&merge.spill, cx);
+            let mut state = shared.state.lock();
+            state.merge = Taken::Free(merge);
+            let pull = match picked {
+                Ok(Some(Sorted::Rows(_, picked))) => {
+                    state.ahead.push_back(picked);
+                    None
+                }
+                Ok(Some(Sorted::Wait(wait))) => Some(Ok(Pull::Wait(wait))),
+                // The other lane finds that out when it has emitted everything, or goes on with less memory.
+                Ok(Some(Sorted::End) | None) => {
+                    let waiting = std::mem::take(&mut state.waiting);
+                    waiting.iter().for_each(Waker::wake_by_ref);
+                    return Ok(Shared::wait(&mut state, cx));
+                }
+                Err(error) => Some(Err(error)),
+            };
+            Shared::wake(state);
+            match pull {
+                Some(pull) => return pull,
+                None if Instant::now() >= until => return Ok(Pull::Wait(turn(cx))),
+                None => cx.check()?,
+            }
+        }
+    }
+}
+
+fn batch(rows: usize, columns: Vec<FlatVector>) -> Batch {
+    Batch::new(columns.into_iter().map(Vector::Flat).collect(), rows)
 }
 
 impl Source for SortSource {
@@ -41,8 +213,9 @@ impl Source for SortSource {
         Need { lane_bytes: self.side.batch_bytes(knobs), shared_bytes }
     }
 
+    /// Only one of them emits.
     fn max_lanes(&self) -> usize {
-        1
+        2
     }
 
     fn open(&self, cx: &OpenCx<'_>) -> Result<Shared> {
@@ -50,22 +223,29 @@ impl Source for SortSource {
         let spill = cx.account(spill_bytes, 4 << 10, spill_bytes);
         let quantum_bytes = (cx.query.pool.limit_bytes() / 64).clamp(4 << 10, 256 << 10);
         let blocks = cx.shared_account(quantum_bytes, 4 << 20);
-        Ok(Shared { accounts: Mutex::new(Some((blocks, spill))) })
+        let merge = Taken::Unopened(blocks, spill);
+        Ok(Shared { state: Mutex::new(State { merge, ahead: VecDeque::new(), waiting: Vec::new() }) })
     }
 
     fn local(&self, shared: &Shared, cx: &LaneCx<'_>) -> Result<Local> {
-        let accounts = shared.accounts.lock().take();
-        let (blocks, spill) = accounts.ok_or_else(|| Error::internal("a sort is read by one lane"))?;
-        Ok(Local { rows: self.side.rows(blocks, &spill, false, cx)?, spill })
+        let mut state = shared.state.lock();
+        match std::mem::replace(&mut state.merge, Taken::Away) {
+            Taken::Unopened(blocks, spill) => {
+                let rows = self.side.rows(blocks, &spill, false, cx)?;
+                state.merge = Taken::Free(Box::new(Ordered { rows, spill }));
+                Ok(Local::Emitting(None))
+            }
+            opened => {
+                state.merge = opened;
+                Ok(Local::Ahead)
+            }
+        }
     }
 
-    fn pull(&self, _shared: &Shared, local: &mut Local, cx: &LaneCx<'_>) -> Result<Pull> {
-        Ok(match local.rows.next(&local.spill, cx)? {
-            Sorted::Rows(rows, columns) => {
-                Pull::Emit(Batch::new(columns.into_iter().map(Vector::Flat).collect(), rows))
-            }
-            Sorted::Wait(wait) => Pull::Wait(wait),
-            Sorted::End => Pull::Done,
-        })
+    fn pull(&self, shared: &Shared, local: &mut Local, cx: &LaneCx<'_>) -> Result<Pull> {
+        match local {
+            Local::Emitting(current) => Self::emit(shared, current, cx),
+            Local::Ahead => Self::run_ahead(shared, cx),
+        }
     }
 }

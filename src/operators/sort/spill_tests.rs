@@ -3,9 +3,10 @@
 use super::super::testing::{Harness, column, int_column};
 use super::tests::{key, noise, run_into};
 use super::*;
-use crate::data::{Batch, FlatVector, Values, Vector, ViewBuilder};
+use crate::data::{Batch, BufMut, FlatVector, Values, Vector, ViewBuilder};
 use crate::error::Result;
 use crate::exec::fault::FaultConfig;
+use crate::exec::{Combine, Flow, Pull, Sink, Source};
 use crate::spill::SpillDirectory;
 use tempfile::TempDir;
 
@@ -62,19 +63,22 @@ impl Place {
     fn sort(&self, spec: SortSpec, lanes: &[Vec<(Option<i64>, i64)>]) -> Result<Vec<(Option<i64>, i64)>> {
         let mut output = Vec::new();
         let lanes = lanes.iter().map(|rows| rows.chunks(500).map(|rows| self.batch(rows))).collect();
-        run_into(spec, &self.harness, lanes, |batch| {
-            for row in 0..batch.rows() {
-                let int = |at: usize| {
-                    let value = batch.column(at).scalar(row, &DataType::Int64).as_int();
-                    value.map(|v| i64::try_from(v).expect("a BIGINT"))
-                };
-                let number = int(1).expect("not null");
-                let string = batch.column(2).scalar(row, &DataType::Utf8);
-                assert_eq!(string.as_bytes(), Some(text(number).as_bytes()));
-                output.push((int(0), number));
-            }
-        })?;
+        run_into(spec, &self.harness, lanes, |batch| take_rows(&batch, &mut output))?;
         Ok(output)
+    }
+}
+
+/// Adds the key and number of each row, whose string is checked.
+fn take_rows(batch: &Batch, output: &mut Vec<(Option<i64>, i64)>) {
+    for row in 0..batch.rows() {
+        let int = |at: usize| {
+            let value = batch.column(at).scalar(row, &DataType::Int64).as_int();
+            value.map(|v| i64::try_from(v).expect("a BIGINT"))
+        };
+        let number = int(1).expect("not null");
+        let string = batch.column(2).scalar(row, &DataType::Utf8);
+        assert_eq!(string.as_bytes(), Some(text(number).as_bytes()));
+        output.push((int(0), number));
     }
 }
 
@@ -144,6 +148,52 @@ fn lanes_that_spill_and_lanes_that_do_not_come_together() {
     output.sort_by_key(|(key, number)| (key.is_none(), *key, *number));
     assert!(output == expected);
     place.assert_clean();
+}
+
+#[test]
+fn rows_picked_ahead_wait_for_memory_to_be_laid_out_in() {
+    let place = Place::new(4 << 20, None);
+    let lanes = [rows(3_000, 1 << 40, 5), rows(3_000, 1 << 40, 6)];
+    let expected = sorted(&lanes.concat(), false, false, None);
+    let (sink, source) = pair(spec(false, false, None));
+    let knobs = Knobs { lanes: 2, ..SMALL };
+    let source_open = place.harness.open_with(1, source.need(&knobs).shared_bytes);
+    let sink_open = place.harness.open_with(2, sink.need(&knobs).shared_bytes);
+    let shared = sink.open(&sink_open).expect("fits");
+    let cx = place.harness.lane();
+    for rows in lanes {
+        let mut local = sink.local(&shared, &cx).expect("fits");
+        for rows in rows.chunks(500) {
+            let mut flow = sink.push(&shared, &mut local, place.batch(rows), &cx).expect("fits");
+            while let Flow::Wait(_) = flow {
+                flow = sink.resume(&shared, &mut local, &cx).expect("fits");
+            }
+        }
+        while let Combine::Wait(_) = sink.combine(&shared, &mut local, &cx).expect("fits") {}
+    }
+    drop(shared);
+    let shared = source.open(&source_open).expect("fits");
+    let mut emitting = source.local(&shared, &cx).expect("fits");
+    let mut ahead = source.local(&shared, &cx).expect("fits");
+    let pull = |local: &mut _| source.pull(&shared, local, &cx).expect("fits");
+    assert!(matches!(pull(&mut ahead), Pull::Wait(_)));
+    let page = || BufMut::<u8>::with_len(&place.harness.account, 4096).ok();
+    let taken: Vec<_> = std::iter::from_fn(page).collect();
+    assert!(matches!(pull(&mut emitting), Pull::Wait(_)), "no page is left");
+    drop(taken);
+    let mut output = Vec::new();
+    loop {
+        match pull(&mut emitting) {
+            Pull::Emit(batch) => take_rows(&batch, &mut output),
+            Pull::Wait(_) => _ = pull(&mut ahead),
+            Pull::Done => break,
+        }
+    }
+    assert!(output.iter().map(|(key, _)| key).eq(expected.iter().map(|(key, _)| key)));
+    output.sort_unstable();
+    let mut expected = expected;
+    expected.sort_unstable();
+    assert_eq!(output, expected);
 }
 
 #[test]

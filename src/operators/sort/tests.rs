@@ -23,7 +23,8 @@ fn run(spec: SortSpec, harness: &Harness, lanes: Vec<Vec<Batch>>) -> Result<Vec<
     Ok(output)
 }
 
-/// Pushes the batches of each lane, as they come, and hands on what the source emits.
+/// Pushes the batches of each lane, as they come, and hands on what the source emits; a second lane of the source merges
+/// ahead of the first, now and then.
 pub(super) fn run_into<B: IntoIterator<Item = Batch>>(
     spec: SortSpec,
     harness: &Harness,
@@ -55,16 +56,24 @@ pub(super) fn run_into<B: IntoIterator<Item = Batch>>(
     drop(shared);
     let shared = source.open(&source_open)?;
     let mut local = source.local(&shared, &cx)?;
+    let mut ahead = source.local(&shared, &cx)?;
+    let mut turns = noise(5);
     loop {
+        // Emitting goes on alone for a while, and merging ahead until it is full.
+        for _ in 0..turns(9) - 3 {
+            let Pull::Wait(_) = source.pull(&shared, &mut ahead, &cx)? else { panic!("rows are left") };
+        }
         match source.pull(&shared, &mut local, &cx)? {
             Pull::Emit(batch) => {
                 assert!((1..=1024).contains(&batch.rows()));
                 emit(batch);
             }
             Pull::Wait(_) => {}
-            Pull::Done => return Ok(()),
+            Pull::Done => break,
         }
     }
+    let Pull::Done = source.pull(&shared, &mut ahead, &cx)? else { panic!("no rows are left") };
+    Ok(())
 }
 
 /// SplitMix64, so that a failure can be repeated.
