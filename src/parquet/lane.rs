@@ -6,6 +6,8 @@
 //! 1. A window's rows are delivered, dropped by a filter, or skipped, in every column; columns lag behind and are moved
 //!    on only when one of their rows is wanted, so what nobody wants is not even read.
 //! 2. While a window is filtered, a decoded column knows which of the window's rows its vector stands for.
+//! 3. A lane that waits for memory holds no pages. It begins the window again that lacked memory, of which nothing has
+//!    been emitted.
 
 use super::column::{ColumnReader, LaneState};
 use super::decode::Kernels;
@@ -15,11 +17,11 @@ use super::page::LaneIo;
 use super::scan::{Morsel, ParquetScan, ScanRun};
 use crate::data::{Batch, Buf, BufMut, Selection, Vector};
 use crate::error::{Error, Result};
-use crate::exec::{LaneCx, Pull};
+use crate::exec::{LaneCx, Pull, Wait, WaitReason};
 use crate::expr::EvalCx;
 use crate::mem::Account;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// From this share of rows left on, columns are decoded whole and emitted with a selection.
 const DENSE_NUMERATOR: usize = 3;
@@ -28,6 +30,8 @@ const DENSE_DENOMINATOR: usize = 4;
 const LARGEST_WINDOW_BATCHES: usize = 4;
 /// Memory that counts as ample, in windows.
 const AMPLE_WINDOWS: usize = 64;
+/// How long a page that does not fit waits for others to give memory back, which they do between two batches.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// A column of the current row group.
 enum ColumnState {
@@ -40,7 +44,10 @@ enum ColumnState {
 /// The morsel in work.
 struct Current {
     morsel: Morsel,
+    /// The next row, in the row group.
     row: u64,
+    /// Where the window in work began.
+    window_start: u64,
     columns: Vec<ColumnState>,
 }
 
@@ -51,6 +58,8 @@ pub(crate) struct LaneScan {
     filter: LaneFilter,
     current: Option<Current>,
     window_batches: usize,
+    /// Since when memory for the window at hand has been refused.
+    refused: Option<Instant>,
 }
 
 /// A column decoded for the current window.
@@ -63,7 +72,7 @@ struct Decoded {
 impl LaneScan {
     /// A lane without a morsel.
     pub(crate) fn new(kernels: Kernels, filter: LaneFilter) -> Self {
-        Self { io: LaneIo::new(), kernels, filter, current: None, window_batches: 1 }
+        Self { io: LaneIo::new(), kernels, filter, current: None, window_batches: 1, refused: None }
     }
 
     /// The next batch with rows.
@@ -76,9 +85,34 @@ impl LaneScan {
                 return Ok(Pull::Done);
             }
             cx.check()?;
-            if let Some(batch) = self.window(scan, run, cx)? {
-                return Ok(Pull::Emit(batch));
+            match self.window(scan, run, cx) {
+                Ok(batch) => {
+                    self.refused = None;
+                    if let Some(batch) = batch {
+                        return Ok(Pull::Emit(batch));
+                    }
+                }
+                // Others may be about to give back what a page larger than expected takes.
+                Err(Error::Memory(_))
+                    if self.refused.get_or_insert_with(Instant::now).elapsed() < LONGEST_WAIT =>
+                {
+                    self.step_back();
+                    cx.waker.wake_by_ref();
+                    return Ok(Pull::Wait(Wait::registered(WaitReason::Memory, ())));
+                }
+                Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Gives back all pages and dictionaries, to read the window again that lacked memory.
+    fn step_back(&mut self) {
+        self.io.release();
+        self.filter.release();
+        self.window_batches = 1;
+        if let Some(current) = &mut self.current {
+            current.row = current.window_start;
+            current.columns.fill_with(|| ColumnState::Closed);
         }
     }
 
@@ -105,7 +139,7 @@ impl LaneScan {
                 let mut columns = current.take().map(|c| c.columns).unwrap_or_default();
                 columns.clear();
                 columns.resize_with(scan.columns.len(), || ColumnState::Closed);
-                *current = Some(Current { morsel, row: morsel.start, columns });
+                *current = Some(Current { morsel, row: morsel.start, window_start: morsel.start, columns });
             }
         }
         true
@@ -127,8 +161,8 @@ impl LaneScan {
             alive: None,
             decoded: scan.columns.iter().map(|_| None).collect(),
         };
+        current.window_start = current.row;
         current.row += rows as u64;
-        cx.metrics.passed_rows.fetch_add(rows as u64, Relaxed);
         let mut lane =
             LaneState { account: cx.account, ids: &cx.query.ids, io: &mut self.io, kernels: self.kernels };
         let groups = scan.filter.groups.len();
@@ -147,7 +181,9 @@ impl LaneScan {
         }
         let alive = window.alive_rows();
         self.window_batches = next_window(self.window_batches, rows, alive, scan, cx);
-        if alive == 0 { Ok(None) } else { window.emit(current, &mut lane).map(Some) }
+        let batch = if alive == 0 { None } else { Some(window.emit(current, &mut lane)?) };
+        cx.metrics.passed_rows.fetch_add(rows as u64, Relaxed);
+        Ok(batch)
     }
 
     /// Drops what can be had again: the read window, filter tables.

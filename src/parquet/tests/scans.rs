@@ -76,6 +76,18 @@ impl Fixture {
         lanes: usize,
         batch_rows: usize,
     ) -> Result<(Vec<String>, u64)> {
+        self.scan_beside(false, outputs, filters, lanes, batch_rows)
+    }
+
+    /// The same where, if `is_beset`, lanes have next to nothing and somebody else all the rest, until a lane waits.
+    fn scan_beside(
+        &self,
+        is_beset: bool,
+        outputs: &[&str],
+        filters: Vec<Expr>,
+        lanes: usize,
+        batch_rows: usize,
+    ) -> Result<(Vec<String>, u64)> {
         let schema = self.table.schema();
         let request = self.request(outputs, filters);
         let types: Vec<DataType> =
@@ -86,9 +98,12 @@ impl Fixture {
         let query = Arc::new(QueryCx::new(self.pool.child("query", usize::MAX), knobs, spill, None, None));
         let metrics = OperatorMetrics::new("scan");
         let run = scan.open(&OpenCx::granted(&query, lanes, &metrics, scan.need(&knobs).shared_bytes)?)?;
+        let lane_bytes = if is_beset { 4 << 10 } else { scan.need(&knobs).lane_bytes };
         let accounts: Vec<Account> = (0..lanes)
-            .map(|_| Account::open(&query.pool, scan.need(&knobs).lane_bytes, 64 << 10, 4 << 20))
+            .map(|_| Account::open(&query.pool, lane_bytes, 64 << 10, 4 << 20))
             .collect::<std::result::Result<_, _>>()?;
+        let rest_bytes = self.pool.available_bytes();
+        let mut others = is_beset.then(|| Account::open(&self.pool, rest_bytes, 0, 0).expect("what is left"));
         let cx = |lane| LaneCx {
             query: &query,
             account: &accounts[lane],
@@ -107,7 +122,7 @@ impl Fixture {
                         collect(&batch, &types, &mut rows);
                     }
                     Pull::Done => is_done[lane] = true,
-                    Pull::Wait(_) => panic!("nothing to wait for"),
+                    Pull::Wait(_) => drop(others.take().expect("somebody to wait for")),
                 }
             }
         }
@@ -242,4 +257,16 @@ fn statistics_prune_row_groups_and_prove_filters() {
     assert_eq!(statistics.rows, Some(10_000));
     assert_eq!(statistics.columns[0].max, Some(Scalar::int(DataType::Int64, 9999)));
     assert_eq!(statistics.columns[1].null_count, Some(0));
+}
+
+#[test]
+fn lanes_wait_for_memory_that_others_give_back() {
+    let fixture = fixture(every_type(3000, 5, 40), small());
+    let columns: Vec<String> = fixture.batch.schema().fields().iter().map(|f| f.name().clone()).collect();
+    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+    for lanes in [1, 3] {
+        let expected = fixture.scan(&columns, vec![], lanes, 100);
+        let (rows, _) = fixture.scan_beside(true, &columns, vec![], lanes, 100).expect("memory comes back");
+        assert_eq!(rows, expected, "{lanes} lanes");
+    }
 }
