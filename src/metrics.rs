@@ -101,6 +101,8 @@ pub struct OperatorProfile {
     pub build_rows: Option<u64>,
     /// Time spent inside its calls, over all lanes.
     pub busy: Duration,
+    /// What else it counts, by name; names may change from version to version.
+    pub counters: Vec<(&'static str, u64)>,
 }
 
 /// Figures of one query.

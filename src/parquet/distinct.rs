@@ -7,10 +7,9 @@
 //!
 //! Must not know: plans, predicates.
 
-use super::file::ParquetFile;
 use super::footer::Bound;
 use super::page::dictionary_size;
-use std::sync::Arc;
+use super::table_file::{Place, TableFile};
 
 /// Row groups whose dictionaries are looked at.
 const SAMPLES: usize = 3;
@@ -29,8 +28,8 @@ struct Sample {
 
 /// About how many distinct values column `column` (a single leaf) has in all files; `None` if nothing tells.
 /// `range` is how many values there could be between the least and the greatest.
-pub(super) fn estimate(files: &[Arc<ParquetFile>], column: usize, range: Option<f64>) -> Option<u64> {
-    let total_rows: f64 = files.iter().map(|f| f.footer.rows() as f64).sum();
+pub(super) fn estimate(files: &[TableFile], column: usize, range: Option<f64>) -> Option<u64> {
+    let total_rows: f64 = files.iter().map(|f| f.file.footer.rows() as f64).sum();
     let most = range.unwrap_or(f64::INFINITY).min(total_rows);
     let guessed = from_dictionaries(files, column, total_rows);
     // Values that were not worth a dictionary hardly repeat.
@@ -38,11 +37,11 @@ pub(super) fn estimate(files: &[Arc<ParquetFile>], column: usize, range: Option<
     Some(estimate.round().max(1.0) as u64)
 }
 
-fn from_dictionaries(files: &[Arc<ParquetFile>], column: usize, total_rows: f64) -> Option<f64> {
-    let groups: Vec<(&ParquetFile, usize)> = files
+fn from_dictionaries(files: &[TableFile], column: usize, total_rows: f64) -> Option<f64> {
+    let groups: Vec<(&TableFile, usize)> = files
         .iter()
-        .flat_map(|file| (0..file.footer.row_groups()).map(move |group| (&**file, group)))
-        .filter(|(file, group)| file.footer.row_group_rows[*group] > 0)
+        .flat_map(|file| (0..file.file.footer.row_groups()).map(move |group| (file, group)))
+        .filter(|(file, group)| file.file.footer.row_group_rows[*group] > 0)
         .collect();
     let last = groups.len().checked_sub(1)?;
     let mut picked: Vec<usize> = (0..SAMPLES).map(|i| last * i / (SAMPLES - 1)).collect();
@@ -59,8 +58,10 @@ fn from_dictionaries(files: &[Arc<ParquetFile>], column: usize, total_rows: f64)
     Some(population(distinct / count, rows / count).min(total_rows))
 }
 
-fn sample(file: &ParquetFile, group: usize, column: usize) -> Option<Sample> {
-    let layout = &file.footer.columns[column];
+fn sample(placed: &TableFile, group: usize, column: usize) -> Option<Sample> {
+    let file = &placed.file;
+    let layout = placed.layout(column)?;
+    let is_same = matches!(placed.place(column), Place::Same(_));
     let chunk = file.footer.chunk(group, layout.leaves.start);
     if !chunk.has_dictionary {
         return None;
@@ -69,7 +70,8 @@ fn sample(file: &ParquetFile, group: usize, column: usize) -> Option<Sample> {
     let bytes = HEADER_BYTES.min(usize::try_from(chunk.compressed_bytes).unwrap_or(HEADER_BYTES));
     file.read.read_exact_at(chunk.start, &mut header[..bytes]).ok()?;
     let number = |bound| match bound {
-        Bound::Int(value) => Some(value as f64),
+        // Others may be of another scale.
+        Bound::Int(value) if is_same => Some(value as f64),
         _ => None,
     };
     let nulls = chunk.null_count().unwrap_or(0);

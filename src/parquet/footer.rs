@@ -10,6 +10,7 @@
 //!    computed in another order are dropped.
 
 use super::codec::Codec;
+use super::edge::Edge;
 use super::thrift::{Kind, Reader};
 use crate::data::{DataType, Field, PhysicalType, Schema};
 use crate::error::{Error, Origin, Result};
@@ -103,6 +104,19 @@ pub(crate) struct ChunkMeta {
     pub(crate) has_dictionary: bool,
     /// Whether our decoders know all its encodings.
     pub(crate) is_decodable: bool,
+    /// Bounds of its pages; empty if there are none.
+    pub(crate) column_index: Span,
+    /// Places and first rows of its pages; empty if not told.
+    pub(crate) offset_index: Span,
+    /// Where its Bloom filter begins; 0 if it has none.
+    pub(crate) bloom_filter_at: u64,
+}
+
+/// A range of a file that holds a structure beside the data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) start: u64,
+    pub(crate) bytes: u32,
 }
 
 impl ChunkMeta {
@@ -168,9 +182,14 @@ impl FileFooter {
         self.row_group_rows.iter().sum()
     }
 
-    /// The bytes of a [`Bound::Bytes`].
-    pub(crate) fn bound_bytes(&self, at: u32, len: u32) -> &[u8] {
-        &self.bytes[at as usize..][..len as usize]
+    /// A bound's value.
+    pub(crate) fn edge(&self, bound: Bound) -> Edge<'_> {
+        match bound {
+            Bound::Unknown => Edge::Unknown,
+            Bound::Int(value) => Edge::Int(value.into()),
+            Bound::Float(value) => Edge::Float(value),
+            Bound::Bytes { at, len } => Edge::Bytes(&self.bytes[at as usize..][..len as usize]),
+        }
     }
 
     /// The footer of a file that is nothing but one chunk.
@@ -193,6 +212,9 @@ impl FileFooter {
             codec,
             has_dictionary: true,
             is_decodable: true,
+            column_index: Span::default(),
+            offset_index: Span::default(),
+            bloom_filter_at: 0,
         };
         Self {
             schema: [Field { name: "c".to_owned(), data_type, nullable: decode.is_nullable }].into(),
@@ -387,12 +409,20 @@ impl ChunkContext<'_> {
         if let (Some(statistics), Some((decode, data_type))) = (statistics, column)
             && (!statistics.is_min_max_deprecated() || orders_as_signed(decode, data_type))
         {
-            min = bound(statistics.min_bytes_opt(), decode, data_type, bytes, true);
-            max = bound(statistics.max_bytes_opt(), decode, data_type, bytes, false);
-            if !is_ordered(min, max, bytes) {
-                (min, max) = (Bound::Unknown, Bound::Unknown);
+            let edge = |raw| Edge::decode_opt(raw, decode, data_type);
+            let edges = (edge(statistics.min_bytes_opt()), edge(statistics.max_bytes_opt()));
+            // Bounds that contradict each other are worth nothing.
+            if Edge::is_ordered(edges.0, edges.1) {
+                min = bound(edges.0, decode.is_text, bytes, true);
+                max = bound(edges.1, decode.is_text, bytes, false);
             }
         }
+        let span = |start: Option<i64>, bytes: Option<i32>| {
+            let span = Span { start: u64::try_from(start?).ok()?, bytes: u32::try_from(bytes?).ok()? };
+            let end = span.start.checked_add(span.bytes.into())?;
+            (span.start >= MAGIC.len() as u64 && end <= self.data_end).then_some(span)
+        };
+        let bloom_filter_at = chunk.bloom_filter_offset().and_then(|at| u64::try_from(at).ok());
         Ok(ChunkMeta {
             start,
             compressed_bytes,
@@ -403,6 +433,10 @@ impl ChunkContext<'_> {
             codec: codec_of(chunk.compression_codec()),
             has_dictionary: dictionary.is_some(),
             is_decodable,
+            // They lie between the data and the footer; what does not is no help.
+            column_index: span(chunk.column_index_offset(), chunk.column_index_length()).unwrap_or_default(),
+            offset_index: span(chunk.offset_index_offset(), chunk.offset_index_length()).unwrap_or_default(),
+            bloom_filter_at: bloom_filter_at.filter(|&at| at < self.data_end).unwrap_or(0),
         })
     }
 }
@@ -532,39 +566,16 @@ fn orders_as_signed(decode: Decode, data_type: &DataType) -> bool {
     }
 }
 
-fn bound(
-    raw: Option<&[u8]>,
-    decode: Decode,
-    data_type: &DataType,
-    bytes: &mut Vec<u8>,
-    is_min: bool,
-) -> Bound {
-    let Some(raw) = raw else { return Bound::Unknown };
-    let int = |value: Option<i64>| value.map_or(Bound::Unknown, Bound::Int);
-    let float = |value: Option<f64>| match value {
-        Some(value) if !value.is_nan() => Bound::Float(value),
-        _ => Bound::Unknown,
-    };
-    match decode.stored {
-        Stored::Boolean => int(raw.first().map(|b| i64::from(*b & 1))),
-        Stored::Int32 if *data_type == DataType::UInt32 => {
-            int(raw.try_into().ok().map(|b| u32::from_le_bytes(b).into()))
-        }
-        Stored::Int32 => int(raw.try_into().ok().map(|b| i32::from_le_bytes(b).into())),
-        Stored::Int64 if *data_type == DataType::UInt64 => {
-            int(raw.try_into().ok().and_then(|b| i64::try_from(u64::from_le_bytes(b)).ok()))
-        }
-        Stored::Int64 => int(raw.try_into().ok().map(i64::from_le_bytes)),
-        Stored::Float => float(raw.try_into().ok().map(|b| f32::from_le_bytes(b).into())),
-        Stored::Double => float(raw.try_into().ok().map(f64::from_le_bytes)),
-        Stored::Fixed(len) if decode.target != PhysicalType::View => {
-            let whole = (raw.len() == len as usize).then(|| super::decode::decimal_from_be(raw));
-            int(whole.and_then(|v| i64::try_from(v).ok()))
-        }
-        Stored::ByteArray | Stored::Fixed(_) => {
+/// A bound as it is kept; string bounds go into `bytes`.
+fn bound(edge: Edge<'_>, is_text: bool, bytes: &mut Vec<u8>, is_min: bool) -> Bound {
+    match edge {
+        Edge::Unknown => Bound::Unknown,
+        Edge::Int(value) => i64::try_from(value).map_or(Bound::Unknown, Bound::Int),
+        Edge::Float(value) => Bound::Float(value),
+        Edge::Bytes(raw) => {
             // A prefix is a lower bound, but not an upper one.
             let kept = if is_min { &raw[..raw.len().min(BOUND_BYTES)] } else { raw };
-            let is_text_cut = decode.is_text && std::str::from_utf8(kept).is_err();
+            let is_text_cut = is_text && std::str::from_utf8(kept).is_err();
             let kept = if is_text_cut && is_min { utf8_prefix(kept) } else { kept };
             if kept.len() > BOUND_BYTES || bytes.len() + kept.len() > u32::MAX as usize {
                 return Bound::Unknown;
@@ -580,19 +591,6 @@ fn utf8_prefix(bytes: &[u8]) -> &[u8] {
     match std::str::from_utf8(bytes) {
         Ok(_) => bytes,
         Err(e) => &bytes[..e.valid_up_to()],
-    }
-}
-
-/// Bounds that contradict each other are worth nothing.
-fn is_ordered(min: Bound, max: Bound, bytes: &[u8]) -> bool {
-    let slice = |at: u32, len: u32| &bytes[at as usize..][..len as usize];
-    match (min, max) {
-        (Bound::Int(min), Bound::Int(max)) => min <= max,
-        (Bound::Float(min), Bound::Float(max)) => min <= max,
-        (Bound::Bytes { at, len }, Bound::Bytes { at: max_at, len: max_len }) => {
-            slice(at, len) <= slice(max_at, max_len)
-        }
-        (_, _) => true,
     }
 }
 

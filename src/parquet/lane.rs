@@ -14,11 +14,12 @@ use super::decode::Kernels;
 use super::fallback::FallbackColumn;
 use super::filter::{LaneFilter, Passed};
 use super::page::LaneIo;
-use super::scan::{Morsel, ParquetScan, ScanRun};
-use crate::data::{Batch, Buf, BufMut, Selection, Vector};
+use super::page_index::Kept;
+use super::scan::{Morsel, ParquetScan, ScanColumn, ScanRun};
+use crate::data::{Batch, Buf, BufMut, DataType, FlatVector, Scalar, Selection, Values, Vector};
 use crate::error::{Error, Result};
 use crate::exec::{LaneCx, Pull, Wait, WaitReason};
-use crate::expr::EvalCx;
+use crate::expr::{EvalCx, Evaluator};
 use crate::mem::Account;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -39,6 +40,10 @@ enum ColumnState {
     Closed,
     Open(Box<ColumnReader>),
     Fallback(Box<FallbackColumn>),
+    /// The file has no such column.
+    Missing,
+    /// Of a narrower type than the table's.
+    Widened(Box<ColumnState>, Box<Evaluator>),
 }
 
 /// The morsel in work.
@@ -48,7 +53,32 @@ struct Current {
     row: u64,
     /// Where the window in work began.
     window_start: u64,
+    /// Rows of the row group that are not pruned.
+    kept: Kept,
     columns: Vec<ColumnState>,
+}
+
+impl Current {
+    /// Goes to the next row to read, at or after the current one; how many rows are passed over.
+    fn skip_pruned(&mut self) -> u64 {
+        let Kept::Ranges(ranges) = &self.kept else { return 0 };
+        let before = self.row;
+        let next = ranges.get(ranges.partition_point(|range| range.end <= before));
+        let next = next.map_or(self.morsel.end, |range| range.start.max(before)).min(self.morsel.end);
+        self.row = next.max(before);
+        self.row - before
+    }
+
+    /// The end of the rows that can be read one after the other from the current one.
+    fn end_of_run(&self) -> u64 {
+        match &self.kept {
+            Kept::All => self.morsel.end,
+            Kept::Ranges(ranges) => {
+                let range = ranges.get(ranges.partition_point(|range| range.end <= self.row));
+                range.map_or(self.row, |range| range.end.min(self.morsel.end))
+            }
+        }
+    }
 }
 
 /// State of a lane.
@@ -78,13 +108,19 @@ impl LaneScan {
     /// The next batch with rows.
     pub(crate) fn pull(&mut self, scan: &ParquetScan, run: &ScanRun, cx: &LaneCx<'_>) -> Result<Pull> {
         loop {
-            let has_rows = self.current.as_ref().is_some_and(|c| c.row < c.morsel.end);
+            let has_rows = self.current.as_mut().is_some_and(|current| {
+                cx.metrics.passed_rows.fetch_add(current.skip_pruned(), Relaxed);
+                current.row < current.morsel.end
+            });
             if !has_rows && !self.claim(scan, run, cx) {
                 self.current = None;
                 self.io.release();
                 return Ok(Pull::Done);
             }
             cx.check()?;
+            if !has_rows {
+                continue;
+            }
             match self.window(scan, run, cx) {
                 Ok(batch) => {
                     self.refused = None;
@@ -124,9 +160,8 @@ impl LaneScan {
         if let Some(ahead) = ahead {
             scan.prefetch(ahead);
         }
-        run.counters.scanned_rows.fetch_add(morsel.end - morsel.start, Relaxed);
         cx.account.relieve();
-        match &mut self.current {
+        let current = match &mut self.current {
             // The next piece of the same row group: readers and dictionaries go on.
             Some(current)
                 if current.morsel.file == morsel.file
@@ -134,14 +169,18 @@ impl LaneScan {
                     && current.row <= morsel.start =>
             {
                 (current.morsel, current.row) = (morsel, morsel.start);
+                current
             }
             current => {
                 let mut columns = current.take().map(|c| c.columns).unwrap_or_default();
                 columns.clear();
                 columns.resize_with(scan.columns.len(), || ColumnState::Closed);
-                *current = Some(Current { morsel, row: morsel.start, window_start: morsel.start, columns });
+                let (row, window_start) = (morsel.start, morsel.start);
+                current.insert(Current { morsel, row, window_start, kept: Kept::All, columns })
             }
-        }
+        };
+        current.kept = scan.kept(morsel, run, cx);
+        run.counters.scanned_rows.fetch_add(current.kept.rows_within(morsel.start..morsel.end), Relaxed);
         true
     }
 
@@ -149,7 +188,7 @@ impl LaneScan {
     fn window(&mut self, scan: &ParquetScan, run: &ScanRun, cx: &LaneCx<'_>) -> Result<Option<Batch>> {
         let Some(current) = &mut self.current else { return Err(Error::internal("a lane lost its morsel")) };
         let batch_rows = cx.batch_rows();
-        let left = current.morsel.end - current.row;
+        let left = current.end_of_run() - current.row;
         let rows = left.min((batch_rows * self.window_batches) as u64) as usize;
         let mut window = Window {
             scan,
@@ -191,10 +230,29 @@ impl LaneScan {
         self.io.release();
         self.filter.release();
         for column in self.current.iter_mut().flat_map(|c| &mut c.columns) {
-            if let ColumnState::Open(reader) = column {
-                reader.release();
-            }
+            column.release();
         }
+    }
+}
+
+impl ColumnState {
+    /// Gives back what can be had again at little cost.
+    fn release(&mut self) {
+        match self {
+            Self::Open(reader) => reader.release(),
+            Self::Widened(inner, _) => inner.release(),
+            Self::Closed | Self::Fallback(_) | Self::Missing => {}
+        }
+    }
+}
+
+/// `rows` nulls.
+fn nulls(data_type: &DataType, rows: usize) -> Vector {
+    match data_type {
+        DataType::Nested(arrow) => {
+            Vector::Flat(FlatVector::new(Values::Nested(arrow::array::new_null_array(arrow, rows))))
+        }
+        other => Vector::Constant { value: Scalar::null(other.clone()), len: rows },
     }
 }
 
@@ -238,28 +296,18 @@ impl Window<'_> {
         current: &mut Current,
         lane: &mut LaneState<'_>,
     ) -> Result<Vector> {
-        let file = &self.scan.files[current.morsel.file];
+        let file = &self.scan.files[current.morsel.file].file;
         let row_group = current.morsel.row_group;
-        let table_column = self.scan.columns[column].column;
         let state = &mut current.columns[column];
         if let ColumnState::Closed = state {
-            let layout = &file.footer.columns[table_column];
-            let leaf = layout.leaves.start;
-            let chunk = file.chunk(row_group, leaf);
-            *state = match layout.decode {
-                Some(decode) if chunk.meta().is_decodable => {
-                    let data_type = &self.scan.columns[column].field.data_type;
-                    ColumnState::Open(Box::new(ColumnReader::new(leaf, &chunk, decode, data_type)))
-                }
-                Some(_) | None => {
-                    let metadata = self.run.metadata(file, self.cx)?;
-                    let (rows, pool) = (self.cx.batch_rows(), &self.cx.query.pool);
-                    let reader = FallbackColumn::new(file, &metadata, row_group, table_column, rows, pool)?;
-                    ColumnState::Fallback(Box::new(reader))
-                }
-            };
+            *state = self.open(column, current.morsel)?;
         }
-        match state {
+        let column = &self.scan.columns[column];
+        let (inner, widen) = match state {
+            ColumnState::Widened(inner, widen) => (&mut **inner, Some(widen)),
+            plain => (plain, None),
+        };
+        let vector = match inner {
             ColumnState::Open(reader) => {
                 reader.seek(self.start);
                 let chunk = file.chunk(row_group, reader.leaf());
@@ -269,8 +317,47 @@ impl Window<'_> {
                 reader.seek(self.start);
                 reader.read(self.rows, positions, lane.ids, lane.account)
             }
-            ColumnState::Closed => Err(Error::internal("a column was read before it was opened")),
-        }
+            ColumnState::Missing => {
+                Ok(nulls(&column.field.data_type, positions.map_or(self.rows, <[u32]>::len)))
+            }
+            ColumnState::Closed | ColumnState::Widened(..) => {
+                Err(Error::internal("a column was read before it was opened"))
+            }
+        }?;
+        let Some(widen) = widen else { return Ok(vector) };
+        let rows = vector.len();
+        let mut cx = EvalCx { account: lane.account, ids: lane.ids };
+        let mut widened = widen.evaluate(&Batch::new(vec![vector], rows), &mut cx)?;
+        widened.pop().ok_or_else(|| Error::internal("one expression has one value"))
+    }
+
+    /// A reader of `column` in the row group of `morsel`.
+    fn open(&self, column: usize, morsel: Morsel) -> Result<ColumnState> {
+        let column: &ScanColumn = &self.scan.columns[column];
+        let placed = &self.scan.files[morsel.file];
+        let file = &placed.file;
+        let Some(at) = placed.place(column.column).in_file() else { return Ok(ColumnState::Missing) };
+        let layout = &file.footer.columns[at];
+        let leaf = layout.leaves.start;
+        let chunk = file.chunk(morsel.row_group, leaf);
+        let state = match layout.decode {
+            Some(decode) if chunk.meta().is_decodable => {
+                let data_type = &file.footer.schema[at].data_type;
+                ColumnState::Open(Box::new(ColumnReader::new(leaf, &chunk, decode, data_type)))
+            }
+            Some(_) | None => {
+                let metadata = self.run.metadata(file, self.cx)?;
+                let (rows, pool) = (self.cx.batch_rows(), &self.cx.query.pool);
+                let reader = FallbackColumn::new(file, &metadata, morsel.row_group, at, rows, pool)?;
+                ColumnState::Fallback(Box::new(reader))
+            }
+        };
+        Ok(match column.widening(placed) {
+            Some(cast) => {
+                ColumnState::Widened(Box::new(state), Box::new(Evaluator::new(&[cast], &[column.id])?))
+            }
+            None => state,
+        })
     }
 
     /// Decodes `column` for the rows alive, if it is not decoded, and returns its vector over exactly those.

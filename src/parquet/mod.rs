@@ -1,8 +1,8 @@
 //! Parquet files as tables.
 //!
-//! Owns: footers in compact form, the walk along column chunks, decompression, the decoders, pruning by statistics,
-//! and the scan with its late materialisation. The `parquet` crate decodes footers and, for rare encodings and nested
-//! columns, pages that are read and charged here.
+//! Owns: footers in compact form, the walk along column chunks, decompression, the decoders, pruning by statistics, page
+//! indexes and Bloom filters, and the scan with its late materialisation. The `parquet` crate decodes footers and, for
+//! rare encodings and nested columns, pages that are read and charged here.
 //!
 //! Invariants:
 //! 1. A size in a file is checked before anything is allocated for it, and what is allocated comes from the account of
@@ -12,10 +12,12 @@
 //!
 //! Must not know: plans, SQL text, the other operators.
 
+mod bloom;
 mod codec;
 mod column;
 mod decode;
 mod distinct;
+mod edge;
 mod fallback;
 mod file;
 mod filter;
@@ -23,6 +25,7 @@ mod footer;
 mod lane;
 mod output;
 mod page;
+mod page_index;
 mod page_sizes;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod probe;
@@ -30,6 +33,7 @@ mod prune;
 mod sample;
 mod scan;
 mod table;
+mod table_file;
 mod thrift;
 
 #[cfg(test)]

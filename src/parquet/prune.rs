@@ -1,4 +1,4 @@
-//! What row-group statistics prove about a filter before anything is read.
+//! What statistics of row groups and pages prove about a filter before anything is read.
 //!
 //! Owns: [`Verdict`], [`ColumnRange`], [`judge`].
 //!
@@ -7,12 +7,13 @@
 //!    true, so nulls count against `EveryRow`.
 //! 2. Statistics leave NaN out, which sorts above every number: a float column has no upper bound.
 
-use super::footer::{Bound, FileFooter};
+use super::edge::Edge;
+use super::table_file::TableFile;
 use crate::data::{DataType, Scalar, Value};
 use crate::expr::{ColumnId, CompareOp, Expr};
 use std::cmp::Ordering;
 
-/// What is known before reading a row group.
+/// What is known before rows are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// The filter is true of none of its rows.
@@ -23,60 +24,58 @@ pub(crate) enum Verdict {
     EveryRow,
 }
 
-/// Statistics of a column in a row group.
-#[derive(Clone, Copy)]
+/// What is known of a column's values in some rows.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct ColumnRange<'a> {
-    pub(crate) footer: &'a FileFooter,
+    /// Type of the column in the table; `min` and `max` are bounds of such values.
     pub(crate) data_type: &'a DataType,
-    pub(crate) min: Bound,
-    pub(crate) max: Bound,
+    pub(crate) min: Edge<'a>,
+    pub(crate) max: Edge<'a>,
     pub(crate) null_count: Option<u64>,
     pub(crate) rows: u64,
 }
 
 impl<'a> ColumnRange<'a> {
-    /// Of table column `column` in `row_group`; `None` for nested columns.
-    pub(crate) fn of(footer: &'a FileFooter, row_group: usize, column: usize) -> Option<Self> {
-        let layout = footer.columns.get(column)?;
+    /// Of column `column` of the table, whose type is `data_type`, in a row group; `None` if it is nested.
+    pub(crate) fn of_row_group(
+        file: &'a TableFile,
+        row_group: usize,
+        column: usize,
+        data_type: &'a DataType,
+    ) -> Option<Self> {
+        let footer = &file.file.footer;
+        let rows = footer.row_group_rows[row_group];
+        let Some(at) = file.place(column).in_file() else {
+            let (min, max) = (Edge::Unknown, Edge::Unknown);
+            return Some(Self { data_type, min, max, null_count: Some(rows), rows });
+        };
+        let layout = &footer.columns[at];
         layout.decode?;
         let chunk = footer.chunk(row_group, layout.leaves.start);
+        let stored = &footer.schema[at].data_type;
         Some(Self {
-            footer,
-            data_type: &footer.schema[column].data_type,
-            min: chunk.min,
-            max: chunk.max,
+            data_type,
+            min: footer.edge(chunk.min).widened(stored, data_type),
+            max: footer.edge(chunk.max).widened(stored, data_type),
             null_count: chunk.null_count(),
-            rows: footer.row_group_rows[row_group],
+            rows,
         })
     }
 
     /// Least and greatest value of integers.
     pub(crate) fn ints(&self) -> Option<(i64, i64)> {
         match (self.min, self.max) {
-            (Bound::Int(min), Bound::Int(max)) => Some((min, max)),
+            (Edge::Int(min), Edge::Int(max)) => Some((min.try_into().ok()?, max.try_into().ok()?)),
             (_, _) => None,
         }
     }
 
-    fn compare(&self, bound: Bound, literal: &Scalar) -> Option<Ordering> {
+    fn compare(&self, edge: Edge<'_>, literal: &Scalar) -> Option<Ordering> {
         let is_same_scale = match (self.data_type, &literal.data_type) {
             (DataType::Decimal { scale, .. }, DataType::Decimal { scale: other, .. }) => scale == other,
             (a, b) => a == b,
         };
-        if !is_same_scale {
-            return None;
-        }
-        match (bound, &literal.value) {
-            (Bound::Int(bound), Value::Int(value)) => Some(i128::from(bound).cmp(value)),
-            (Bound::Int(bound), Value::Boolean(value)) => Some(bound.cmp(&i64::from(*value))),
-            (Bound::Float(bound), Value::Float(value)) => {
-                Scalar::float(bound).compare(&Scalar::float(*value))
-            }
-            (Bound::Bytes { at, len }, Value::Utf8(_) | Value::Binary(_)) => {
-                Some(self.footer.bound_bytes(at, len).cmp(literal.as_bytes()?))
-            }
-            (_, _) => None,
-        }
+        if is_same_scale { edge.compare(literal) } else { None }
     }
 
     fn compare_min(&self, literal: &Scalar) -> Option<Ordering> {

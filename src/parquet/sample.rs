@@ -11,10 +11,10 @@
 //! Must not know: plans.
 
 use super::fallback::{CrateMetadata, FallbackColumn};
-use super::file::ParquetFile;
+use super::table_file::{Place, TableFile};
 use crate::catalog::Sampled;
 use crate::data::{Batch, DictionaryIds};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::expr::{ColumnId, EvalCx, Expr, Predicate};
 use crate::mem::{Account, Pool};
 use parking_lot::Mutex;
@@ -44,7 +44,7 @@ impl Sampler {
     /// How many of the sampled rows satisfy all `predicates`; `columns` says where in the schema their columns are.
     pub(super) fn ask(
         &self,
-        files: &[Arc<ParquetFile>],
+        files: &[TableFile],
         predicates: &[Expr],
         columns: &[(ColumnId, usize)],
     ) -> Option<Sampled> {
@@ -78,11 +78,17 @@ impl Sampler {
         answer
     }
 
-    fn count(&self, files: &[Arc<ParquetFile>], predicates: &[Expr], read: &[usize]) -> Result<Sampled> {
-        let groups: Vec<(&Arc<ParquetFile>, usize)> = files
+    fn count(&self, files: &[TableFile], predicates: &[Expr], read: &[usize]) -> Result<Sampled> {
+        // Files that have the columns as the table has them.
+        let place = |file: &TableFile, at: usize| match file.place(at) {
+            Place::Same(at) => Some(at),
+            Place::Missing | Place::Widened(_) => None,
+        };
+        let groups: Vec<(&TableFile, usize)> = files
             .iter()
-            .flat_map(|file| (0..file.footer.row_groups()).map(move |group| (file, group)))
-            .filter(|(file, group)| file.footer.row_group_rows[*group] > 0)
+            .filter(|file| read.iter().all(|at| place(file, *at).is_some()))
+            .flat_map(|file| (0..file.file.footer.row_groups()).map(move |group| (file, group)))
+            .filter(|(file, group)| file.file.footer.row_group_rows[*group] > 0)
             .collect();
         let picked = groups.len().min(GROUPS);
         let layout: Vec<ColumnId> = read.iter().map(|at| ColumnId(*at as u32)).collect();
@@ -90,11 +96,13 @@ impl Sampler {
         let account = Account::open(&self.pool, 0, 64 << 10, 0)?;
         let ids = DictionaryIds::default();
         let mut sampled = Sampled { rows: 0, passing: 0 };
-        for (file, group) in (0..picked).map(|i| groups[i * groups.len() / picked]) {
+        for (placed, group) in (0..picked).map(|i| groups[i * groups.len() / picked]) {
+            let file = &placed.file;
             let rows = (ROWS / picked).min(file.footer.row_group_rows[group] as usize);
             let metadata = Arc::new(CrateMetadata::read(file, &self.pool)?);
             let column = |at: &usize| {
-                let mut column = FallbackColumn::new(file, &metadata, group, *at, rows, &self.pool)?;
+                let at = place(placed, *at).ok_or_else(|| Error::internal("a column is not in its file"))?;
+                let mut column = FallbackColumn::new(file, &metadata, group, at, rows, &self.pool)?;
                 column.read(rows, None, &ids, &account)
             };
             let batch = Batch::new(read.iter().map(column).collect::<Result<_>>()?, rows);

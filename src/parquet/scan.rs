@@ -7,6 +7,7 @@
 //! 2. Morsels are claimed in file order from one counter, so lanes never wait for each other; the last row groups are
 //!    cut so that lanes end at about the same time.
 
+use super::bloom::{self, BloomFilter};
 use super::decode::Kernels;
 use super::fallback::CrateMetadata;
 use super::file::ParquetFile;
@@ -14,12 +15,14 @@ use super::filter::{FilterPlan, LaneFilter, Test};
 use super::footer::{ChunkMeta, Decode};
 use super::lane::LaneScan;
 use super::page::PAD_BYTES;
+use super::page_index::{Kept, kept_rows};
 use super::page_sizes::{Expected, LARGEST_PAGE_BYTES, PageSizes};
 use super::prune::{ColumnRange, Verdict, judge};
+use super::table_file::{Place, TableFile};
 use crate::data::{Field, PhysicalType, Schema};
 use crate::error::{Error, Result};
 use crate::exec::{LaneCx, Need, OpenCx, Pull, Source};
-use crate::expr::ColumnId;
+use crate::expr::{ColumnId, Evaluator, Expr};
 use crate::mem::{Knobs, size_class_bytes};
 use crate::scan::ScanRequest;
 use parking_lot::Mutex;
@@ -37,6 +40,17 @@ pub(crate) struct ScanColumn {
     /// Its place in the table.
     pub(crate) column: usize,
     pub(crate) field: Field,
+}
+
+impl ScanColumn {
+    /// What turns the file's values into the table's, if that takes anything; the file's are called as the table's.
+    pub(crate) fn widening(&self, file: &TableFile) -> Option<Expr> {
+        let Place::Widened(at) = file.place(self.column) else { return None };
+        let from = file.file.footer.schema[at].data_type.clone();
+        let column = Expr::Column { id: self.id, data_type: from, nullable: self.field.nullable };
+        let data_type = self.field.data_type.clone();
+        Some(Expr::Cast { operand: Box::new(column), data_type, is_try: false })
+    }
 }
 
 /// Part of a row group.
@@ -59,7 +73,7 @@ impl Morsel {
 
 /// The scan operator.
 pub(crate) struct ParquetScan {
-    pub(crate) files: Arc<[Arc<ParquetFile>]>,
+    pub(crate) files: Arc<[TableFile]>,
     table: String,
     pub(crate) columns: Vec<ScanColumn>,
     /// Positions in `columns`, in the order of the output.
@@ -68,6 +82,8 @@ pub(crate) struct ParquetScan {
     kernels: Kernels,
     /// Bytes of pages, dictionaries and compressed input a lane holds, by the footers.
     page_bytes: usize,
+    /// Whether statistics, page indexes and Bloom filters are asked what need not be read.
+    prunes: bool,
 }
 
 /// A run of a scan.
@@ -81,8 +97,12 @@ pub(crate) struct ScanRun {
 
 /// What a scan counts.
 pub(crate) struct Counters {
-    /// Rows of claimed morsels.
+    /// Rows of claimed morsels, without those pruned.
     pub(crate) scanned_rows: Arc<AtomicU64>,
+    /// Rows page indexes prove not to pass.
+    pub(crate) page_pruned_rows: Arc<AtomicU64>,
+    /// Rows of row groups that Bloom filters prove not to pass.
+    pub(crate) bloom_pruned_rows: Arc<AtomicU64>,
     /// Bytes read from files.
     pub(crate) read_bytes: Arc<AtomicU64>,
     /// Rows dropped because no build row of a join could match them.
@@ -112,12 +132,12 @@ impl ScanRun {
 }
 
 impl ParquetScan {
-    /// A scan of `files`, which have the columns of `schema`.
+    /// A scan of `files`, placed in a table with the columns of `schema`.
     ///
     /// # Errors
     /// [`Error::Internal`] if the request names columns there are not.
-    pub(crate) fn new(files: Arc<[Arc<ParquetFile>]>, schema: &Schema, request: ScanRequest) -> Result<Self> {
-        let ScanRequest { table, columns, outputs, filters, runtime_filters } = request;
+    pub(crate) fn new(files: Arc<[TableFile]>, schema: &Schema, request: ScanRequest) -> Result<Self> {
+        let ScanRequest { table, columns, outputs, filters, runtime_filters, prunes } = request;
         let unknown = || Error::internal(format!("a scan of '{table}' asks for an unknown column"));
         let column = |(id, column): (ColumnId, usize)| {
             let field = schema.get(column).cloned().ok_or_else(unknown)?;
@@ -137,15 +157,16 @@ impl ParquetScan {
         let filter = FilterPlan::new(filters, runtime_filters, position);
         let page_bytes = page_bytes(&files, &columns);
         let kernels = Kernels::detect();
-        Ok(Self { files, table, columns, outputs, filter, kernels, page_bytes })
+        Ok(Self { files, table, columns, outputs, filter, kernels, page_bytes, prunes })
     }
 
     /// The morsels of a run with `lanes` lanes.
     fn plan_morsels(&self, lanes: usize) -> Vec<Morsel> {
         let mut groups = Vec::new();
         for (at, file) in self.files.iter().enumerate() {
-            for row_group in 0..file.footer.row_groups() {
-                let rows = file.footer.row_group_rows[row_group];
+            let footer = &file.file.footer;
+            for row_group in 0..footer.row_groups() {
+                let rows = footer.row_group_rows[row_group];
                 if rows > 0
                     && let Some(needed) = self.judge_row_group(file, row_group)
                 {
@@ -174,19 +195,56 @@ impl ParquetScan {
     /// Says that the columns of a row group will be read soon.
     pub(crate) fn prefetch(&self, morsel: Morsel) {
         let file = &self.files[morsel.file];
-        for column in &self.columns {
-            for leaf in file.footer.columns[column.column].leaves.clone() {
-                let chunk = file.footer.chunk(morsel.row_group, leaf);
-                file.read.prefetch(chunk.start..chunk.start.saturating_add(chunk.compressed_bytes));
-            }
+        for (leaf, _) in self.columns.iter().flat_map(|c| leaves_of(file, c)) {
+            let chunk = file.file.footer.chunk(morsel.row_group, leaf);
+            file.file.read.prefetch(chunk.start..chunk.start.saturating_add(chunk.compressed_bytes));
         }
     }
 
+    /// What of a morsel's row group must be read, by its Bloom filters and page indexes.
+    pub(crate) fn kept(&self, morsel: Morsel, run: &ScanRun, cx: &LaneCx<'_>) -> Kept {
+        if !self.prunes || self.filter.groups.is_empty() {
+            return Kept::All;
+        }
+        let file = &self.files[morsel.file];
+        if !self.bloom_filters_pass(file, morsel) {
+            run.counters.bloom_pruned_rows.fetch_add(morsel.end - morsel.start, Relaxed);
+            return Kept::Ranges(Box::default());
+        }
+        let kept = kept_rows(file, morsel, &self.columns, &self.filter.groups, &cx.query.pool);
+        let rows = morsel.end - morsel.start - kept.rows_within(morsel.start..morsel.end);
+        run.counters.page_pruned_rows.fetch_add(rows, Relaxed);
+        kept
+    }
+
+    fn bloom_filters_pass(&self, file: &TableFile, morsel: Morsel) -> bool {
+        let footer = &file.file.footer;
+        let mut may_have = |id: ColumnId, value: &crate::data::Scalar| {
+            let Some(column) = self.columns.iter().find(|c| c.id == id) else { return true };
+            let Place::Same(at) = file.place(column.column) else { return true };
+            let layout = &footer.columns[at];
+            let Some(decode) = layout.decode else { return true };
+            let chunk = footer.chunk(morsel.row_group, layout.leaves.start);
+            let filter = BloomFilter::open(&*file.file.read, chunk, decode, &column.field.data_type);
+            filter.is_none_or(|filter| filter.may_have(value))
+        };
+        let open = self.filter.groups.iter().enumerate().filter(|(at, _)| morsel.needs(*at));
+        open.filter_map(|(_, group)| match &group.test {
+            Test::Conjuncts(conjuncts) => Some(conjuncts),
+            Test::MayMatch(_) => None,
+        })
+        .flatten()
+        .all(|conjunct| bloom::may_pass(conjunct, &mut may_have))
+    }
+
     /// The filter groups statistics leave open, as bits; `None` if no row can pass.
-    fn judge_row_group(&self, file: &ParquetFile, row_group: usize) -> Option<u64> {
+    fn judge_row_group(&self, file: &TableFile, row_group: usize) -> Option<u64> {
+        if !self.prunes {
+            return Some(u64::MAX);
+        }
         let range = |id: ColumnId| {
             let column = self.columns.iter().find(|c| c.id == id)?;
-            ColumnRange::of(&file.footer, row_group, column.column)
+            ColumnRange::of_row_group(file, row_group, column.column, &column.field.data_type)
         };
         let mut needed = 0;
         for (at, group) in self.filter.groups.iter().enumerate() {
@@ -218,10 +276,11 @@ impl ParquetScan {
 }
 
 /// Bytes of pages a lane holds while it reads `columns`, in the most demanding row group.
-fn page_bytes(files: &[Arc<ParquetFile>], columns: &[ScanColumn]) -> usize {
+fn page_bytes(files: &[TableFile], columns: &[ScanColumn]) -> usize {
     let mut most = 0;
-    for file in files {
-        let leaves = || columns.iter().flat_map(|c| leaves_of(file, c));
+    for placed in files {
+        let leaves = || columns.iter().flat_map(|c| leaves_of(placed, c));
+        let file = &placed.file;
         let sizes: Vec<_> = leaves().map(|(leaf, _)| file.page_sizes(leaf)).collect();
         for row_group in 0..file.footer.row_groups() {
             let rows = file.footer.row_group_rows[row_group].max(1);
@@ -238,9 +297,9 @@ fn page_bytes(files: &[Arc<ParquetFile>], columns: &[ScanColumn]) -> usize {
 }
 
 /// The leaves of a scanned column, and how they are decoded; `None` by the crate's reader.
-fn leaves_of(file: &ParquetFile, column: &ScanColumn) -> impl Iterator<Item = (usize, Option<Decode>)> {
-    let layout = &file.footer.columns[column.column];
-    layout.leaves.clone().map(move |leaf| (leaf, layout.decode))
+fn leaves_of(file: &TableFile, column: &ScanColumn) -> impl Iterator<Item = (usize, Option<Decode>)> {
+    let layout = file.layout(column.column);
+    layout.into_iter().flat_map(|layout| layout.leaves.clone().map(move |leaf| (leaf, layout.decode)))
 }
 
 /// Bytes held of a chunk: its dictionary and one page, and what is made of them.
@@ -278,7 +337,9 @@ impl Source for ParquetScan {
     fn need(&self, knobs: &Knobs) -> Need {
         let vectors = self.columns.iter().map(|c| {
             // Codes of a window, or its values where a page is plain.
-            size_class_bytes(knobs.batch_rows * c.field.data_type.value_bytes().max(4))
+            let vector = size_class_bytes(knobs.batch_rows * c.field.data_type.value_bytes().max(4));
+            let widened = self.files.iter().filter_map(|file| c.widening(file));
+            vector + widened.map(|e| Evaluator::scratch_bytes(&[e], knobs.batch_rows)).max().unwrap_or(0)
         });
         let positions = if self.filter.groups.is_empty() { 0 } else { 3 };
         let positions = positions * size_class_bytes(knobs.batch_rows * size_of::<u32>() + 32);
@@ -290,11 +351,11 @@ impl Source for ParquetScan {
     }
 
     fn table_rows(&self) -> u64 {
-        self.files.iter().map(|f| f.footer.rows()).sum()
+        self.files.iter().map(|f| f.file.footer.rows()).sum()
     }
 
     fn open(&self, cx: &OpenCx<'_>) -> Result<ScanRun> {
-        let all: usize = self.files.iter().map(|f| f.footer.row_groups()).sum();
+        let all: usize = self.files.iter().map(|f| f.file.footer.row_groups()).sum();
         let morsels = self.plan_morsels(cx.lanes.max(1));
         let kept = morsels.iter().filter(|m| m.start == 0).count();
         let kept_rows: u64 = morsels.iter().map(|m| m.end - m.start).sum();
@@ -307,6 +368,8 @@ impl Source for ParquetScan {
             metadata: Mutex::new(vec![None; self.files.len()]),
             counters: Counters {
                 scanned_rows: cx.metrics.counter("scanned_rows"),
+                page_pruned_rows: cx.metrics.counter("page_pruned_rows"),
+                bloom_pruned_rows: cx.metrics.counter("bloom_pruned_rows"),
                 read_bytes: cx.metrics.counter("read_bytes"),
                 runtime_filtered_rows: cx.metrics.counter("runtime_filtered_rows"),
             },

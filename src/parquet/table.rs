@@ -3,16 +3,17 @@
 //! Owns: [`ParquetTable`].
 //!
 //! Invariants:
-//! 1. All files have the first one's columns: names, order and types.
+//! 1. Statistics and order are those of the table's types, over all files.
 
 use super::distinct;
 use super::file::ParquetFile;
-use super::footer::Bound;
+use super::footer::{Bound, ChunkMeta};
 use super::sample::Sampler;
 use super::scan::ParquetScan;
+use super::table_file::{TableFile, unify};
 use crate::catalog::{ColumnStatistics, Sampled, TableProvider, TableStatistics};
-use crate::data::{DataType, Field, Scalar, Schema, Value};
-use crate::error::{Error, Origin, Result};
+use crate::data::{Field, Scalar, Schema};
+use crate::error::{Error, Result};
 use crate::exec::SourceBox;
 use crate::expr::{ColumnId, Expr};
 use crate::mem::Pool;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 /// One or more Parquet files read as one table.
 #[derive(Debug)]
 pub(crate) struct ParquetTable {
-    files: Arc<[Arc<ParquetFile>]>,
+    pub(super) files: Arc<[TableFile]>,
     schema: Schema,
     statistics: TableStatistics,
     order: Box<[ColumnOrder]>,
@@ -35,7 +36,8 @@ impl ParquetTable {
     /// Opens `paths`; footers are charged to `pool` for as long as the table lives.
     ///
     /// # Errors
-    /// As [`ParquetFile::open`]; [`Error::Plan`] without any path, [`Error::Data`] if the files' columns differ.
+    /// As [`ParquetFile::open`]; [`Error::Plan`] without any path, [`Error::Data`] if no type holds the values of a
+    /// column in all files.
     pub(crate) fn open(paths: &[PathBuf], pool: &Pool) -> Result<Self> {
         let files = paths.iter().enumerate().map(|(i, path)| ParquetFile::open(i, path, pool).map(Arc::new));
         let table = Self::from_files(files.collect::<Result<_>>()?)?;
@@ -44,30 +46,10 @@ impl ParquetTable {
 
     /// A table of files that are already open.
     pub(crate) fn from_files(files: Vec<Arc<ParquetFile>>) -> Result<Self> {
-        let [first, rest @ ..] = &files[..] else {
+        if files.is_empty() {
             return Err(Error::plan("no Parquet file matches; give at least one path", None));
-        };
-        let mut fields: Vec<Field> = first.footer.schema.to_vec();
-        for file in rest {
-            let other = &file.footer.schema;
-            let differs = |what: String| {
-                let origin = Origin { file: file.read.path().to_owned(), ..Origin::default() };
-                let first = first.read.path().display();
-                Error::data(format!("{what}, unlike '{first}'; read files of one schema together"), origin)
-            };
-            if other.len() != fields.len() {
-                return Err(differs(format!("it has {} columns", other.len())));
-            }
-            for (field, other) in fields.iter_mut().zip(other.iter()) {
-                if field.name != other.name || field.data_type != other.data_type {
-                    return Err(differs(format!(
-                        "its column '{}' is of type {}",
-                        other.name, other.data_type
-                    )));
-                }
-                field.nullable |= other.nullable;
-            }
         }
+        let (files, fields) = unify(files)?;
         let statistics = statistics_of(&files, &fields);
         let order = order_of(&files, &fields);
         Ok(Self { files: files.into(), schema: fields.into(), statistics, order, sampler: None })
@@ -100,28 +82,32 @@ impl ScanProvider for ParquetTable {
 
 /// The order of the rows of all files, one after the other: what all row groups declare, as far as their bounds prove
 /// that each begins where the one before ends.
-fn order_of(files: &[Arc<ParquetFile>], fields: &[Field]) -> Box<[ColumnOrder]> {
-    let mut common = files.first().map_or_else(Vec::new, |file| file.footer.order.to_vec());
+fn order_of(files: &[TableFile], fields: &[Field]) -> Box<[ColumnOrder]> {
+    let declared = |file: &TableFile| -> Vec<ColumnOrder> {
+        let known =
+            |order: &ColumnOrder| Some(ColumnOrder { column: file.same_column(order.column)?, ..*order });
+        file.file.footer.order.iter().map_while(known).collect()
+    };
+    let mut common = files.first().map(declared).unwrap_or_default();
     for file in files {
-        let agree = common.iter().zip(&file.footer.order).take_while(|(a, b)| a == b).count();
+        let other = declared(file);
+        let agree = common.iter().zip(&other).take_while(|(a, b)| a == b).count();
         common.truncate(agree);
     }
     // Where NaN goes is for every writer to say.
     let usable = common.iter().take_while(|order| !fields[order.column].data_type.is_float()).count();
     common.truncate(usable);
     let Some(first) = common.first().copied() else { return common.into() };
-    let data_type = &fields[first.column].data_type;
-    let groups = files.iter().flat_map(|file| (0..file.footer.row_groups()).map(move |at| (file, at)));
-    let groups = groups.filter(|(file, at)| file.footer.row_group_rows[*at] > 0);
+    let groups = files.iter().flat_map(|file| (0..file.file.footer.row_groups()).map(move |at| (file, at)));
+    let groups = groups.filter(|(file, at)| file.file.footer.row_group_rows[*at] > 0);
     let mut end: Option<Option<Scalar>> = None;
     for (file, at) in groups {
-        let footer = &file.footer;
-        let chunk = footer.chunk(at, footer.columns[first.column].leaves.start);
-        let value = |bound| {
-            let value = scalar_of(bound, data_type, |at, len| footer.bound_bytes(at, len));
-            value.filter(|_| chunk.null_count() == Some(0))
+        let chunk = file.flat_chunk(at, first.column);
+        let value = |bound: fn(&ChunkMeta) -> Bound| {
+            let chunk = chunk.filter(|chunk| chunk.null_count() == Some(0))?;
+            scalar_of(file, bound(chunk), first.column, &fields[first.column])
         };
-        let (mut start, mut own_end) = (value(chunk.min), value(chunk.max));
+        let (mut start, mut own_end) = (value(|chunk| chunk.min), value(|chunk| chunk.max));
         if first.descending {
             std::mem::swap(&mut start, &mut own_end);
         }
@@ -138,19 +124,22 @@ fn order_of(files: &[Arc<ParquetFile>], fields: &[Field]) -> Box<[ColumnOrder]> 
     common.into()
 }
 
-fn statistics_of(files: &[Arc<ParquetFile>], fields: &[Field]) -> TableStatistics {
-    let rows = files.iter().map(|f| f.footer.rows()).sum();
+fn statistics_of(files: &[TableFile], fields: &[Field]) -> TableStatistics {
+    let rows = files.iter().map(|f| f.file.footer.rows()).sum();
     let columns = fields.iter().enumerate().map(|(at, field)| column_statistics(files, at, field)).collect();
     TableStatistics { rows: Some(rows), columns }
 }
 
 /// Bounds and nulls over all row groups, where every one of them knows its own.
-fn column_statistics(files: &[Arc<ParquetFile>], column: usize, field: &Field) -> ColumnStatistics {
+fn column_statistics(files: &[TableFile], column: usize, field: &Field) -> ColumnStatistics {
     let mut statistics = ColumnStatistics { null_count: Some(0), ..ColumnStatistics::default() };
     let (mut has_min, mut has_max) = (true, !field.data_type.is_float());
     for file in files {
-        let footer = &file.footer;
-        let layout = &footer.columns[column];
+        let footer = &file.file.footer;
+        let Some(layout) = file.layout(column) else {
+            statistics.null_count = statistics.null_count.map(|nulls| nulls + footer.rows());
+            continue;
+        };
         if layout.decode.is_none() {
             return ColumnStatistics::default();
         }
@@ -161,7 +150,7 @@ fn column_statistics(files: &[Arc<ParquetFile>], column: usize, field: &Field) -
             if rows == 0 || chunk.null_count() == Some(rows) {
                 continue;
             }
-            let value = |bound| scalar_of(bound, &field.data_type, |at, len| footer.bound_bytes(at, len));
+            let value = |bound| scalar_of(file, bound, column, field);
             let (min, max) = (value(chunk.min), value(chunk.max));
             (has_min, has_max) = (has_min && min.is_some(), has_max && max.is_some());
             let is_less = |a: &Scalar, b: &Option<Scalar>| {
@@ -186,16 +175,9 @@ fn column_statistics(files: &[Arc<ParquetFile>], column: usize, field: &Field) -
     statistics
 }
 
-fn scalar_of<'a>(bound: Bound, data_type: &DataType, bytes: impl Fn(u32, u32) -> &'a [u8]) -> Option<Scalar> {
-    let value = match bound {
-        Bound::Unknown => return None,
-        Bound::Int(value) if *data_type == DataType::Boolean => Value::Boolean(value != 0),
-        Bound::Int(value) => Value::Int(value.into()),
-        Bound::Float(value) => Value::Float(value),
-        Bound::Bytes { at, len } if *data_type == DataType::Utf8 => {
-            Value::Utf8(std::str::from_utf8(bytes(at, len)).ok()?.into())
-        }
-        Bound::Bytes { at, len } => Value::Binary(bytes(at, len).into()),
-    };
-    Some(Scalar { data_type: data_type.clone(), value })
+/// A bound of the table's column in a file, as a value of the table's type.
+fn scalar_of(file: &TableFile, bound: Bound, column: usize, field: &Field) -> Option<Scalar> {
+    let footer = &file.file.footer;
+    let stored = &footer.schema[file.place(column).in_file()?].data_type;
+    footer.edge(bound).widened(stored, &field.data_type).to_scalar(&field.data_type)
 }

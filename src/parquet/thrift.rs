@@ -1,4 +1,4 @@
-//! Just enough of Thrift's compact protocol to read page headers.
+//! Just enough of Thrift's compact protocol to read page headers and page indexes.
 //!
 //! Invariants:
 //! 1. Nothing is allocated; every length is checked against the bytes at hand before it is used.
@@ -111,6 +111,36 @@ impl<'a> Reader<'a> {
     /// The value of an `i32` field.
     pub(crate) fn i32(&mut self) -> Result<i32> {
         i32::try_from(self.zigzag()?).map_err(|_| ThriftError::Malformed("a number of more than 32 bits"))
+    }
+
+    /// The value of an `i64` field.
+    pub(crate) fn i64(&mut self) -> Result<i64> {
+        self.zigzag()
+    }
+
+    /// The value of a `bool` in a list.
+    pub(crate) fn element_bool(&mut self) -> Result<bool> {
+        Ok(self.byte()? == 1)
+    }
+
+    /// The value of a `binary` field.
+    pub(crate) fn binary(&mut self) -> Result<&'a [u8]> {
+        let len = self.varint()?;
+        let start = self.at;
+        self.advance(len)?;
+        Ok(&self.bytes[start..self.at])
+    }
+
+    /// The kind and the number of a list's elements, which follow. Every element takes at least one byte, so there are
+    /// no more than bytes left.
+    pub(crate) fn list(&mut self) -> Result<(Kind, usize)> {
+        let head = self.byte()?;
+        let kind = Kind::from_nibble(head & 0x0f)?;
+        let len = if head >> 4 == 15 { self.varint()? } else { u64::from(head >> 4) };
+        match usize::try_from(len) {
+            Ok(len) if len <= self.bytes.len() - self.at => Ok((kind, len)),
+            _ => Err(ThriftError::Truncated),
+        }
     }
 
     /// The next field of the current structure, whose last field id was `last`; `None` at its end.

@@ -24,6 +24,8 @@ pub(crate) struct Sources<'a> {
     pub(crate) estimate: Estimate<'a>,
     /// How joins may be done.
     pub(crate) joins: JoinPolicy,
+    /// Whether scans may leave out what statistics rule out.
+    pub(crate) prunes: bool,
 }
 
 /// Chooses operators for `plan`; its batches carry exactly `outputs`, in order.
@@ -57,6 +59,7 @@ fn lower_node(plan: &Plan, sources: Sources<'_>) -> Result<Arc<PhysicalPlan>> {
                 outputs,
                 filters: filters.clone(),
                 runtime_filters: Vec::new(),
+                prunes: sources.prunes,
             };
             Node::Scan { provider, request, runtime_filters: Vec::new() }
         }

@@ -68,6 +68,13 @@ impl Profiler {
             let sinks = place.map_or(&[][..], |place| &place.sinks);
             let sinks = || sinks.iter().filter_map(|&sink| pipelines.get(sink)?.last());
             let emitters = emitters.unwrap_or_default();
+            let mut counters: Vec<(&'static str, u64)> = Vec::new();
+            for (name, count) in emitters.iter().copied().chain(sinks()).flat_map(|m| m.counters()) {
+                match counters.iter_mut().find(|(known, _)| *known == name) {
+                    Some((_, sum)) => *sum += count,
+                    None => counters.push((name, count)),
+                }
+            }
             OperatorProfile {
                 depth,
                 title,
@@ -90,6 +97,7 @@ impl Profiler {
                     | Node::Limit { .. } => None,
                 },
                 busy: emitters.into_iter().chain(sinks()).map(|m| m.busy()).sum::<Duration>(),
+                counters,
             }
         };
         titles(&self.plan).into_iter().map(figures).collect()

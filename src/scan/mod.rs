@@ -34,6 +34,8 @@ pub(crate) struct ScanRequest {
     pub(crate) filters: Vec<Expr>,
     /// Rows these drop need not be emitted; a scan may use them or not.
     pub(crate) runtime_filters: Vec<(ColumnId, Arc<RuntimeFilter>)>,
+    /// Whether what statistics say of values may decide what is read.
+    pub(crate) prunes: bool,
 }
 
 /// How the values of one column ascend or descend.

@@ -31,6 +31,8 @@ const LEAST_BLOOM_WORDS: u64 = 128;
 const LARGEST_BYTES: u64 = 8 << 20;
 /// Nor larger than one part in so many of the memory limit.
 const SHARE_OF_LIMIT: u64 = 64;
+/// Wider ranges are not looked through for a key: one is likely to be there.
+const MOST_BITS_LOOKED_AT: u64 = 4 << 20;
 
 /// A filter as planned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +98,25 @@ enum Layout {
     Range { first: i64, len: u64 },
     /// Four bits of one word stand for a value, by its hash.
     Bloom,
+}
+
+impl KeySet {
+    /// Whether it may have a key in `low..=high`.
+    fn may_have_any(&self, low: i64, high: i64) -> bool {
+        let Layout::Range { first, len } = self.layout else { return true };
+        let place = |value: i64| value.checked_sub(first).and_then(|at| u64::try_from(at).ok());
+        let (Some(low), Some(high)) = (place(low), place(high)) else { return true };
+        if high >= len || high - low > MOST_BITS_LOOKED_AT {
+            return true;
+        }
+        let words = self.words.as_slice();
+        let (first_word, last_word) = (low / 64, high / 64);
+        (first_word..=last_word).any(|at| {
+            let above = if at == first_word { u64::MAX << (low % 64) } else { u64::MAX };
+            let below = if at == last_word { u64::MAX >> (63 - high % 64) } else { u64::MAX };
+            words[at as usize].load(Relaxed) & above & below != 0
+        })
+    }
 }
 
 impl RuntimeFilter {
@@ -168,7 +189,8 @@ impl RuntimeFilter {
         }
         match (range, self.form) {
             (Some((min, max)), Some(Form::Integer)) => {
-                min <= set.high.load(Relaxed) && max >= set.low.load(Relaxed)
+                let (low, high) = (set.low.load(Relaxed).max(min), set.high.load(Relaxed).min(max));
+                low <= high && set.may_have_any(low, high)
             }
             (_, _) => true,
         }

@@ -24,6 +24,7 @@ pub struct EngineBuilder {
     max_concurrent_queries: Option<usize>,
     disabled_optimizers: HashSet<String>,
     enable_sort_merge_join: Option<bool>,
+    enable_stats_pruning: Option<bool>,
     testing: TestKnobs,
 }
 
@@ -107,6 +108,14 @@ impl EngineBuilder {
         self
     }
 
+    /// Whether scans may leave out files' row groups and pages that statistics, page indexes and Bloom filters prove to
+    /// have no row asked for. Default: yes. Turn it off for files whose statistics are wrong.
+    #[must_use]
+    pub fn enable_stats_pruning(mut self, enabled: bool) -> Self {
+        self.enable_stats_pruning = Some(enabled);
+        self
+    }
+
     /// Sizes and faults for tests.
     #[doc(hidden)]
     #[must_use]
@@ -149,6 +158,7 @@ impl EngineBuilder {
                     forces_merge: self.testing.merge_joins,
                     memory_bytes: limit,
                 },
+                prunes: self.enable_stats_pruning.unwrap_or(true),
                 testing: self.testing,
                 started_queries: AtomicU64::new(0),
             }),

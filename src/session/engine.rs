@@ -22,6 +22,8 @@ pub(super) struct EngineInner {
     pub(super) max_concurrent_queries: usize,
     pub(super) optimizer: optimizer::OptimizerSettings,
     pub(super) joins: JoinPolicy,
+    /// Whether scans may leave out what statistics rule out.
+    pub(super) prunes: bool,
     pub(super) testing: TestKnobs,
     /// Queries started: each has its own luck with injected faults.
     pub(super) started_queries: AtomicU64,

@@ -97,6 +97,9 @@ impl Session {
 
     /// Makes a Parquet file, or all Parquet files of a directory together, a table. Replaces one of that name.
     ///
+    /// Columns of several files belong together by name. Where types differ the table has the one that holds the values
+    /// of all exactly; where a file lacks a column, it is null.
+    ///
     /// # Errors
     /// [`Error::Io`] and [`Error::Data`] name the file; [`Error::Memory`] if its metadata does not fit the budget.
     pub fn register_parquet(&self, name: &str, path: impl AsRef<Path>) -> Result<()> {
@@ -131,7 +134,8 @@ impl Session {
     }
 
     /// Changes a setting for the queries made from now on, as `SET name = 'value'` does: `memory_limit`, `timeout`,
-    /// `priority`, `batch_size`, `spill_partitions`, `disabled_optimizers`, `enable_sort_merge_join`.
+    /// `priority`, `batch_size`, `spill_partitions`, `disabled_optimizers`, `enable_sort_merge_join`,
+    /// `enable_stats_pruning`.
     /// [`Session::settings`] lists all.
     ///
     /// ```
@@ -223,7 +227,9 @@ impl Session {
             memory_bytes: settings.memory_limit.unwrap_or(usize::MAX).min(joins.memory_bytes),
             ..joins
         };
-        let sources = physical::Sources { resolve: &resolve, estimate: &optimizer::estimate_rows, joins };
+        let prunes = settings.enable_stats_pruning.unwrap_or(self.engine.prunes);
+        let sources =
+            physical::Sources { resolve: &resolve, estimate: &optimizer::estimate_rows, joins, prunes };
         let mut plan = physical::lower(&plan, &bound.outputs, sources).map_err(|e| e.with_excerpt(sql))?;
         if !rules.disabled.contains(physical::RUNTIME_FILTERS) {
             plan = physical::add_runtime_filters(&plan);

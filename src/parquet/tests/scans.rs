@@ -21,7 +21,6 @@ use std::task::Waker;
 struct Fixture {
     batch: RecordBatch,
     pool: Pool,
-    files: Arc<[Arc<ParquetFile>]>,
     table: ParquetTable,
 }
 
@@ -29,8 +28,8 @@ fn fixture(batch: RecordBatch, properties: WriterPropertiesBuilder) -> Fixture {
     let pool = Pool::new("test", 256 << 20);
     let bytes = with_codec(write(&batch, properties.build()), Codec::Lz4Raw);
     let file = Arc::new(ParquetFile::new(0, Box::new(Memory(bytes)), &pool).expect("valid"));
-    let table = ParquetTable::from_files(vec![Arc::clone(&file)]).expect("one file");
-    Fixture { batch, pool, files: [file].into(), table }
+    let table = ParquetTable::from_files(vec![file]).expect("one file");
+    Fixture { batch, pool, table }
 }
 
 fn small() -> WriterPropertiesBuilder {
@@ -61,7 +60,14 @@ impl Fixture {
         ids.sort_unstable();
         ids.dedup();
         let columns = ids.into_iter().map(|id| (id, id.0 as usize)).collect();
-        ScanRequest { table: "t".to_owned(), columns, outputs, filters, runtime_filters: Vec::new() }
+        ScanRequest {
+            table: "t".to_owned(),
+            columns,
+            outputs,
+            filters,
+            runtime_filters: Vec::new(),
+            prunes: true,
+        }
     }
 
     /// The rows of a scan as text, sorted, and how many row groups were pruned.
@@ -92,7 +98,7 @@ impl Fixture {
         let request = self.request(outputs, filters);
         let types: Vec<DataType> =
             request.outputs.iter().map(|id| schema[id.0 as usize].data_type.clone()).collect();
-        let scan = ParquetScan::new(Arc::clone(&self.files), &schema, request)?;
+        let scan = ParquetScan::new(Arc::clone(&self.table.files), &schema, request)?;
         let knobs = Knobs { lanes, batch_rows, block_bytes: 64 << 10, fan_out: 4 };
         let spill = Arc::new(crate::spill::SpillDirectory::new(None, 1 << 20));
         let query = Arc::new(QueryCx::new(self.pool.child("query", usize::MAX), knobs, spill, None, None));

@@ -1,6 +1,6 @@
 //! `enable_sort_merge_join`: whether the planner may choose merge joins.
 
-use super::{Setting, Settings};
+use super::{Setting, Settings, units};
 use crate::session::engine::EngineInner;
 
 pub(super) struct EnableSortMergeJoin;
@@ -15,13 +15,7 @@ impl Setting for EnableSortMergeJoin {
     }
 
     fn set(&self, settings: &mut Settings, value: Option<&str>) -> Result<(), String> {
-        settings.enable_sort_merge_join = match value.map(|text| text.trim().to_ascii_lowercase()).as_deref()
-        {
-            None => None,
-            Some("true" | "on" | "1") => Some(true),
-            Some("false" | "off" | "0") => Some(false),
-            Some(_) => return Err("write true or false".to_owned()),
-        };
+        settings.enable_sort_merge_join = units::boolean(value)?;
         Ok(())
     }
 

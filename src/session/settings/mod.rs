@@ -12,6 +12,7 @@
 mod batch_size;
 mod disabled_optimizers;
 mod enable_sort_merge_join;
+mod enable_stats_pruning;
 mod engine_wide;
 mod memory_limit;
 mod priority;
@@ -31,6 +32,7 @@ static SETTINGS: &[&dyn Setting] = &[
     &batch_size::BatchSize,
     &disabled_optimizers::DisabledOptimizers,
     &enable_sort_merge_join::EnableSortMergeJoin,
+    &enable_stats_pruning::EnableStatsPruning,
     &engine_wide::MaxConcurrentQueries,
     &engine_wide::MaxTempDirectorySize,
     &memory_limit::MemoryLimit,
@@ -49,6 +51,7 @@ pub(super) struct Settings {
     pub(super) priority: Priority,
     pub(super) disabled_optimizers: Option<HashSet<String>>,
     pub(super) enable_sort_merge_join: Option<bool>,
+    pub(super) enable_stats_pruning: Option<bool>,
     pub(super) batch_rows: Option<usize>,
     pub(super) spill_partitions: Option<usize>,
 }
@@ -166,6 +169,7 @@ mod tests {
             ("priority", "0", "1"),
             ("threads", "3", "EngineBuilder::threads"),
             ("enable_sort_merge_join", "maybe", "true or false"),
+            ("enable_stats_pruning", "2", "true or false"),
             ("batch_size", "0", "65536"),
             ("spill_partitions", "24", "power of two"),
             ("spill_partitions", "128", "4 to 64"),

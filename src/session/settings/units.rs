@@ -1,4 +1,4 @@
-//! Sizes and times as people write them.
+//! Sizes, times and truth values as people write them.
 
 use std::time::Duration;
 
@@ -26,6 +26,16 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let bytes = number * *unit_bytes as f64;
     // Every size below is exact enough, and none above is anybody's.
     if bytes >= u64::MAX as f64 { Err(wrong()) } else { Ok(bytes as u64) }
+}
+
+/// `true`, `on`, `1` and their opposites, in any case; `None` as it is.
+pub(super) fn boolean(value: Option<&str>) -> Result<Option<bool>, String> {
+    match value.map(|text| text.trim().to_ascii_lowercase()).as_deref() {
+        None => Ok(None),
+        Some("true" | "on" | "1") => Ok(Some(true)),
+        Some("false" | "off" | "0") => Ok(Some(false)),
+        Some(_) => Err("write true or false".to_owned()),
+    }
 }
 
 /// A time such as `500ms`, `30s`, `1.5m` or `2h`. A number without a unit is refused: it could mean any.
