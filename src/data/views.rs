@@ -8,6 +8,7 @@
 //! 3. Views of a column typed `Utf8` hold valid UTF-8; sources check what they read.
 
 use super::buffer::{Buf, BufMut};
+use super::hash::prefetch;
 use crate::mem::{Account, Denied};
 use std::sync::Arc;
 
@@ -62,6 +63,11 @@ pub(crate) fn view_bytes<'a>(view: &'a u128, buffers: &'a [Buf<u8>]) -> &'a [u8]
     &buffers[buffer][offset..offset + len]
 }
 
+/// The first byte of a long value.
+fn long_place(view: u128, buffers: &[Buf<u8>]) -> Option<&u8> {
+    buffers.get((view >> 64) as u32 as usize)?.get((view >> 96) as u32 as usize)
+}
+
 impl StringViews {
     /// Number of values.
     pub(crate) fn len(&self) -> usize {
@@ -85,6 +91,8 @@ pub(crate) struct ViewBuilder {
 
 const FIRST_BUFFER_BYTES: usize = 4 << 10;
 const LARGEST_BUFFER_BYTES: usize = 1 << 20;
+/// How far ahead long values are fetched that lie scattered.
+const VALUES_AHEAD: usize = 12;
 
 impl ViewBuilder {
     /// Room for `capacity` values, growing as needed.
@@ -113,22 +121,61 @@ impl ViewBuilder {
         Ok(())
     }
 
-    /// Appends value `index` of `from`, copying its bytes.
-    #[inline]
-    pub(crate) fn push_from(
+    /// Appends `count` values, copying their bytes: the one `pick` names for each number below `count`, by its place in
+    /// `from` and in that column. After a refusal nothing is appended.
+    pub(crate) fn extend_from(
         &mut self,
         account: &Account,
-        from: &StringViews,
-        index: usize,
+        from: &[&StringViews],
+        count: usize,
+        pick: impl Fn(usize) -> (usize, usize),
     ) -> Result<(), Denied> {
-        let view = from.views[index];
-        if view_len(view) > MAX_INLINE_BYTES {
-            return self.push(account, from.get(index));
+        let start = self.views.len();
+        self.views.reserve(account, start + count)?;
+        self.views.set_len(start + count);
+        // Views first: nothing waits for them, so several are fetched at a time.
+        let mut long_bytes = 0;
+        for (at, to) in self.views[start..].iter_mut().enumerate() {
+            let (source, row) = pick(at);
+            *to = from[source].views[row];
+            let len = view_len(*to);
+            long_bytes += if len > MAX_INLINE_BYTES { len } else { 0 };
         }
-        if self.views.len() == self.views.capacity() {
-            self.views.reserve(account, self.views.len() + 1)?;
+        if long_bytes == 0 {
+            return Ok(());
         }
-        self.views.push(view);
+        let mut next = None;
+        if long_bytes > self.current.capacity() - self.current.len() {
+            let larger = (self.current.capacity() * 2).clamp(FIRST_BUFFER_BYTES, LARGEST_BUFFER_BYTES);
+            let buffer = BufMut::with_capacity(account, larger.max(long_bytes));
+            next = Some(buffer.inspect_err(|_| self.views.set_len(start))?);
+        }
+        for at in 0..count {
+            if let Some(ahead) = self.views.get(start + at + VALUES_AHEAD)
+                && view_len(*ahead) > MAX_INLINE_BYTES
+                && let Some(byte) = long_place(*ahead, &from[pick(at + VALUES_AHEAD).0].buffers)
+            {
+                prefetch(byte);
+            }
+            let view = self.views[start + at];
+            let len = view_len(view);
+            if len <= MAX_INLINE_BYTES {
+                continue;
+            }
+            if len > self.current.capacity() - self.current.len()
+                && let Some(next) = next.take()
+            {
+                let full = std::mem::replace(&mut self.current, next);
+                if !full.is_empty() {
+                    self.full.push(full.freeze());
+                }
+            }
+            let (buffer, offset) = (self.full.len() as u32, self.current.len() as u32);
+            let value = view_bytes(&view, &from[pick(at).0].buffers);
+            self.current.extend_from_slice(value);
+            self.views[start + at] =
+                u128::from(view as u64) | u128::from(buffer) << 64 | u128::from(offset) << 96;
+        }
         Ok(())
     }
 
@@ -187,6 +234,36 @@ mod tests {
         assert!(views.buffers.len() > 1);
         for (i, value) in values.iter().enumerate() {
             assert_eq!(views.get(i), value);
+        }
+    }
+
+    #[test]
+    fn values_of_several_columns_come_together() {
+        let pool = Pool::new("p", 4 << 20);
+        let account = Account::open(&pool, 0, 4096, 0).expect("fits");
+        let column = |first: usize| {
+            let mut builder = ViewBuilder::new(&account, 1).expect("fits");
+            let value = |i: usize| vec![(first + i) as u8; (first + i * 7) % 50];
+            (0..300).for_each(|i| builder.push(&account, &value(i)).expect("fits"));
+            builder.freeze()
+        };
+        let columns = [column(0), column(5)];
+        let from: Vec<&StringViews> = columns.iter().collect();
+        let pick = |at: usize| (at % 2, at * 7919 % 300);
+        let mut builder = ViewBuilder::new(&account, 0).expect("fits");
+        for _ in 0..40 {
+            builder.extend_from(&account, &from, 250, pick).expect("fits");
+        }
+        let tight = Account::open(&Pool::new("tight", 8 << 10), 0, 4096, 0).expect("fits");
+        let mut held = builder.len();
+        while builder.extend_from(&tight, &from, 250, pick).is_ok() {
+            held = builder.len();
+        }
+        assert_eq!(builder.len(), held, "nothing is appended after a refusal");
+        let built = builder.freeze();
+        for at in 0..held {
+            let (source, row) = pick(at % 250);
+            assert_eq!(built.get(at), from[source].get(row));
         }
     }
 }

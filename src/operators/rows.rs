@@ -39,6 +39,14 @@ impl RowsBuilder {
         for (builder, column) in self.columns.iter_mut().zip(batch.columns()) {
             match column {
                 Vector::Flat(flat) => builder.append(flat, rows, account)?,
+                // Its rows' values are values of the dictionary.
+                Vector::Dict { codes, validity: None, dictionary } => {
+                    let mut taken = BufMut::with_len(account, rows.len())?;
+                    for (to, row) in taken.iter_mut().zip(rows) {
+                        *to = codes[*row as usize];
+                    }
+                    builder.append(dictionary.values(), &taken, account)?;
+                }
                 // Only what is taken is written out.
                 Vector::Constant { .. } | Vector::Dict { .. } => {
                     let taken = column.gather(rows, account)?.flatten(account)?;
@@ -48,6 +56,11 @@ impl RowsBuilder {
         }
         self.rows += rows.len();
         Ok(())
+    }
+
+    /// Room for `rows` rows is taken when the first come; none if there is not enough memory for that.
+    pub(super) fn expect_rows(&mut self, rows: usize) {
+        self.columns.iter_mut().for_each(|column| column.room = rows);
     }
 
     /// Forgets the rows from `rows` on, and what an append that failed has left behind.
@@ -289,8 +302,8 @@ impl ColumnBuilder {
             (B::F32(to), Values::F32(from)) => extend(to, from, rows, account, |v| v)?,
             (B::F64(to), Values::F64(from)) => extend(to, from, rows, account, |v| v)?,
             (B::View(to), Values::View(from)) => match rows {
-                Some(rows) => rows.iter().try_for_each(|row| to.push_from(account, from, *row as usize))?,
-                None => (0..from.len()).try_for_each(|row| to.push_from(account, from, row))?,
+                Some(rows) => to.extend_from(account, &[from], rows.len(), |at| (0, rows[at] as usize))?,
+                None => to.extend_from(account, &[from], from.len(), |at| (0, at))?,
             },
             (B::Nested(to), Values::Nested(from)) => match rows {
                 Some(rows) => to.push(take_nested(from, rows)?),
@@ -435,8 +448,17 @@ pub(super) fn gather_column<'a>(
         ($variant:ident) => {{
             let from = each_source!($variant);
             let mut to = BufMut::with_len(account, picks.len())?;
-            for (to, pick) in to.iter_mut().zip(picks) {
-                *to = from[pick.source as usize][pick.row as usize];
+            match &from[..] {
+                [only] => {
+                    for (to, pick) in to.iter_mut().zip(picks) {
+                        *to = only[pick.row as usize];
+                    }
+                }
+                from => {
+                    for (to, pick) in to.iter_mut().zip(picks) {
+                        *to = from[pick.source as usize][pick.row as usize];
+                    }
+                }
             }
             Values::$variant(to.freeze())
         }};
@@ -481,9 +503,8 @@ pub(super) fn gather_column<'a>(
             };
             let from = sources.iter().map(strings).collect::<Result<Vec<&'a StringViews>>>()?;
             let mut to = ViewBuilder::new(account, picks.len())?;
-            for pick in picks {
-                to.push_from(account, from[pick.source as usize], pick.row as usize)?;
-            }
+            let pick = |at: usize| (picks[at].source as usize, picks[at].row as usize);
+            to.extend_from(account, &from, picks.len(), pick)?;
             Values::View(to.freeze())
         }
         Values::Nested(_) => {

@@ -15,7 +15,7 @@
 //! 6. File handles grow with writers and written bytes (one per writer and 64 MiB), not with partitions.
 //!
 //! A block is an uncompressed Arrow IPC record-batch message (every part aligned to 64 bytes) and a trailer of 64 bytes
-//! that says what it is and carries the checksum of it all. Where that saves half, the message's columns are packed
+//! that says what it is and carries the checksum of it all. Where that saves a quarter, the message's columns are packed
 //! ([`pack`]); else, where that saves a tenth, it is one LZ4 block; else it is as it is. The message is compressed as a whole and not by Arrow, whose codec allocates per buffer and misaligns what it leaves
 //! raw. Reads and writes are positional; nothing is mapped,
 //! so that a disk error is an error and not a signal.

@@ -203,8 +203,8 @@ fn compressed_room(room: usize) -> usize {
     get_maximum_output_size(room).next_multiple_of(STRIPE_BYTES) + TRAILER_BYTES
 }
 
-/// Appends message and trailer to the segment in one write: packed if that saves half, else compressed if that saves a
-/// tenth.
+/// Appends message and trailer to the segment in one write: packed if that saves a quarter, else compressed if that saves
+/// a tenth.
 fn append_smaller(
     segment: &mut Segment,
     encoded: &[Buffer],
@@ -221,7 +221,7 @@ fn append_smaller(
     }
     message[at..message_len].fill(0);
     let room = compressed.len() - TRAILER_BYTES;
-    let packed_len = pack::pack(&message[..message_len], physical, &mut compressed[..message_len / 2]);
+    let packed_len = pack::pack(&message[..message_len], physical, &mut compressed[..message_len * 3 / 4]);
     let block = if let Some(packed_len) = packed_len {
         entry.stored_bytes = packed_len as u64;
         entry.encoding = Encoding::Packed;

@@ -159,6 +159,7 @@ impl RunBuilder {
         let before = self.rows();
         let outcome = self.try_append(batch, positions, keys, account);
         if outcome.is_err() {
+            self.rows.expect_rows(0);
             self.order.set_len(before);
             self.keys.truncate(before);
             self.rows.truncate(before);
@@ -210,6 +211,8 @@ impl RunBuilder {
         }
         order.set_len(order.len().min(usize::try_from(fetch).unwrap_or(usize::MAX)));
         let mut columns = self.rows.take()?;
+        // The next run is about as long.
+        self.rows.expect_rows(order.len());
         columns.push(FlatVector::new(Values::View(keys)));
         let chunk = Chunk::new(columns, Some(order.freeze()))?;
         Ok(Run::of_chunks(VecDeque::from([Arc::new(chunk)])))

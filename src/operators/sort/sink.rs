@@ -120,16 +120,14 @@ impl SortSink {
         }
         let account = &local.accounts.rows;
         let run = local.builder.sort(shared.encoder.is_prefix_enough(), self.spec.fetch_rows(), account)?;
-        if !local.spilled.is_empty() && self.small_fetch().is_none() {
-            // It goes to disk soon, and is laid out on its way there.
-            local.runs.push(run);
-            return Ok(());
-        }
-        let (chunks, rest) = lay_out(vec![run.clone()], u64::MAX, cx, account)?;
+        // All at once: each column is small enough to stay in the cache while its values are picked at random. Merging
+        // then goes through the chunks from front to back.
+        let (chunks, rest) = lay_out(vec![run.clone()], u64::MAX, usize::MAX, cx, account)?;
         local.runs.push(if rest.is_empty() { Run::of_chunks(chunks) } else { run });
         let Some(fetch) = self.small_fetch() else { return Ok(()) };
         if local.runs.len() == MOST_RUNS {
-            let (chunks, rest) = lay_out(std::mem::take(&mut local.runs), fetch as u64, cx, account)?;
+            let (chunks, rest) =
+                lay_out(std::mem::take(&mut local.runs), fetch as u64, cx.batch_rows(), cx, account)?;
             local.runs.push(Run::of_chunks(chunks));
             local.runs.extend(rest);
         }
@@ -264,10 +262,12 @@ pub(in crate::operators) fn turn(cx: &LaneCx<'_>) -> Wait {
     Wait::registered(WaitReason::Turn, ())
 }
 
-/// The first `fetch` rows of runs in memory as chunks in order, and what is left if memory was refused.
+/// The first `fetch` rows of runs in memory as chunks in order, of `chunk_rows` each, and what is left if memory was
+/// refused.
 fn lay_out(
     runs: Vec<Run>,
     fetch: u64,
+    chunk_rows: usize,
     cx: &LaneCx<'_>,
     account: &Account,
 ) -> Result<(VecDeque<Arc<Chunk>>, Vec<Run>)> {
@@ -275,7 +275,7 @@ fn lay_out(
     let mut chunks = VecDeque::new();
     let mut missing = fetch;
     while missing > 0 {
-        let rows = usize::try_from(missing).unwrap_or(usize::MAX).min(cx.batch_rows());
+        let rows = usize::try_from(missing).unwrap_or(usize::MAX).min(chunk_rows);
         match merge.next_chunk(rows, &cx.query.ids, account) {
             Ok(Some(chunk)) => {
                 missing -= chunk.rows() as u64;
