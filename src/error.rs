@@ -235,6 +235,11 @@ impl Error {
         Self::Memory(Box::new(error))
     }
 
+    /// Whether memory was refused that others may give back, so that the same call may be made again.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Memory(memory) if matches!(**memory, MemoryError::Exceeded { .. }))
+    }
+
     /// A [`Error::Io`]; `operation` reads like "cannot open".
     pub fn io(operation: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         Self::Io { operation, path: Arc::new(path.into()), source: Arc::new(source) }

@@ -11,7 +11,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// The counter of nanoseconds spent merging what was spilled.
+pub(crate) const MERGE_NANOS: &str = "merge_nanos";
 
 /// Figures of one operator, summed over its lanes.
 #[derive(Debug)]
@@ -73,6 +76,11 @@ impl OperatorMetrics {
         counter
     }
 
+    /// Adds the time since `started` to the counter `name` of nanoseconds.
+    pub(crate) fn add_time(&self, name: &'static str, started: Instant) {
+        self.counter(name).fetch_add(started.elapsed().as_nanos() as u64, Relaxed);
+    }
+
     /// All named counters with their values, in order of first use.
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
         let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
@@ -116,6 +124,9 @@ pub struct QueryMetrics {
     pub rows: u64,
     /// Highest number of bytes granted to the query at any moment.
     pub peak_granted_bytes: usize,
+    /// The most anonymous memory the whole process was seen to have while the query ran, bytes: its own and everybody
+    /// else's. It is looked at about every 10 ms; 0 where the system does not tell.
+    pub peak_rss_bytes: u64,
     /// Bytes its operators were sure of before it started: what it needs to run at all with these lanes and batches.
     pub floor_bytes: usize,
     /// Bytes written to spill files, before the file system.
@@ -152,6 +163,8 @@ pub struct SpillMetrics {
     pub write_time: Duration,
     /// Time to read, decompress and decode blocks, over all lanes.
     pub read_time: Duration,
+    /// Time to merge sorted runs and partitions of groups that were spilled, reading them included, over all lanes.
+    pub merge_time: Duration,
 }
 
 /// How often the lanes of a query could not go on, by reason.

@@ -2,6 +2,7 @@
 //!
 //! Owns: [`QueryCx`] (one per query), [`OpenCx`], [`LaneCx`].
 
+use super::resident::ResidentMeter;
 use crate::data::DictionaryIds;
 use crate::error::{Error, Result};
 use crate::mem::{Account, Knobs, Pool, Reservation};
@@ -27,6 +28,8 @@ pub(crate) struct QueryCx {
     pub(crate) ids: DictionaryIds,
     /// Seeded refusal of reservations and other faults; `None` outside tests.
     pub(crate) faults: Option<Arc<super::fault::Faults>>,
+    /// Memory of the process while it ran.
+    pub(crate) resident: Arc<ResidentMeter>,
     stop: AtomicBool,
     error: Mutex<Option<Error>>,
     deadline: Option<(Instant, Duration)>,
@@ -47,6 +50,7 @@ impl QueryCx {
             spill,
             ids: DictionaryIds::default(),
             faults,
+            resident: Arc::new(ResidentMeter::new()),
             stop: AtomicBool::new(false),
             error: Mutex::new(None),
             deadline: timeout.map(|limit| (Instant::now() + limit, limit)),

@@ -2,6 +2,8 @@
 //!
 //! Owns: [`Faults`]. The probabilities are per call, in 1/65536.
 
+use crate::spill::{DiskFault, FaultHook};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// What to inject, and a seeded source of chance. Shared by all lanes of a query.
@@ -20,6 +22,8 @@ pub(crate) struct FaultConfig {
     pub(crate) wait: u16,
     /// Fail a spill read or write.
     pub(crate) spill_error: u16,
+    /// Spill other bytes than given, or read others than spilled.
+    pub(crate) spill_corruption: u16,
     /// Panic in a call of an operator.
     pub(crate) panic: u16,
     /// Split batches into single rows.
@@ -31,8 +35,15 @@ pub(crate) struct FaultConfig {
 impl FaultConfig {
     /// Nothing goes wrong.
     #[cfg(test)]
-    pub(crate) const NONE: Self =
-        Self { refuse_grant: 0, wait: 0, spill_error: 0, panic: 0, one_row_batches: false, seed: 0 };
+    pub(crate) const NONE: Self = Self {
+        refuse_grant: 0,
+        wait: 0,
+        spill_error: 0,
+        spill_corruption: 0,
+        panic: 0,
+        one_row_batches: false,
+        seed: 0,
+    };
 }
 
 impl Faults {
@@ -61,9 +72,23 @@ impl Faults {
         self.chance(self.config.panic)
     }
 
-    /// Whether to fail a spill read or write.
-    pub(crate) fn fails_spill(&self) -> bool {
-        self.chance(self.config.spill_error)
+    /// What asks before every spill read and write whether to fail it; `None` if none ever is.
+    pub(crate) fn disk_hook(self: &Arc<Self>) -> Option<FaultHook> {
+        let has_any = self.config.spill_error > 0 || self.config.spill_corruption > 0;
+        let faults = Arc::clone(self);
+        has_any.then(|| Arc::new(move || faults.disk_fault()) as FaultHook)
+    }
+
+    fn disk_fault(&self) -> Option<DiskFault> {
+        if self.chance(self.config.spill_corruption) {
+            return Some(DiskFault::Corrupt);
+        }
+        const THIRD: u16 = u16::MAX / 3;
+        self.chance(self.config.spill_error).then(|| match () {
+            () if self.chance(THIRD) => DiskFault::Full,
+            () if self.chance(u16::MAX / 2) => DiskFault::Broken,
+            () => DiskFault::Short,
+        })
     }
 
     /// SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) over a shared counter.

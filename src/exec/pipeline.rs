@@ -434,7 +434,9 @@ impl LaneTask {
     /// Steps until the slice is over, the lane waits, or it has ended.
     fn advance(&self, state: &mut LaneState, waker: &Waker) -> Result<Step> {
         let run = &self.run;
-        let until = Instant::now() + SLICE;
+        let now = Instant::now();
+        run.query.cx.resident.sample(now);
+        let until = now + SLICE;
         state.wait = None;
         loop {
             run.query.cx.check()?;

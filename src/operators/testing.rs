@@ -33,10 +33,7 @@ impl Harness {
         let pool = Pool::new("test", limit_bytes);
         let account = Account::open(&pool, floor_bytes, 4096, 0).expect("the floor fits");
         let faults = faults.map(|config| Arc::new(Faults::new(config)));
-        let fails = faults
-            .clone()
-            .filter(|f| f.config().spill_error > 0)
-            .map(|faults| Arc::new(move || faults.fails_spill()) as Arc<dyn Fn() -> bool + Send + Sync>);
+        let fails = faults.as_ref().and_then(Faults::disk_hook);
         let query = Arc::new(QueryCx::new(pool, knobs, Arc::new(spill.for_query(fails)), None, faults));
         Self { account, query, metrics: OperatorMetrics::new("test") }
     }

@@ -64,13 +64,14 @@ pub(crate) fn explain_analyze(
     let _ = writeln!(
         out,
         "planning {:.3} ms, execution {:.3} ms, lanes {}, batch rows {}, floors {} bytes, peak granted {} bytes, \
-         spilled {} bytes",
+         peak resident {} bytes, spilled {} bytes",
         query.planning.as_secs_f64() * 1e3,
         query.execution.as_secs_f64() * 1e3,
         query.lanes,
         query.batch_rows,
         query.floor_bytes,
         query.peak_granted_bytes,
+        query.peak_rss_bytes,
         query.spilled_bytes,
     );
     write_pressure(query, &mut out);
@@ -89,7 +90,8 @@ fn write_pressure(query: &QueryMetrics, out: &mut String) {
     if spill.blocks_written > 0 {
         let _ = writeln!(
             out,
-            "spill: partitions {}, depth {}, files {}, blocks written {} ({} bytes, {:.3} ms), read {} ({} bytes, {:.3} ms)",
+            "spill: partitions {}, depth {}, files {}, blocks written {} ({} bytes, {:.3} ms), read {} ({} bytes, \
+             {:.3} ms), merged in {:.3} ms",
             spill.partitions,
             spill.depth,
             spill.files,
@@ -99,6 +101,7 @@ fn write_pressure(query: &QueryMetrics, out: &mut String) {
             spill.blocks_read,
             spill.bytes_read,
             spill.read_time.as_secs_f64() * 1e3,
+            spill.merge_time.as_secs_f64() * 1e3,
         );
     }
     if *waits != WaitMetrics::default() {

@@ -19,7 +19,7 @@ const DEFAULT_SPILL_QUOTA_BYTES: u64 = 100 << 30;
 pub struct EngineBuilder {
     memory_limit: Option<usize>,
     threads: Option<usize>,
-    temp_directory: Option<PathBuf>,
+    temp_directories: Vec<PathBuf>,
     max_temp_directory_size: Option<u64>,
     max_concurrent_queries: Option<usize>,
     disabled_optimizers: HashSet<String>,
@@ -42,6 +42,8 @@ pub struct TestKnobs {
     pub wait: u16,
     /// Chance that a spill read or write fails.
     pub spill_error: u16,
+    /// Chance that a spill read or write changes a bit.
+    pub spill_corruption: u16,
     /// Seed of all chances.
     pub seed: u64,
     /// Sources emit single rows.
@@ -70,8 +72,15 @@ impl EngineBuilder {
 
     /// Where breakers spill; made when first needed, and nothing stays in it.
     #[must_use]
-    pub fn temp_directory(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.temp_directory = Some(directory.into());
+    pub fn temp_directory(self, directory: impl Into<PathBuf>) -> Self {
+        self.temp_directories([directory])
+    }
+
+    /// Several places to spill to, such as one on each disk: their files take turns, and one that is full or broken is
+    /// passed over while another is not. None is the default: a temporary directory of the system that is not in memory.
+    #[must_use]
+    pub fn temp_directories(mut self, directories: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
+        self.temp_directories = directories.into_iter().map(Into::into).collect();
         self
     }
 
@@ -145,7 +154,7 @@ impl EngineBuilder {
                 scheduler,
                 tables_pool: pool.child("tables", limit),
                 pool,
-                spill: SpillDirectory::new(self.temp_directory, quota),
+                spill: SpillDirectory::new(self.temp_directories, quota),
                 slots: Slots::new(max_concurrent_queries),
                 threads,
                 max_concurrent_queries,

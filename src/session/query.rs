@@ -189,18 +189,17 @@ impl Query {
             refuse_grant: testing.refuse_grant,
             wait: testing.wait,
             spill_error: testing.spill_error,
+            spill_corruption: testing.spill_corruption,
             panic: testing.panic,
             one_row_batches: testing.one_row_batches,
             seed: testing.seed.wrapping_add(engine.started_queries.fetch_add(1, Relaxed) << 32),
         };
         let faults = (faults != FaultConfig { seed: faults.seed, ..FaultConfig::default() })
             .then(|| Arc::new(Faults::new(faults)));
-        let spill = Arc::new(engine.spill.for_query(faults.as_ref().map(|f| {
-            let f = Arc::clone(f);
-            Arc::new(move || f.fails_spill()) as Arc<dyn Fn() -> bool + Send + Sync>
-        })));
+        let spill = Arc::new(engine.spill.for_query(faults.as_ref().and_then(Faults::disk_hook)));
         let ending = Arc::new(Ending::new());
         let cx = Arc::new(QueryCx::new(pool.clone(), knobs, Arc::clone(&spill), self.timeout, faults));
+        let resident = Arc::clone(&cx.resident);
         let group = engine.scheduler.group(self.priority);
         let (queue_at_end, ending_at_end) = (Arc::clone(&queue), Arc::clone(&ending));
         let run = QueryRun::start_in(&engine.slots, spec, cx, group, move |outcome| {
@@ -213,6 +212,7 @@ impl Query {
             pool,
             knobs,
             floor_bytes: run.floors_bytes(),
+            resident,
             spill,
             planning: self.planning,
             rows: AtomicU64::new(0),

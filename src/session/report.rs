@@ -6,8 +6,11 @@
 //! 1. It keeps the query's plan, and nothing of its run: neither tasks nor memory.
 //! 2. Progress never goes back: it is made of counters that only grow.
 
+use crate::exec::ResidentMeter;
 use crate::mem::{Knobs, Pool};
-use crate::metrics::{OperatorMetrics, OperatorProfile, QueryMetrics, SpillMetrics, WaitMetrics};
+use crate::metrics::{
+    MERGE_NANOS, OperatorMetrics, OperatorProfile, QueryMetrics, SpillMetrics, WaitMetrics,
+};
 use crate::physical::Profiler;
 use crate::spill::SpillDirectory;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -22,6 +25,7 @@ pub(super) struct Report {
     pub(super) pool: Pool,
     pub(super) knobs: Knobs,
     pub(super) floor_bytes: usize,
+    pub(super) resident: Arc<ResidentMeter>,
     pub(super) spill: Arc<SpillDirectory>,
     pub(super) planning: Duration,
     /// Rows the client has taken.
@@ -57,6 +61,7 @@ impl Report {
             execution: self.ending.end.get().map_or_else(|| self.ending.started.elapsed(), |(took, _)| *took),
             rows: self.rows.load(Relaxed),
             peak_granted_bytes: self.pool.peak_bytes(),
+            peak_rss_bytes: self.resident.peak_bytes(),
             floor_bytes: self.floor_bytes,
             spilled_bytes: self.spill.written_bytes(),
             spill: self.spill_metrics(),
@@ -67,11 +72,12 @@ impl Report {
     }
 
     fn spill_metrics(&self) -> SpillMetrics {
-        let (mut partitions, mut depth) = (0, 0);
+        let (mut partitions, mut depth, mut merge_nanos) = (0, 0, 0);
         for (name, value) in self.operators.iter().flatten().flat_map(|operator| operator.counters()) {
             match name {
                 "spilled_partitions" => partitions += value,
                 "spill_depth" => depth = value.max(depth),
+                MERGE_NANOS => merge_nanos += value,
                 _ => {}
             }
         }
@@ -87,6 +93,7 @@ impl Report {
             bytes_read: count(&meter.bytes_read),
             write_time: Duration::from_nanos(count(&meter.write_nanos)),
             read_time: Duration::from_nanos(count(&meter.read_nanos)),
+            merge_time: Duration::from_nanos(merge_nanos),
         }
     }
 

@@ -1,17 +1,20 @@
-//! The directory, its quota, and what was written to it.
+//! The directories, their quota, and what was written to them.
 
+use super::fault::{DiskFault, FaultHook};
 use super::segment::Segment;
 use super::writer::SpillWriter;
 use crate::data::DataType;
 use crate::error::{Error, Result};
 use crate::mem::Account;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// How often a folder that is not there is made for one file.
+const MOST_TRIES: u32 = 4;
 
 /// What was spilled and read back, by one query or by all of an engine.
 #[derive(Debug, Default)]
@@ -32,11 +35,11 @@ pub(crate) struct SpillMeter {
     pub(crate) read_nanos: AtomicU64,
 }
 
-/// Answers whether the next read or write is to fail; how tests inject a full or broken disk.
-pub(crate) type FaultHook = Arc<dyn Fn() -> bool + Send + Sync>;
-
-/// Where breakers spill: an engine has one, and each query a child that shares its place and quota and keeps its own
+/// Where breakers spill: an engine has one, and each query a child that shares its places and quota and keeps its own
 /// figures. Nothing is created before the first write. Cloning is cheap and shares everything.
+///
+/// Of several places segments take turns, so that disks share the work; one that is full or broken is passed over while
+/// another is not.
 #[derive(Clone)]
 pub(crate) struct SpillDirectory {
     root: Arc<Root>,
@@ -46,26 +49,26 @@ pub(crate) struct SpillDirectory {
 
 #[derive(Debug)]
 struct Root {
-    path: Arc<PathBuf>,
+    /// At least one.
+    places: Vec<Arc<PathBuf>>,
     quota_bytes: u64,
     used_bytes: AtomicU64,
     next_file: AtomicU64,
 }
 
 impl SpillDirectory {
-    /// Spills to `path`, which is created when first needed, or to [`default_path`] if there is none; at most
-    /// `quota_bytes` of it are in use at any moment. A given path is taken as it is, in memory or not.
-    pub(crate) fn new(path: Option<PathBuf>, quota_bytes: u64) -> Self {
-        let root = Root {
-            path: Arc::new(path.unwrap_or_else(default_path)),
-            quota_bytes,
-            used_bytes: AtomicU64::new(0),
-            next_file: AtomicU64::new(0),
-        };
+    /// Spills to `places`, which are created when first needed, or to [`default_path`] if there are none; at most
+    /// `quota_bytes` are in use at any moment. A given path is taken as it is, in memory or not.
+    pub(crate) fn new(places: impl IntoIterator<Item = PathBuf>, quota_bytes: u64) -> Self {
+        let mut places: Vec<Arc<PathBuf>> = places.into_iter().map(Arc::new).collect();
+        if places.is_empty() {
+            places.push(Arc::new(default_path()));
+        }
+        let root = Root { places, quota_bytes, used_bytes: AtomicU64::new(0), next_file: AtomicU64::new(0) };
         Self { root: Arc::new(root), meter: Arc::default(), fails: None }
     }
 
-    /// The same place and quota with figures of its own. Reads and writes fail when `fails` says so.
+    /// The same places and quota with figures of its own. Reads and writes fail when `fails` says so.
     #[must_use]
     pub(crate) fn for_query(&self, fails: Option<FaultHook>) -> Self {
         Self { root: Arc::clone(&self.root), meter: Arc::default(), fails }
@@ -97,9 +100,9 @@ impl SpillDirectory {
         self.root.quota_bytes.saturating_sub(self.root.used_bytes.load(Relaxed))
     }
 
-    /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.root.path
+    /// Where it is; at least one place.
+    pub(crate) fn places(&self) -> impl ExactSizeIterator<Item = &Path> {
+        self.root.places.iter().map(|place| place.as_path())
     }
 
     /// The most bytes that may be in use.
@@ -132,31 +135,50 @@ impl SpillDirectory {
         self.root.used_bytes.fetch_sub(bytes, Relaxed);
     }
 
-    /// An injected failure of the kind an operating system would report, if one is due.
-    pub(super) fn injected(&self, kind: ErrorKind) -> io::Result<()> {
-        match &self.fails {
-            Some(fails) if fails() => Err(io::Error::from(kind)),
-            _ => Ok(()),
-        }
+    /// How the next read or write is to fail, if it is.
+    pub(super) fn injected(&self) -> Option<DiskFault> {
+        self.fails.as_ref().and_then(|fails| fails())
     }
 
-    /// A new, empty segment.
-    pub(super) fn segment(&self) -> Result<Segment> {
-        let mut has_directory = false;
+    /// A new, empty segment, in another place than that of `full`, if there is another.
+    ///
+    /// # Errors
+    /// What the last place said, if none takes a segment.
+    pub(super) fn segment(&self, full: Option<usize>) -> Result<Segment> {
+        let number = self.root.next_file.fetch_add(1, Relaxed);
+        let places = self.root.places.len();
+        let mut turn = (number % places as u64) as usize;
+        if Some(turn) == full {
+            turn += 1;
+        }
+        let mut answer = None;
+        for place in (turn..turn + places).map(|place| place % places) {
+            match self.segment_at(place, number) {
+                Ok(segment) => return Ok(segment),
+                Err(error) => answer = Some(error),
+            }
+        }
+        Err(answer.unwrap_or_else(|| Error::internal("there is no spill directory")))
+    }
+
+    fn segment_at(&self, place: usize, number: u64) -> Result<Segment> {
+        let folder = &self.root.places[place];
+        let mut name = format!("gristmill-{}-{number}.spill", std::process::id());
+        let mut tries = 0;
         loop {
-            let number = self.root.next_file.fetch_add(1, Relaxed);
-            let path = self.root.path.join(format!("gristmill-{}-{number}.spill", std::process::id()));
-            match create_unlinked(&path) {
+            let path = folder.join(&name);
+            match create_unnamed(folder, &path) {
                 Ok(file) => {
                     self.meter.files.fetch_add(1, Relaxed);
-                    return Ok(Segment::new(file, Arc::new(path), self.clone()));
+                    return Ok(Segment::new(file, place, Arc::new(path), self.clone()));
                 }
                 // Another engine of this process, or one whose process id came round again, was faster.
-                Err((_, e)) if e.kind() == ErrorKind::AlreadyExists => {}
-                Err((_, e)) if e.kind() == ErrorKind::NotFound && !has_directory => {
-                    fs::create_dir_all(&*self.root.path)
-                        .map_err(|e| Error::io("cannot create spill directory", &*self.root.path, e))?;
-                    has_directory = true;
+                Err((_, e)) if e.kind() == ErrorKind::AlreadyExists => name.insert(0, '_'),
+                // Somebody may take the folder away again.
+                Err((_, e)) if e.kind() == ErrorKind::NotFound && tries < MOST_TRIES => {
+                    fs::create_dir_all(&**folder)
+                        .map_err(|e| Error::io("cannot create spill directory", &**folder, e))?;
+                    tries += 1;
                 }
                 Err((operation, e)) => return Err(Error::io(operation, path, e)),
             }
@@ -170,9 +192,29 @@ impl fmt::Debug for SpillDirectory {
     }
 }
 
-/// A file without a name. A process killed between the two calls leaves an empty file, never data.
+/// A file in `folder` that never has a name, so that whatever ends the process leaves nothing. Where the file system has
+/// no such files it is one whose name `path` is taken away at once: a process killed in between leaves an empty file.
+#[cfg(target_os = "linux")]
+fn create_unnamed(folder: &Path, path: &Path) -> Result<File, (&'static str, io::Error)> {
+    use rustix::fs::{Mode, OFlags};
+    use rustix::io::Errno;
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    match rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(file) => Ok(File::from(file)),
+        // What kernels and file systems without them answer.
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => create_unlinked(path),
+        Err(errno) => Err(("cannot create spill file", errno.into())),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn create_unnamed(_folder: &Path, path: &Path) -> Result<File, (&'static str, io::Error)> {
+    create_unlinked(path)
+}
+
 fn create_unlinked(path: &Path) -> Result<File, (&'static str, io::Error)> {
-    let file = OpenOptions::new()
+    use std::os::unix::fs::OpenOptionsExt;
+    let file = fs::OpenOptions::new()
         .read(true)
         .write(true)
         .create_new(true)

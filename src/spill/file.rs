@@ -7,8 +7,12 @@ use crate::data::{Batch, BufMut, DictionaryIds};
 use crate::error::Result;
 use crate::mem::Account;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
+
+/// What is freed at a time: a call of the file system for each block would cost more than the block is worth.
+const FREED_BYTES: u64 = 1 << 20;
 
 /// The partitions a writer has written; any number of readers on any threads. Its bytes on disk are free once it and
 /// its readers are dropped.
@@ -90,5 +94,50 @@ impl SpillReader {
         segment.note_time(started, false);
         self.next = next;
         Ok(Some(batch))
+    }
+
+    /// What frees the blocks from here on as a reader gets past them.
+    pub(crate) fn behind(&self) -> ReadBehind {
+        ReadBehind { file: Arc::clone(&self.file), next: self.next }
+    }
+}
+
+/// Frees blocks on disk that were read for the last time.
+#[derive(Debug)]
+pub(crate) struct ReadBehind {
+    file: Arc<SpillFile>,
+    /// The first block not freed.
+    next: Option<u32>,
+}
+
+impl ReadBehind {
+    /// Nobody reads the blocks before those that `reader`, of the same partition, reads next: neither it nor any other.
+    /// They are freed once there are many of them.
+    pub(crate) fn advance(&mut self, reader: &SpillReader) {
+        debug_assert!(Arc::ptr_eq(&self.file, &reader.file), "a reader of the same file");
+        let file = Arc::clone(&self.file);
+        let (mut at, mut range) = (self.next, 0..0);
+        let mut segment = 0;
+        while at != reader.next
+            && let Some(number) = at
+        {
+            let (entry, next) = file.index.entry(number);
+            if entry.segment != segment || entry.offset != range.end {
+                self.free(segment, &range, at);
+                (segment, range) = (entry.segment, entry.offset..entry.offset);
+            }
+            range.end += entry.len();
+            at = next;
+        }
+        if range.end - range.start >= FREED_BYTES {
+            self.free(segment, &range, at);
+        }
+    }
+
+    fn free(&mut self, segment: u32, range: &Range<u64>, next: Option<u32>) {
+        if !range.is_empty() {
+            self.file.segments[segment as usize].free(range.clone());
+        }
+        self.next = next;
     }
 }

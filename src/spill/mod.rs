@@ -4,7 +4,8 @@
 //! [`SpillFile`] and its reader.
 //!
 //! Invariants:
-//! 1. A file is unlinked as soon as it is open: whatever ends the process, the directory holds no data afterwards.
+//! 1. A file has no name, or loses it as soon as it is open: whatever ends the process, the directory holds no data
+//!    afterwards.
 //! 2. Bytes are reserved from the quota before they are written, returned if the write fails, and returned when
 //!    their segment is dropped: without segments the directory's use is zero.
 //! 3. A block comes back exactly as written or as an error that names the file; never as other rows.
@@ -25,6 +26,7 @@
 mod block;
 mod checksum;
 mod directory;
+mod fault;
 mod file;
 mod index;
 mod pack;
@@ -32,7 +34,8 @@ mod segment;
 mod writer;
 
 pub(crate) use directory::SpillDirectory;
-pub(crate) use file::{SpillFile, SpillReader};
+pub(crate) use fault::{DiskFault, FaultHook};
+pub(crate) use file::{ReadBehind, SpillFile, SpillReader};
 pub(crate) use writer::SpillWriter;
 
 #[cfg(test)]

@@ -1,34 +1,55 @@
 //! An append-only file of blocks.
 
 use super::directory::SpillDirectory;
+use super::fault::DiskFault;
 use crate::error::{Error, Result};
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 /// A writer starts a new segment once one has this many bytes.
 pub(super) const ROTATE_BYTES: u64 = 64 << 20;
+/// File systems give back whole blocks, which are at most this.
+const PAGE_BYTES: u64 = 4096;
 
 /// A file that has no name any more. Its bytes return to the quota when it is dropped.
 #[derive(Debug)]
 pub(super) struct Segment {
     file: File,
-    /// The name it was created under, for errors.
+    /// Which of the directory's places it is in.
+    place: usize,
+    /// The name it would have, for errors.
     path: Arc<PathBuf>,
     directory: SpillDirectory,
     /// Bytes of complete blocks; what lies beyond is the debris of a failed append.
     committed_bytes: u64,
     /// Bytes reserved from the quota: the committed ones and those of a block being written.
     reserved_bytes: u64,
+    /// Of these, bytes given back to the file system and to the quota already.
+    freed_bytes: AtomicU64,
 }
 
 impl Segment {
-    pub(super) fn new(file: File, path: Arc<PathBuf>, directory: SpillDirectory) -> Self {
-        Self { file, path, directory, committed_bytes: 0, reserved_bytes: 0 }
+    pub(super) fn new(file: File, place: usize, path: Arc<PathBuf>, directory: SpillDirectory) -> Self {
+        Self {
+            file,
+            place,
+            path,
+            directory,
+            committed_bytes: 0,
+            reserved_bytes: 0,
+            freed_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Which of the directory's places it is in.
+    pub(super) fn place(&self) -> usize {
+        self.place
     }
 
     /// Notes how long a block took to write (or read back, if not `is_write`).
@@ -38,7 +59,7 @@ impl Segment {
         nanos.fetch_add(started.elapsed().as_nanos() as u64, Relaxed);
     }
 
-    /// The name it was created under.
+    /// The name it would have.
     pub(super) fn path(&self) -> &PathBuf {
         &self.path
     }
@@ -54,10 +75,22 @@ impl Segment {
         self.directory.reserve(len)?;
         let at = self.reserved_bytes;
         self.reserved_bytes += len;
-        self.directory
-            .injected(ErrorKind::StorageFull)
-            .and_then(|()| self.file.write_all_at(bytes, at))
-            .map_err(|e| Error::io("cannot write spill file", &*self.path, e))
+        let written = match self.directory.injected() {
+            None => self.file.write_all_at(bytes, at),
+            Some(fault) => self.write_badly(bytes, at, fault),
+        };
+        written.map_err(|e| Error::io("cannot write spill file", &*self.path, e))
+    }
+
+    #[cold]
+    fn write_badly(&self, bytes: &[u8], at: u64, fault: DiskFault) -> io::Result<()> {
+        if let Some((error, written)) = fault.of_write(bytes.len()) {
+            self.file.write_all_at(&bytes[..written], at)?;
+            return Err(error);
+        }
+        self.file.write_all_at(bytes, at)?;
+        let place = bytes.len() / 2;
+        bytes.get(place).map_or(Ok(()), |byte| self.file.write_all_at(&[byte ^ 0x10], at + place as u64))
     }
 
     /// Everything appended so far is a complete block.
@@ -78,14 +111,32 @@ impl Segment {
 
     /// Fills `to` from `offset`.
     pub(super) fn read(&self, to: &mut [u8], offset: u64) -> Result<()> {
-        self.directory
-            .injected(ErrorKind::Other)
-            .and_then(|()| self.file.read_exact_at(to, offset))
-            .map_err(|e| Error::io("cannot read spill file", &*self.path, e))?;
+        let fault = self.directory.injected();
+        let read = match fault.and_then(DiskFault::of_read) {
+            None => self.file.read_exact_at(to, offset),
+            Some(error) => Err(error),
+        };
+        read.map_err(|e| Error::io("cannot read spill file", &*self.path, e))?;
+        if fault.is_some()
+            && let Some(byte) = to.first_mut()
+        {
+            *byte ^= 0x10;
+        }
         let meter = self.directory.meter();
         meter.blocks_read.fetch_add(1, Relaxed);
         meter.bytes_read.fetch_add(to.len() as u64, Relaxed);
         Ok(())
+    }
+
+    /// Gives whole pages of the range, which nobody will read again, back to the file system and to the quota. A file
+    /// system that cannot do that keeps them until the segment is dropped.
+    pub(super) fn free(&self, range: Range<u64>) {
+        let start = range.start.next_multiple_of(PAGE_BYTES);
+        let end = range.end / PAGE_BYTES * PAGE_BYTES;
+        if start < end && punch_hole(&self.file, start, end - start).is_ok() {
+            self.freed_bytes.fetch_add(end - start, Relaxed);
+            self.directory.release(end - start);
+        }
     }
 
     /// Overwrites a byte, as a failing disk would.
@@ -97,8 +148,19 @@ impl Segment {
     }
 }
 
+#[cfg(target_os = "linux")]
+fn punch_hole(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    Ok(fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn punch_hole(_file: &File, _offset: u64, _len: u64) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 impl Drop for Segment {
     fn drop(&mut self) {
-        self.directory.release(self.reserved_bytes);
+        self.directory.release(self.reserved_bytes - self.freed_bytes.load(Relaxed));
     }
 }

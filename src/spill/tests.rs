@@ -1,6 +1,7 @@
 //! The room as others use it.
 
-use super::directory::FaultHook;
+use super::fault::{DiskFault, FaultHook};
+use super::segment::Segment;
 use super::{SpillDirectory, SpillFile, SpillWriter};
 use crate::data::{
     Batch, BitmapMut, BufMut, DataType, Dictionary, DictionaryIds, FlatVector, Scalar, Selection, Values,
@@ -10,6 +11,7 @@ use crate::error::{Error, MemoryError};
 use crate::mem::{Account, Pool};
 use arrow::array::{Array, ListArray};
 use arrow::datatypes::{DataType as ArrowType, Field, Int32Type};
+use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -28,13 +30,13 @@ impl TestDirectory {
     }
 
     fn entries(&self) -> usize {
-        std::fs::read_dir(self.0.join("made/when/needed")).map_or(0, Iterator::count)
+        fs::read_dir(self.0.join("made/when/needed")).map_or(0, Iterator::count)
     }
 }
 
 impl Drop for TestDirectory {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -303,7 +305,8 @@ fn failures_of_the_disk_are_errors_that_return_the_quota() {
     // Fails the second of the chunks a block is written in, so that there is debris.
     let hook: FaultHook = {
         let (armed, calls) = (Arc::clone(&armed), Arc::clone(&calls));
-        Arc::new(move || armed.load(Relaxed) && calls.fetch_add(1, Relaxed) % 2 == 1)
+        let is_due = move || armed.load(Relaxed) && calls.fetch_add(1, Relaxed) % 2 == 1;
+        Arc::new(move || is_due().then_some(DiskFault::Full))
     };
     let directory = home.spill(1 << 30).for_query(Some(hook));
     let (_pool, account) = account();
@@ -326,6 +329,76 @@ fn failures_of_the_disk_are_errors_that_return_the_quota() {
     calls.store(1, Relaxed);
     let failed = file.reader(0).next(&account, &DictionaryIds::default()).expect_err("injected");
     assert!(failed.to_string().starts_with("cannot read spill file"), "{failed}");
+}
+
+#[test]
+fn places_take_turns_and_one_that_is_full_is_passed_over() {
+    let homes = [TestDirectory::new("place-a"), TestDirectory::new("place-b"), TestDirectory::new("place-c")];
+    // The second place is no folder.
+    fs::create_dir_all(&homes[1].0).expect("writable");
+    let places = [homes[0].0.clone(), homes[1].0.join("file"), homes[2].0.clone()];
+    fs::write(&places[1], "in the way").expect("writable");
+    let failures = Arc::new(AtomicU64::new(0));
+    let hook: FaultHook = {
+        let failures = Arc::clone(&failures);
+        let is_due = move || failures.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok();
+        Arc::new(move || is_due().then_some(DiskFault::Full))
+    };
+    let directory = SpillDirectory::new(places.clone(), 1 << 30).for_query(Some(hook));
+    let (_pool, account) = account();
+    let batch = Batch::new(vec![ints(&account, 0..5_000)], 5_000);
+    let mut writer = directory.writer(&[DataType::Int64], &account, 64 << 10).expect("fits");
+    writer.write(0, &batch, &account).expect("room");
+    failures.store(2, Relaxed);
+    writer.write(0, &batch, &account).expect("the third place has room");
+    failures.store(9, Relaxed);
+    let error = writer.write(0, &batch, &account).expect_err("no place has room");
+    assert!(matches!(&error, Error::Io { .. }), "{error}");
+    failures.store(0, Relaxed);
+    writer.write(0, &batch, &account).expect("the last segment has room again");
+    let file = Arc::new(writer.finish().expect("written"));
+    assert_eq!(file.rows(0), 15_000);
+    let used: Vec<usize> = file.segments().iter().map(Segment::place).collect();
+    assert!(used.contains(&0) && used.contains(&2) && !used.contains(&1), "{used:?}");
+    for block in read_all(&file, 0, &account) {
+        assert_eq!(block.rows(), 5_000);
+    }
+    drop(file);
+    assert_eq!(directory.used_bytes(), 0);
+    let bad = SpillDirectory::new([places[1].clone()], 1 << 30);
+    let mut writer = bad.writer(&[DataType::Int64], &account, 64 << 10).expect("fits");
+    let error = writer.write(0, &batch, &account).expect_err("no folder");
+    assert!(error.to_string().contains("place-b"), "{error}");
+}
+
+#[test]
+fn what_was_read_for_the_last_time_is_free_on_disk() {
+    let home = TestDirectory::new("behind");
+    let directory = home.spill(1 << 30);
+    let (_pool, account) = account();
+    let batch = Batch::new(vec![noise(&account, 5_000)], 5_000);
+    let mut writer = directory.writer(&[DataType::Int64], &account, 64 << 10).expect("fits");
+    for block in 0..200 {
+        // Partition 1 lies between blocks of partition 0.
+        writer.write(u32::from(block % 50 == 0), &batch, &account).expect("room");
+    }
+    let file = Arc::new(writer.finish().expect("written"));
+    let (all, ids) = (directory.used_bytes(), DictionaryIds::default());
+    let mut reader = file.reader(0);
+    let mut behind = reader.behind();
+    let mut least = all;
+    while let Some(block) = reader.next(&account, &ids).expect("readable") {
+        assert_same_rows(&[DataType::Int64], &batch, &block);
+        behind.advance(&reader);
+        assert!(directory.used_bytes() <= least);
+        least = directory.used_bytes();
+    }
+    // Less than a mebibyte was not worth a call, and pages of two blocks are kept.
+    let most_left = file.bytes(1) + (1 << 20) + 200 * 8192;
+    assert!(least <= most_left, "{least} of {all} bytes are left, {most_left} may be");
+    assert_eq!(read_all(&file, 1, &account).len(), 4, "other partitions are whole");
+    drop((file, reader, behind));
+    assert_eq!(directory.used_bytes(), 0);
 }
 
 #[test]

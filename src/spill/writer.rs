@@ -133,34 +133,43 @@ impl SpillWriter {
         let encoded = self.schemas[schema].encoder.encode(&record_batch).map_err(encoding_failed)?;
         let message_len = encoded.iter().map(Buffer::len).sum::<usize>().next_multiple_of(STRIPE_BYTES);
         if self.segments.last().is_none_or(|s| s.len() >= ROTATE_BYTES) {
-            self.segments.push(self.directory.segment()?);
+            self.segments.push(self.directory.segment(None)?);
         }
-        let number = self.segments.len() - 1;
-        let segment = &mut self.segments[number];
-        let mut entry = BlockEntry {
-            partition,
-            segment: number as u32,
-            offset: segment.len(),
-            message_bytes: message_len as u64,
-            stored_bytes: message_len as u64,
-            rows: batch.rows() as u32,
-            schema: schema as u32,
-            encoding: Encoding::Plain,
-        };
-        let room = message_room(self.block_bytes);
-        let appended = if message_len <= room {
-            self.staging.set_len(stored_room(room) + compressed_room(room));
-            let (message, compressed) = self.staging.split_at_mut(stored_room(room));
-            let physical = &self.schemas[schema].schema.physical;
-            let staging = (message, compressed);
-            append_smaller(segment, &encoded, physical, staging, &mut self.compressor, &mut entry)
-        } else {
-            append(segment, &mut self.staging, stored_room(room), &encoded, &entry)
-        };
-        if let Err(error) = appended {
+        let mut places_left = self.directory.places().len();
+        let entry = loop {
+            let number = self.segments.len() - 1;
+            let segment = &mut self.segments[number];
+            let mut entry = BlockEntry {
+                partition,
+                segment: number as u32,
+                offset: segment.len(),
+                message_bytes: message_len as u64,
+                stored_bytes: message_len as u64,
+                rows: batch.rows() as u32,
+                schema: schema as u32,
+                encoding: Encoding::Plain,
+            };
+            let room = message_room(self.block_bytes);
+            let appended = if message_len <= room {
+                self.staging.set_len(stored_room(room) + compressed_room(room));
+                let (message, compressed) = self.staging.split_at_mut(stored_room(room));
+                let physical = &self.schemas[schema].schema.physical;
+                let staging = (message, compressed);
+                append_smaller(segment, &encoded, physical, staging, &mut self.compressor, &mut entry)
+            } else {
+                append(segment, &mut self.staging, stored_room(room), &encoded, &entry)
+            };
+            let Err(error) = appended else { break entry };
             segment.roll_back();
-            return Err(error);
-        }
+            places_left -= 1;
+            // A disk that is full or broken may not be the only one.
+            if places_left == 0 || !matches!(error, Error::Io { .. }) {
+                return Err(error);
+            }
+            let full = segment.place();
+            self.segments.push(self.directory.segment(Some(full))?);
+        };
+        let segment = &mut self.segments[entry.segment as usize];
         segment.commit();
         segment.note_time(started, true);
         self.index.push(entry);

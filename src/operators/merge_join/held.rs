@@ -6,7 +6,7 @@
 //! 3. Rows in memory and what they are written with have an account each: spilling needs no memory but its floor.
 
 use super::super::rows::RowsBuilder;
-use super::super::sort::{Victim, is_refusal};
+use super::super::sort::Victim;
 use super::cursor::Key;
 use super::plan::Plan;
 use crate::data::{Batch, BitmapMut, BufMut, DataType, FlatVector, Vector};
@@ -91,7 +91,7 @@ impl Held {
                     memory.victim.publish(memory.rows.used_bytes());
                     return Ok(());
                 }
-                Err(error) if is_refusal(&error) && may_spill(types) => {}
+                Err(error) if error.is_refusal() && may_spill(types) => {}
                 Err(error) => return Err(made_final(error, &cx.query.pool)),
             }
         }
@@ -235,7 +235,7 @@ fn copied(
 /// An error after which nothing can be tried again: a refusal becomes a budget that is too small.
 fn made_final(error: Error, pool: &Pool) -> Error {
     let missing_bytes = match &error {
-        Error::Memory(memory) if is_refusal(&error) => match &**memory {
+        Error::Memory(memory) if error.is_refusal() => match &**memory {
             MemoryError::Exceeded { required_bytes, .. }
             | MemoryError::BudgetTooSmall { required_bytes, .. } => *required_bytes,
         },

@@ -90,8 +90,7 @@ fn run(spec: HashJoinSpec, variant: usize, sides: [&[Batch]; 2], setting: Settin
     let faults = (faults != FaultConfig::NONE).then(|| Arc::new(Faults::new(faults)));
     let folder = tempfile::tempdir().expect("temporary folder");
     let spill = Arc::new(SpillDirectory::new(Some(folder.path().to_owned()), u64::MAX));
-    let hook = faults.clone().filter(|f| f.config().spill_error > 0);
-    let hook = hook.map(|faults| Arc::new(move || faults.fails_spill()) as _);
+    let hook = faults.as_ref().and_then(Faults::disk_hook);
     let for_query = Arc::new(spill.for_query(hook));
     let cx = Arc::new(QueryCx::new(pool.clone(), knobs, Arc::clone(&for_query), None, faults));
     let config = SchedulerConfig { threads: 2, ..SchedulerConfig::default() };

@@ -13,9 +13,9 @@ use crate::data::{
     BitmapMut, Buf, BufMut, DictionaryIds, FlatVector, MAX_INLINE_BYTES, StringViews, Values,
     for_each_values, view_inline, view_len, view_of,
 };
-use crate::error::{Error, MemoryError, Result};
+use crate::error::{Error, Result};
 use crate::mem::Account;
-use crate::spill::SpillReader;
+use crate::spill::{ReadBehind, SpillReader};
 use arrow::array::Array;
 use std::sync::Arc;
 
@@ -31,11 +31,6 @@ pub(super) struct Portion {
     pub(super) bytes: usize,
     /// Whether the keys come along, as a last column.
     pub(super) has_keys: bool,
-}
-
-/// Whether an error says that memory was refused, so that the same call may be made again.
-pub(in crate::operators) fn is_refusal(error: &Error) -> bool {
-    matches!(error, Error::Memory(memory) if matches!(**memory, MemoryError::Exceeded { .. }))
 }
 
 /// A number of rows, and their columns.
@@ -69,7 +64,7 @@ impl Picked {
                     self.taken += rows;
                     return Ok(Some((rows, columns)));
                 }
-                Err(error) if rows > 1 && is_refusal(&error) => rows /= 2,
+                Err(error) if rows > 1 && error.is_refusal() => rows /= 2,
                 Err(error) => return Err(error),
             }
         }
@@ -136,6 +131,8 @@ struct Cursor {
     current: Option<Arc<Chunk>>,
     /// Where the reader was before it read `current`.
     before: Option<SpillReader>,
+    /// Frees what lies before `before`.
+    behind: Option<ReadBehind>,
     row: usize,
     /// What the key of `row` begins with.
     prefix: u128,
@@ -145,7 +142,8 @@ struct Cursor {
 
 impl Cursor {
     fn new(run: Run) -> Self {
-        Self { run, current: None, before: None, row: 0, prefix: 0, source: 0 }
+        let behind = run.reader.as_ref().map(SpillReader::behind);
+        Self { run, current: None, before: None, behind, row: 0, prefix: 0, source: 0 }
     }
 
     /// Gets the next chunk; `current` stays empty at the end. After an error nothing has changed but that.
@@ -189,6 +187,13 @@ impl Cursor {
         if let Some(chunk) = &self.current {
             let (chunk, before) = (Arc::clone(chunk), self.before.clone());
             sources.push(Source { chunk, cursor, first_row: self.row, before });
+        }
+    }
+
+    /// No row before its current chunk is wanted again.
+    fn free_behind(&mut self) {
+        if let (Some(behind), Some(before)) = (&mut self.behind, &self.before) {
+            behind.advance(before);
         }
     }
 
@@ -246,7 +251,7 @@ impl Merge {
                     self.taken += rows;
                     return Ok(Some((rows, columns)));
                 }
-                Err(error) if rows > 1 && is_refusal(&error) => rows /= 2,
+                Err(error) if rows > 1 && error.is_refusal() => rows /= 2,
                 Err(error) => return Err(error),
             }
         }
@@ -296,6 +301,11 @@ impl Merge {
             cursor.run.is_in_memory() || (cursor.before.is_none() && cursor.current.is_some())
         };
         self.cursors.iter().any(is_in_memory)
+    }
+
+    /// Whether runs on disk are among those merged.
+    pub(super) fn reads_disk(&self) -> bool {
+        self.cursors.iter().any(|cursor| cursor.run.reader.is_some())
     }
 
     /// Whether no chunk in hand has a long string.
@@ -366,6 +376,7 @@ impl Merge {
         };
         cursor.run.rows -= chunk.rows() as u64;
         self.advance(winner as usize, ids, blocks)?;
+        self.cursors[winner as usize].free_behind();
         Ok(Some(chunk))
     }
 
@@ -376,7 +387,7 @@ impl Merge {
                 self.settle(winner);
                 Ok(true)
             }
-            Err(error) if is_refusal(&error) => {
+            Err(error) if error.is_refusal() => {
                 self.stalled = Some(winner);
                 Ok(false)
             }
@@ -387,6 +398,7 @@ impl Merge {
     /// Sets `picks` to the next rows and `sources` to their chunks.
     fn pick(&mut self, portion: Portion, ids: &DictionaryIds, blocks: &Account) -> Result<()> {
         for (index, cursor) in self.cursors.iter_mut().enumerate() {
+            cursor.free_behind();
             cursor.enlist(index, &mut self.sources);
         }
         let (width, strings) = match &mut self.widths {

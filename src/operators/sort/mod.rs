@@ -33,7 +33,6 @@ mod spill;
 
 pub(super) use consumer::Victim;
 pub(super) use keys::{KeyEncoder, Keys, prefix};
-pub(super) use merge::is_refusal;
 pub(super) use run::rest_of;
 pub(super) use sink::turn;
 pub(super) use sorted::{Sorted, SortedRows, SortedSide};
@@ -151,7 +150,7 @@ impl SortSpec {
 
     /// An error after which nothing can be tried again: a refusal becomes a budget that is too small.
     pub(super) fn made_final(&self, error: Error, pool: &Pool) -> Error {
-        if is_refusal(&error) { self.too_small(&error, pool) } else { error }
+        if error.is_refusal() { self.too_small(&error, pool) } else { error }
     }
 
     /// No single row fits what the budget leaves.

@@ -2,7 +2,7 @@
 
 use super::consumer::Victim;
 use super::keys::{KeyEncoder, Keys, prefix};
-use super::merge::{Merge, is_refusal};
+use super::merge::Merge;
 use super::run::{Chunk, Run, RunBuilder};
 use super::spill::Spill;
 use super::{KEY_BYTES, PAGE_BYTES, SLICE, SortSpec};
@@ -233,18 +233,18 @@ impl SortSink {
                     }
                     local.publish();
                 }
-                Err(error) if is_refusal(&error) && holds_rows => {
+                Err(error) if error.is_refusal() && holds_rows => {
                     self.start_spill(shared, local, cx)?;
                 }
-                Err(error) if is_refusal(&error) && pending.step > 1 => {
+                Err(error) if error.is_refusal() && pending.step > 1 => {
                     pending.step = (end - pending.at).div_ceil(2);
                 }
                 // Somebody may be about to give back what was asked for.
-                Err(error) if is_refusal(&error) && has_time(pending.waiting) => {
+                Err(error) if error.is_refusal() && has_time(pending.waiting) => {
                     pending.waiting.get_or_insert_with(Instant::now);
                     return Ok(Flow::Wait(turn(cx)));
                 }
-                Err(error) if is_refusal(&error) => return Err(self.spec.too_small(&error, &cx.query.pool)),
+                Err(error) if error.is_refusal() => return Err(self.spec.too_small(&error, &cx.query.pool)),
                 Err(error) => return Err(error),
             }
         }
@@ -282,7 +282,7 @@ fn lay_out(
                 chunks.push_back(Arc::new(chunk));
             }
             Ok(None) => break,
-            Err(error) if is_refusal(&error) => {
+            Err(error) if error.is_refusal() => {
                 return Ok((chunks, merge.into_runs()));
             }
             Err(error) => return Err(error),

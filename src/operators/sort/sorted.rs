@@ -6,7 +6,7 @@
 //! 3. Of what reads rows by turns, one at a time reduces its runs: they may share the account for that.
 
 use super::consumer::Victim;
-use super::merge::{Merge, Picked, Portion, is_refusal};
+use super::merge::{Merge, Picked, Portion};
 use super::run::Run;
 use super::sink::{SortShared, turn};
 use super::spill::Spill;
@@ -15,6 +15,7 @@ use crate::data::FlatVector;
 use crate::error::{Error, Result};
 use crate::exec::{Handoff, LaneCx, Wait};
 use crate::mem::{Account, Knobs};
+use crate::metrics::MERGE_NANOS;
 use crate::spill::SpillWriter;
 use std::ops::Range;
 use std::sync::Arc;
@@ -177,7 +178,7 @@ impl SortedRows {
         let refused = match outcome {
             Ok(false) => return Ok(Stage::Reducing(reduction)),
             Ok(true) => None,
-            Err(error) if is_refusal(&error) => Some(error),
+            Err(error) if error.is_refusal() => Some(error),
             Err(error) => return Err(error),
         };
         let Reduction { before: mut runs, spill, after, writer } = *reduction;
@@ -273,10 +274,12 @@ impl SortedRows {
                     let rows = usize::try_from(self.missing).unwrap_or(usize::MAX).min(cx.batch_rows());
                     let bytes = cx.batch_rows() * (self.spec.row_bytes() + 32) + cx.query.knobs.block_bytes;
                     let portion = Portion { rows, bytes, has_keys: self.has_keys };
+                    let started = merge.reads_disk().then(Instant::now);
                     let next = match rows {
                         0 => Ok(None),
                         _ => take(&mut merge, portion, &self.blocks),
                     };
+                    started.into_iter().for_each(|started| cx.metrics.add_time(MERGE_NANOS, started));
                     match next {
                         Ok(Some((rows, columns))) => {
                             self.missing -= rows as u64;
@@ -287,7 +290,7 @@ impl SortedRows {
                             self.victim.publish(0);
                             return Ok(Ok(Sorted::End));
                         }
-                        Err(error) if is_refusal(&error) => {
+                        Err(error) if error.is_refusal() => {
                             self.stage = Stage::Emitting(merge);
                             return Ok(Err(Refused(error)));
                         }

@@ -9,7 +9,7 @@
 //! 3. Running ahead is a matter of free memory: refused, the second lane leaves the merge as it is to the first, which
 //!    works with it as if it were alone. So a sort needs no more than on a single lane.
 
-use super::merge::{Picked, is_refusal};
+use super::merge::Picked;
 use super::sorted::{Sorted, SortedRows, SortedSide};
 use super::{SLICE, sink::turn};
 use crate::data::{Batch, FlatVector, Vector};
@@ -113,7 +113,7 @@ impl SortSource {
                 match picked.next_rows(false, cx.account) {
                     Ok(Some((rows, columns))) => return Ok(Pull::Emit(batch(rows, columns))),
                     Ok(None) => *current = None,
-                    Err(error) if is_refusal(&error) => {
+                    Err(error) if error.is_refusal() => {
                         // What the merge holds may be all that there is to give back.
                         let merge = Shared::take(&mut shared.state.lock());
                         if let Some(mut merge) = merge {

@@ -8,6 +8,7 @@ use crate::data::{Batch, FlatVector, Values, Vector};
 use crate::error::Result;
 use crate::exec::LaneCx;
 use crate::mem::{Account, Knobs};
+use crate::metrics::MERGE_NANOS;
 use crate::spill::SpillWriter;
 use std::sync::Arc;
 use std::time::Instant;
@@ -52,9 +53,10 @@ impl Spill {
             writer.reserve(BLOCKS_OF_BATCH, blocks)?;
             let rows = usize::try_from(self.missing).unwrap_or(usize::MAX).min(cx.batch_rows());
             let portion = Portion { rows, bytes: self.block_bytes, has_keys: true };
-            let Some((rows, columns)) = self.merge.next_rows(portion, &cx.query.ids, blocks, account)? else {
-                return Ok(true);
-            };
+            let started = self.merge.reads_disk().then(Instant::now);
+            let next = self.merge.next_rows(portion, &cx.query.ids, blocks, account);
+            started.into_iter().for_each(|started| cx.metrics.add_time(MERGE_NANOS, started));
+            let Some((rows, columns)) = next? else { return Ok(true) };
             self.last_prefix = columns.last().map_or(u64::MAX, |keys| last_prefix(keys, rows));
             let batch = Batch::new(columns.into_iter().map(Vector::Flat).collect(), rows);
             writer.write(partition, &batch, account).map_err(|e| self.spec.made_final(e, &cx.query.pool))?;

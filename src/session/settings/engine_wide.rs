@@ -39,7 +39,9 @@ engine_wide! {
         format_bytes(engine.spill.quota_bytes())
     };
     #[doc = "where queries spill"]
-    TempDirectory, "temp_directory", "temp_directory", |engine| engine.spill.path().display().to_string();
+    TempDirectory, "temp_directory", "temp_directory", |engine| {
+        engine.spill.places().map(|place| place.display().to_string()).collect::<Vec<_>>().join(", ")
+    };
     #[doc = "worker threads"]
     Threads, "threads", "threads", |engine| engine.threads.to_string();
 }

@@ -185,7 +185,7 @@ fn run_process(args: &BenchmarkArgs, sql: &str) -> anyhow::Result<(Figures, u64)
     if let Some(limit) = args.engine.memory_limit {
         command.args(["--memory-limit", &limit.as_u64().to_string()]);
     }
-    if let Some(folder) = &args.engine.spill_dir {
+    for folder in &args.engine.spill_dir {
         command.arg("--spill-dir").arg(folder);
     }
     if let Some(threads) = args.engine.threads {
@@ -299,6 +299,7 @@ fn pressure(metrics: &QueryMetrics) -> Value {
             "bytes_read": spill.bytes_read,
             "write_seconds": spill.write_time.as_secs_f64(),
             "read_seconds": spill.read_time.as_secs_f64(),
+            "merge_seconds": spill.merge_time.as_secs_f64(),
         },
         "waits": {"memory": waits.memory, "queue": waits.queue, "other": waits.other},
     })

@@ -18,9 +18,9 @@ pub struct EngineArgs {
     /// Memory the engine may use, such as 256MB or 64MiB [default: 60 % of the machine or its cgroup]
     #[arg(long, value_name = "SIZE")]
     pub memory_limit: Option<ByteSize>,
-    /// Folder for spill files [default: the system's temporary folder]
+    /// Folder for spill files; given several times, they take turns [default: the system's temporary folder]
     #[arg(long, value_name = "DIR")]
-    pub spill_dir: Option<PathBuf>,
+    pub spill_dir: Vec<PathBuf>,
     /// Worker threads [default: one per core]
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
@@ -65,10 +65,7 @@ impl EngineArgs {
         if let Some(threads) = self.threads {
             builder = builder.threads(threads.get());
         }
-        if let Some(dir) = &self.spill_dir {
-            builder = builder.temp_directory(dir.clone());
-        }
-        Ok(builder)
+        Ok(builder.temp_directories(self.spill_dir.iter().cloned()))
     }
 
     /// Worker threads the engine will have.

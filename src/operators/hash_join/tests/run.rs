@@ -59,8 +59,7 @@ impl Run {
         let folder = tempfile::tempdir().expect("temporary folder");
         let faults = (faults != FaultConfig::NONE).then(|| Arc::new(Faults::new(faults)));
         let spill = SpillDirectory::new(Some(folder.path().to_owned()), u64::MAX);
-        let hook = faults.clone().map(|faults| Arc::new(move || faults.fails_spill()) as _);
-        let spill = Arc::new(spill.for_query(hook));
+        let spill = Arc::new(spill.for_query(faults.as_ref().and_then(Faults::disk_hook)));
         let query = Arc::new(QueryCx::new(pool.clone(), knobs, Arc::clone(&spill), None, faults));
         Self { pool, query, metrics: OperatorMetrics::new("HashJoin"), spill, _folder: folder, setting }
     }
