@@ -95,6 +95,11 @@ const LARGEST_BUFFER_BYTES: usize = 1 << 20;
 const VALUES_AHEAD: usize = 12;
 
 impl ViewBuilder {
+    /// No values, and no memory.
+    pub(crate) const fn empty() -> Self {
+        Self { views: BufMut::empty(), full: Vec::new(), current: BufMut::empty() }
+    }
+
     /// Room for `capacity` values, growing as needed.
     pub(crate) fn new(account: &Account, capacity: usize) -> Result<Self, Denied> {
         let current = BufMut::with_capacity(account, 0)?;

@@ -30,6 +30,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Waker;
 use std::time::Instant;
 
+/// What a lane whose source was refused memory asks of its own operators; they give more where that is no more work.
+const OWN_RECLAIM_BYTES: usize = 1 << 20;
+
 /// What a step ended with.
 #[derive(Debug)]
 pub(super) enum Outcome {
@@ -180,33 +183,42 @@ impl Lane {
         }
         let mut freed = self.memory.account.trim();
         if has_operators {
-            let metrics = &self.metrics.sink;
-            if freed < target && !self.over[self.transforms.len()] {
-                let answer = self.sink.reclaim(target - freed, &cx!(self, waker, metrics));
-                freed += answer.map_err(|e| complete(e, metrics, &self.query))?;
-            }
-            for at in (0..self.transforms.len()).rev() {
-                if freed < target
-                    && !self.over[at]
-                    && let Some(transform) = &mut self.transforms[at]
-                {
-                    let metrics = &self.metrics.transforms[at];
-                    let answer = transform.reclaim(target - freed, &cx!(self, waker, metrics));
-                    freed += answer.map_err(|e| complete(e, metrics, &self.query))?;
-                }
-            }
-            if let Some(source) = &mut self.source
-                && freed < target
-                && !self.is_source_done
-            {
-                let metrics = &self.metrics.sources[self.source_number];
-                let answer = source.reclaim(target - freed, &cx!(self, waker, metrics));
-                freed += answer.map_err(|e| complete(e, metrics, &self.query))?;
-            }
+            freed += self.reclaim(target.saturating_sub(freed), true, waker)?;
             self.memory.account.trim();
         }
         self.memory.victim.note_served(freed >= target);
         Ok(())
+    }
+
+    /// Has the operators that are not over give back `target` bytes, downstream first, until they have given enough; what
+    /// they gave.
+    fn reclaim(&mut self, target: usize, includes_source: bool, waker: &Waker) -> Result<usize> {
+        let mut freed = 0;
+        let metrics = &self.metrics.sink;
+        if freed < target && !self.over[self.transforms.len()] {
+            let answer = self.sink.reclaim(target - freed, &cx!(self, waker, metrics));
+            freed += answer.map_err(|e| complete(e, metrics, &self.query))?;
+        }
+        for at in (0..self.transforms.len()).rev() {
+            if freed < target
+                && !self.over[at]
+                && let Some(transform) = &mut self.transforms[at]
+            {
+                let metrics = &self.metrics.transforms[at];
+                let answer = transform.reclaim(target - freed, &cx!(self, waker, metrics));
+                freed += answer.map_err(|e| complete(e, metrics, &self.query))?;
+            }
+        }
+        if let Some(source) = &mut self.source
+            && includes_source
+            && freed < target
+            && !self.is_source_done
+        {
+            let metrics = &self.metrics.sources[self.source_number];
+            let answer = source.reclaim(target - freed, &cx!(self, waker, metrics));
+            freed += answer.map_err(|e| complete(e, metrics, &self.query))?;
+        }
+        Ok(freed)
     }
 
     /// Whether this lane has raised the cut since the last call: others may wait for what nobody wants any more.
@@ -330,6 +342,13 @@ impl Lane {
             }
             Pull::Wait(wait) => {
                 note_wait(metrics, &wait);
+                // What the lane itself holds comes before what others do, who are asked already: nobody else would ask
+                // it while it waits.
+                let is_refused =
+                    wait.reason() == WaitReason::Memory && matches!(stage.origin, Origin::Source(_));
+                if is_refused && self.reclaim(OWN_RECLAIM_BYTES, false, waker)? > 0 {
+                    return Ok(Outcome::Again);
+                }
                 Ok(Outcome::Wait(wait))
             }
             Pull::Done => {

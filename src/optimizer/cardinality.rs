@@ -231,7 +231,7 @@ pub(super) fn selectivity(predicate: &Expr, distinct: Distinct<'_>) -> f64 {
 }
 
 /// About how many values `key` takes in the rows of `input`, filters aside.
-pub(super) fn distinct(key: &Expr, input: &Plan) -> Option<f64> {
+pub(crate) fn distinct(key: &Expr, input: &Plan) -> Option<f64> {
     let id = match key {
         Expr::Column { id, .. } => *id,
         Expr::Cast { operand, .. } => return distinct(operand, input),

@@ -36,7 +36,7 @@ mod tpch_tests;
 mod transitive_predicates;
 mod unnest;
 
-pub(crate) use cardinality::estimate_rows;
+pub(crate) use cardinality::{distinct as estimate_distinct, estimate_rows};
 pub(crate) use runner::{Optimized, OptimizerSettings, optimize};
 
 use crate::error::Result;

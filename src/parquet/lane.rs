@@ -6,7 +6,9 @@
 //! 1. A window's rows are delivered, dropped by a filter, or skipped, in every column; columns lag behind and are moved
 //!    on only when one of their rows is wanted, so what nobody wants is not even read.
 //! 2. While a window is filtered, a decoded column knows which of the window's rows its vector stands for.
-//! 3. A lane that waits for memory holds no pages. It begins the window again that lacked memory, of which nothing has
+//! 3. A batch of rows wider than floors expect leaves the lane the memory its other operators were promised, but for one
+//!    of a single row.
+//! 4. A lane that waits for memory holds no pages. It begins the window again that lacked memory, of which nothing has
 //!    been emitted.
 
 use super::column::{ColumnReader, LaneState};
@@ -18,7 +20,7 @@ use super::page_index::Kept;
 use super::scan::{Morsel, ParquetScan, ScanColumn, ScanRun};
 use crate::data::{Batch, Buf, BufMut, DataType, FlatVector, Scalar, Selection, Values, Vector};
 use crate::error::{Error, Result};
-use crate::exec::{LaneCx, Pull, Wait, WaitReason};
+use crate::exec::{LaneCx, Pull, Source, Wait, WaitReason};
 use crate::expr::{EvalCx, Evaluator};
 use crate::mem::Account;
 use std::sync::atomic::Ordering::Relaxed;
@@ -31,6 +33,15 @@ const DENSE_DENOMINATOR: usize = 4;
 const LARGEST_WINDOW_BATCHES: usize = 4;
 /// Memory that counts as ample, in windows.
 const AMPLE_WINDOWS: usize = 64;
+/// The part of a lane's share of the memory that a window should take, and the limits of that. What is made of a batch
+/// further on takes as much again, more than once.
+const WINDOW_SHARE: usize = 16;
+const LEAST_WINDOW_BYTES: usize = 64 << 10;
+const MOST_WINDOW_BYTES: usize = 4 << 20;
+/// Narrower rows are what floors expect.
+const WIDE_ROW_BYTES: usize = 1 << 10;
+/// Wide rows a lane must have memory for beside a batch.
+const SPARE_ROWS: usize = 4;
 /// How long a page that does not fit waits for others to give memory back, which they do between two batches.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
@@ -46,6 +57,15 @@ enum ColumnState {
     Widened(Box<ColumnState>, Box<Evaluator>),
 }
 
+/// What follows from how wide the rows of a row group are, by the sizes of its columns as written.
+struct Width {
+    /// The most rows of a window.
+    most_rows: usize,
+    /// Bytes a lane must have left beside a batch, where that is larger than floors expect: what the other operators
+    /// were promised, and a few rows.
+    spare_bytes: usize,
+}
+
 /// The morsel in work.
 struct Current {
     morsel: Morsel,
@@ -55,6 +75,8 @@ struct Current {
     window_start: u64,
     /// Rows of the row group that are not pruned.
     kept: Kept,
+    /// How wide its rows are.
+    width: Width,
     columns: Vec<ColumnState>,
 }
 
@@ -88,6 +110,8 @@ pub(crate) struct LaneScan {
     filter: LaneFilter,
     current: Option<Current>,
     window_batches: usize,
+    /// The most rows of a window, where memory for more was refused.
+    most_rows: usize,
     /// Since when memory for the window at hand has been refused.
     refused: Option<Instant>,
 }
@@ -102,7 +126,15 @@ struct Decoded {
 impl LaneScan {
     /// A lane without a morsel.
     pub(crate) fn new(kernels: Kernels, filter: LaneFilter) -> Self {
-        Self { io: LaneIo::new(), kernels, filter, current: None, window_batches: 1, refused: None }
+        Self {
+            io: LaneIo::new(),
+            kernels,
+            filter,
+            current: None,
+            window_batches: 1,
+            most_rows: usize::MAX,
+            refused: None,
+        }
     }
 
     /// The next batch with rows.
@@ -124,6 +156,7 @@ impl LaneScan {
             match self.window(scan, run, cx) {
                 Ok(batch) => {
                     self.refused = None;
+                    self.most_rows = self.most_rows.saturating_add(1 + self.most_rows / 4);
                     if let Some(batch) = batch {
                         return Ok(Pull::Emit(batch));
                     }
@@ -141,12 +174,13 @@ impl LaneScan {
         }
     }
 
-    /// Gives back all pages and dictionaries, to read the window again that lacked memory.
+    /// Gives back all pages and dictionaries, to read half of the window again that lacked memory.
     fn step_back(&mut self) {
         self.io.release();
         self.filter.release();
         self.window_batches = 1;
         if let Some(current) = &mut self.current {
+            self.most_rows = ((current.row - current.window_start) as usize / 2).max(1);
             current.row = current.window_start;
             current.columns.fill_with(|| ColumnState::Closed);
         }
@@ -176,7 +210,8 @@ impl LaneScan {
                 columns.clear();
                 columns.resize_with(scan.columns.len(), || ColumnState::Closed);
                 let (row, window_start) = (morsel.start, morsel.start);
-                current.insert(Current { morsel, row, window_start, kept: Kept::All, columns })
+                let width = Width::of(scan, morsel, cx);
+                current.insert(Current { morsel, row, window_start, kept: Kept::All, width, columns })
             }
         };
         current.kept = scan.kept(morsel, run, cx);
@@ -189,7 +224,8 @@ impl LaneScan {
         let Some(current) = &mut self.current else { return Err(Error::internal("a lane lost its morsel")) };
         let batch_rows = cx.batch_rows();
         let left = current.end_of_run() - current.row;
-        let rows = left.min((batch_rows * self.window_batches) as u64) as usize;
+        let most_rows = self.most_rows.min(current.width.most_rows).min(batch_rows * self.window_batches);
+        let rows = left.min(most_rows as u64) as usize;
         let mut window = Window {
             scan,
             run,
@@ -221,6 +257,10 @@ impl LaneScan {
         let alive = window.alive_rows();
         self.window_batches = next_window(self.window_batches, rows, alive, scan, cx);
         let batch = if alive == 0 { None } else { Some(window.emit(current, &mut lane)?) };
+        // A single row goes on in any case: where others need all their memory, there is no more to be had.
+        if current.width.spare_bytes > 0 && rows > 1 && batch.is_some() {
+            drop(cx.account.hold(current.width.spare_bytes)?);
+        }
         cx.metrics.passed_rows.fetch_add(rows as u64, Relaxed);
         Ok(batch)
     }
@@ -253,6 +293,30 @@ fn nulls(data_type: &DataType, rows: usize) -> Vector {
             Vector::Flat(FlatVector::new(Values::Nested(arrow::array::new_null_array(arrow, rows))))
         }
         other => Vector::Constant { value: Scalar::null(other.clone()), len: rows },
+    }
+}
+
+impl Width {
+    fn of(scan: &ParquetScan, morsel: Morsel, cx: &LaneCx<'_>) -> Self {
+        let knobs = &cx.query.knobs;
+        let limit_bytes = cx.account.pool().limit_bytes() / (WINDOW_SHARE * knobs.lanes.max(1));
+        let window_bytes = limit_bytes.clamp(LEAST_WINDOW_BYTES, MOST_WINDOW_BYTES);
+        let placed = &scan.files[morsel.file];
+        let rows = placed.file.footer.row_group_rows[morsel.row_group].max(1);
+        let leaves = scan.columns.iter().filter_map(|column| {
+            let at = placed.place(column.column).in_file()?;
+            Some(placed.file.footer.columns[at].leaves.clone())
+        });
+        let bytes =
+            leaves.flatten().map(|leaf| placed.file.chunk(morsel.row_group, leaf).meta().uncompressed_bytes);
+        let bytes = bytes.fold(0u64, u64::saturating_add);
+        let row_bytes = usize::try_from(bytes / rows).unwrap_or(usize::MAX).max(1);
+        let most_rows = (window_bytes / row_bytes).max(1);
+        if row_bytes < WIDE_ROW_BYTES || most_rows >= cx.batch_rows() {
+            return Self { most_rows: usize::MAX, spare_bytes: 0 };
+        }
+        let others_bytes = cx.account.floor_bytes().saturating_sub(scan.need(knobs).lane_bytes);
+        Self { most_rows, spare_bytes: others_bytes.saturating_add(row_bytes.saturating_mul(SPARE_ROWS)) }
     }
 }
 

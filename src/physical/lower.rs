@@ -2,6 +2,7 @@
 
 use super::merge_joins::{JoinPolicy, choose};
 use super::plan::{Node, PhysicalPlan};
+use crate::data::PhysicalType;
 use crate::error::{Error, Result};
 use crate::expr::{ColumnId, Expr};
 use crate::logical::{Column, JoinKey, JoinKind, Plan, SortKey};
@@ -15,6 +16,12 @@ pub(crate) type Resolve<'a> = &'a dyn Fn(&str) -> Option<Arc<dyn ScanProvider>>;
 /// About how many rows a plan produces, if anything is known of it.
 pub(crate) type Estimate<'a> = &'a dyn Fn(&Plan) -> Option<u64>;
 
+/// About how many values an expression takes in the rows of a plan, if anything is known of it.
+pub(crate) type EstimateDistinct<'a> = &'a dyn Fn(&Expr, &Plan) -> Option<f64>;
+
+/// Up to so many values strings among group keys are numbered: they and what finds them stay in the cache.
+const FEW_STRINGS: f64 = 4096.0;
+
 /// What lowering asks others for.
 #[derive(Clone, Copy)]
 pub(crate) struct Sources<'a> {
@@ -22,6 +29,8 @@ pub(crate) struct Sources<'a> {
     pub(crate) resolve: Resolve<'a>,
     /// Knows their statistics.
     pub(crate) estimate: Estimate<'a>,
+    /// And of their columns.
+    pub(crate) distinct: EstimateDistinct<'a>,
     /// How joins may be done.
     pub(crate) joins: JoinPolicy,
     /// Whether scans may leave out what statistics rule out.
@@ -77,7 +86,10 @@ fn lower_node(plan: &Plan, sources: Sources<'_>) -> Result<Arc<PhysicalPlan>> {
                     return Err(Error::unsupported(format!("{}(DISTINCT …)", call.function.name()), None));
                 }
             }
+            let is_few = |e: &Expr| (sources.distinct)(e, input).is_some_and(|values| values <= FEW_STRINGS);
+            let is_string = |e: &Expr| e.data_type().physical() == PhysicalType::View;
             Node::HashAggregate {
+                has_few_strings: groups.iter().all(|(_, e)| !is_string(e) || is_few(e)),
                 input: lower_node(input, sources)?,
                 groups: groups.iter().map(|(_, e)| e.clone()).collect(),
                 aggregates: aggregates.iter().map(|(_, a)| a.clone()).collect(),

@@ -191,11 +191,12 @@ fn build_node(plan: &PhysicalPlan, done: &mut Done) -> Result<Open> {
             let transform = operators::project(input.layout.clone(), expressions.clone());
             build(input, done)?.through(transform)
         }
-        Node::HashAggregate { input, groups, aggregates } => {
+        Node::HashAggregate { input, groups, aggregates, has_few_strings } => {
             let spec = operators::AggregateSpec {
                 layout: input.layout.clone(),
                 groups: groups.clone(),
                 aggregates: aggregates.clone(),
+                has_few_strings: *has_few_strings,
             };
             let (sink, source) = operators::hash_aggregate(spec);
             build(input, done)?.broken(sink, source, usize::MAX, done)

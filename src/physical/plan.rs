@@ -40,7 +40,13 @@ pub(crate) enum Node {
     /// Computes columns.
     Project { input: Arc<PhysicalPlan>, expressions: Vec<Expr> },
     /// Groups in a hash table, or into one row if there are no keys.
-    HashAggregate { input: Arc<PhysicalPlan>, groups: Vec<Expr>, aggregates: Vec<AggregateCall> },
+    HashAggregate {
+        input: Arc<PhysicalPlan>,
+        groups: Vec<Expr>,
+        aggregates: Vec<AggregateCall>,
+        /// Whether each key that is a string is expected to have few values.
+        has_few_strings: bool,
+    },
     /// Puts rows of two inputs together: the build side is held in a hash table, the probe side streams past it.
     HashJoin {
         kind: HashJoinKind,

@@ -228,8 +228,13 @@ impl Session {
             ..joins
         };
         let prunes = settings.enable_stats_pruning.unwrap_or(self.engine.prunes);
-        let sources =
-            physical::Sources { resolve: &resolve, estimate: &optimizer::estimate_rows, joins, prunes };
+        let sources = physical::Sources {
+            resolve: &resolve,
+            estimate: &optimizer::estimate_rows,
+            distinct: &optimizer::estimate_distinct,
+            joins,
+            prunes,
+        };
         let mut plan = physical::lower(&plan, &bound.outputs, sources).map_err(|e| e.with_excerpt(sql))?;
         if !rules.disabled.contains(physical::RUNTIME_FILTERS) {
             plan = physical::add_runtime_filters(&plan);

@@ -108,7 +108,15 @@ impl Rows<'_> {
     }
 }
 
-impl GroupSet<'_> {
+impl<'a> GroupSet<'a> {
+    /// The `len` groups from place `from` on.
+    pub(crate) fn slice(&self, from: usize, len: usize) -> GroupSet<'a> {
+        match self {
+            Self::Range { start, .. } => GroupSet::Range { start: start + from, len },
+            Self::At(groups) => GroupSet::At(&groups[from..from + len]),
+        }
+    }
+
     /// Number of groups.
     pub(crate) fn len(&self) -> usize {
         match self {

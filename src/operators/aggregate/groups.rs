@@ -9,7 +9,7 @@ use super::front::{Front, Mapped};
 use super::keys::{Halt, KeyTable, resize};
 use super::slots::Slots;
 use super::spec::{Aggregate, Plan};
-use crate::data::{Batch, BufMut, Values, Vector};
+use crate::data::{Batch, BufMut, DictionaryIds, Values, Vector, view_len};
 use crate::error::{Error, Result};
 use crate::expr::EvalCx;
 use crate::functions::aggregate::GroupSet;
@@ -33,6 +33,8 @@ pub(super) struct Groups {
     accumulators: Vec<Box<dyn Accumulator>>,
     front: Front,
     sought_keys: usize,
+    /// Bytes of strings that no group holds more of.
+    widest_bytes: usize,
     /// Groups of the batch's rows; scratch.
     ids: BufMut<u32>,
     /// Rows of the batch without a group; scratch.
@@ -49,10 +51,11 @@ impl Groups {
     pub(super) fn new(plan: &Arc<Plan>, account: &Account) -> Result<Self, Denied> {
         let mut groups = Self {
             plan: Arc::clone(plan),
-            keys: KeyTable::new(&plan.group_types),
+            keys: KeyTable::new(&plan.group_types, plan.codes_strings),
             accumulators: plan.accumulators(),
             front: Front::new(),
             sought_keys: 0,
+            widest_bytes: 0,
             ids: BufMut::empty(),
             missing: BufMut::empty(),
             new_ids: BufMut::empty(),
@@ -90,6 +93,18 @@ impl Groups {
     /// Keys that were looked up, or taken for new, of rows counted so far.
     pub(super) fn sought_keys(&self) -> usize {
         self.sought_keys
+    }
+
+    /// Bytes of strings that no group holds more of.
+    pub(super) fn widest_bytes(&self) -> usize {
+        self.widest_bytes
+    }
+
+    /// Notes how large rows that will count may make groups; bytes of strings that no group then holds more of.
+    pub(super) fn note_widths(&mut self, columns: &[Vector], rows: Rows<'_>) -> usize {
+        let widest = columns.iter().map(|column| longest_bytes(column, rows)).sum();
+        self.widest_bytes = self.widest_bytes.max(widest);
+        self.widest_bytes
     }
 
     /// Counts the rows in. `account` is where the table lives; `refuses` is asked before it grows.
@@ -151,6 +166,7 @@ impl Groups {
         self.grow(account, refuses)?;
         self.keys.insert(&mut self.ids, &self.missing);
         let rows = Rows::All(set.len());
+        self.widest_bytes = self.widest_bytes.max(other.widest_bytes);
         let mut states = Vec::with_capacity(self.accumulators.len());
         for (accumulator, from) in self.accumulators.iter_mut().zip(&other.accumulators) {
             let exported = from.export(set, cx.account)?;
@@ -214,7 +230,7 @@ impl Groups {
 
     /// `groups` with their states, as columns of the plan's state schema.
     pub(super) fn export(&self, groups: GroupSet<'_>, account: &Account) -> Result<Batch> {
-        let mut columns = self.keys.decode(groups, account)?;
+        let mut columns = self.keys.decode(groups, None, account)?;
         for accumulator in &self.accumulators {
             columns.extend(accumulator.export(groups, account)?);
         }
@@ -222,8 +238,13 @@ impl Groups {
     }
 
     /// `groups` with their results.
-    pub(super) fn finish(&self, groups: GroupSet<'_>, account: &Account) -> Result<Batch> {
-        let mut columns = self.keys.decode(groups, account)?;
+    pub(super) fn finish(
+        &self,
+        groups: GroupSet<'_>,
+        account: &Account,
+        ids: &DictionaryIds,
+    ) -> Result<Batch> {
+        let mut columns = self.keys.decode(groups, Some(ids), account)?;
         for accumulator in &self.accumulators {
             columns.push(accumulator.finish(groups, account)?);
         }
@@ -233,6 +254,7 @@ impl Groups {
     /// Forgets all groups and gives their memory back. Only with group keys.
     pub(super) fn clear(&mut self) {
         debug_assert!(self.plan.has_groups(), "the one group without keys always stays");
+        self.widest_bytes = 0;
         self.keys.clear();
         self.front.clear();
         self.accumulators.iter_mut().for_each(|accumulator| accumulator.clear());
@@ -242,6 +264,30 @@ impl Groups {
     pub(super) fn allocated_bytes(&self) -> usize {
         let states = self.accumulators.iter().map(|accumulator| accumulator.allocated_bytes());
         self.keys.allocated_bytes() + self.front.allocated_bytes() + states.sum::<usize>()
+    }
+}
+
+/// Bytes of the longest string among the rows that count; of a dictionary, among all its entries.
+fn longest_bytes(column: &Vector, rows: Rows<'_>) -> usize {
+    let longest = |views: &[u128]| views.iter().map(|view| view_len(*view)).max().unwrap_or(0);
+    match column {
+        Vector::Constant { value, .. } => value.as_bytes().map_or(0, <[u8]>::len),
+        Vector::Flat(flat) => match (&flat.values, rows) {
+            (Values::View(strings), Rows::All(count)) => longest(&strings.views[..count]),
+            (Values::View(strings), Rows::At(positions)) => {
+                let lens = positions.iter().map(|&row| view_len(strings.views[row as usize]));
+                lens.max().unwrap_or(0)
+            }
+            _ => 0,
+        },
+        Vector::Dict { codes, dictionary, .. } => match &dictionary.values().values {
+            Values::View(strings) if dictionary.len() <= rows.len() => longest(&strings.views),
+            Values::View(strings) => {
+                let len = |k| view_len(strings.views[codes[rows.position(k)] as usize]);
+                (0..rows.len()).map(len).max().unwrap_or(0)
+            }
+            _ => 0,
+        },
     }
 }
 

@@ -4,14 +4,14 @@
 use super::groups::{Groups, Kind};
 use super::keys::Halt;
 use super::spec::{Plan, fan_out_bits};
-use super::spill::Spill;
+use super::spill::{Spill, in_pieces, is_common};
 use crate::data::{BufMut, Vector};
 use crate::error::{Error, MemoryError, Result};
 use crate::exec::LaneCx;
 use crate::expr::EvalCx;
 use crate::functions::Rows;
 use crate::functions::aggregate::GroupSet;
-use crate::mem::{Account, Denied, MemoryConsumer, Registration};
+use crate::mem::{Account, Charge, Denied, MemoryConsumer, Registration};
 use crate::spill::SpillFile;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -38,10 +38,33 @@ pub(super) struct Intake {
     spill: Spill,
     /// How many groups the table must hold before an injected refusal is heeded.
     forced: Forced,
+    /// Kept free for groups on their way out, where one may be larger than floors expect.
+    headroom: Headroom,
     consumer: Arc<TableConsumer>,
     registration: Registration,
     /// After the groups, so that their slabs return to it.
     account: Account,
+}
+
+/// Memory that nothing uses until groups leave.
+#[derive(Default)]
+struct Headroom {
+    charges: Vec<Charge>,
+    bytes: usize,
+}
+
+impl Headroom {
+    /// Makes it large enough to write a group of `widest_bytes` strings, or to emit it: those of its keys, those of its
+    /// states, what is left over of slabs, and `spill_bytes` for what groups leave by. Floors have room for common
+    /// ones; larger rows may have used the floor up themselves.
+    fn extend(&mut self, widest_bytes: usize, spill_bytes: usize, account: &Account) -> Result<(), Denied> {
+        let bytes = if is_common(widest_bytes) { 0 } else { 4 * widest_bytes + spill_bytes };
+        if bytes > self.bytes {
+            self.charges.push(account.hold(bytes - self.bytes)?);
+            self.bytes = bytes;
+        }
+        Ok(())
+    }
 }
 
 /// When injected refusals are heeded. A small table spills at once and each time it has doubled, a large one by whole
@@ -117,6 +140,7 @@ impl Intake {
             may_repeat: false,
             spill,
             forced: Forced::From { groups: 1 },
+            headroom: Headroom::default(),
             consumer,
             registration,
             account,
@@ -209,13 +233,32 @@ impl Intake {
         if self.plan.has_groups() {
             self.groups.clear();
         }
+        self.open_headroom();
         self.account.trim();
         self.publish();
     }
 
     /// No longer a victim of reclaim: its groups are being read.
     pub(super) fn settle(&mut self) {
+        self.open_headroom();
         self.consumer.used_bytes.store(0, Relaxed);
+    }
+
+    /// Gives groups that leave the room kept for them.
+    pub(super) fn open_headroom(&mut self) {
+        if self.headroom.bytes > 0 {
+            self.headroom = Headroom::default();
+            self.account.trim();
+        }
+    }
+
+    /// Spills everything, so that the caller may try again what was refused memory; whether there was anything.
+    pub(super) fn make_room(&mut self, cx: &LaneCx<'_>) -> Result<bool> {
+        let can_spill = self.can_spill();
+        if can_spill {
+            self.spill_all(cx)?;
+        }
+        Ok(can_spill)
     }
 
     /// Gives memory back if somebody asked for it.
@@ -265,7 +308,12 @@ impl Intake {
             let heeds_faults = self.heeds_faults();
             let refuses = || heeds_faults && cx.must_refuse();
             let mut eval_cx = EvalCx { account: cx.account, ids: &cx.query.ids };
-            match self.groups.merge(other, set, &self.account, &refuses, &mut eval_cx) {
+            let spill_bytes = self.plan.spill_floor_bytes(&cx.query.knobs);
+            let has_room = self.headroom.extend(other.widest_bytes(), spill_bytes, &self.account);
+            let merged = has_room
+                .map_err(Halt::from)
+                .and_then(|()| self.groups.merge(other, set, &self.account, &refuses, &mut eval_cx));
+            match merged {
                 Ok(()) => {
                     self.publish();
                     return Ok(());
@@ -275,8 +323,13 @@ impl Intake {
                 Err(Halt::Failed(error)) => return Err(error),
             }
         }
-        let batch = other.export(set, cx.account)?;
-        self.add(Kind::States, batch.columns(), Rows::All(batch.physical_rows()), cx)
+        let mut at = 0;
+        while at < set.len() {
+            let (batch, len) = in_pieces(set.len() - at, |len| other.export(set.slice(at, len), cx.account))?;
+            self.add(Kind::States, batch.columns(), Rows::All(batch.physical_rows()), cx)?;
+            at += len;
+        }
+        Ok(())
     }
 
     /// Writes what is left in the table and ends the spill; the file, if anything was spilled.
@@ -313,6 +366,13 @@ impl Intake {
         let mut eval_cx = EvalCx { account: cx.account, ids: &cx.query.ids };
         let heeds_faults = self.heeds_faults();
         let refuses = || heeds_faults && cx.must_refuse();
+        if self.plan.has_string_states() {
+            let widest_bytes = self.groups.note_widths(columns, rows);
+            let spill_bytes = self.plan.spill_floor_bytes(&cx.query.knobs);
+            if let Err(denied) = self.headroom.extend(widest_bytes, spill_bytes, &self.account) {
+                return Ok(Err(denied));
+            }
+        }
         match self.groups.add(kind, columns, rows, &self.account, &refuses, &mut eval_cx) {
             Ok(()) => Ok(Ok(())),
             Err(Halt::Denied(denied)) => Ok(Err(denied)),
@@ -334,7 +394,16 @@ impl Intake {
         let positions = match rows {
             Rows::At(positions) => positions,
             Rows::All(count) => {
-                let mut all: BufMut<u32> = BufMut::with_len(cx.account, count)?;
+                let mut all: BufMut<u32> = match BufMut::with_len(cx.account, count) {
+                    Ok(all) => all,
+                    // Rows in hand that are wide may have used up what there was.
+                    Err(_) if has_counted && self.can_spill() => {
+                        self.spill_all(cx)?;
+                        has_counted = false;
+                        BufMut::with_len(cx.account, count)?
+                    }
+                    Err(denied) => return Err(denied.into()),
+                };
                 for (row, to) in all.iter_mut().enumerate() {
                     *to = row as u32;
                 }
@@ -379,6 +448,7 @@ impl Intake {
         if let Forced::From { groups } = &mut self.forced {
             *groups = (*groups * 2).min(self.plan.spill_chunk_rows(&cx.query.knobs));
         }
+        self.open_headroom();
         self.spill.put(&mut self.groups, &self.plan, cx)?;
         self.watch = Watch::Looking { since: self.groups.sought_keys(), groups: 0 };
         self.may_repeat = false;

@@ -1,10 +1,10 @@
 //! Group keys in the representation that suits their types.
 
-use super::packed::PackedKeys;
+use super::packed::{Long, PackedKeys};
 use super::rows::RowKeys;
 use super::slots::Slots;
 pub(super) use crate::data::key_bits::{KeyBits, low_bits, resize, value_bits};
-use crate::data::{Bitmap, BufMut, DataType, PhysicalType, Scalar, Values, Vector};
+use crate::data::{Bitmap, BufMut, DataType, DictionaryIds, PhysicalType, Scalar, Values, Vector};
 use crate::error::Error;
 use crate::functions::aggregate::{GroupSet, Rows};
 use crate::mem::{Account, Denied};
@@ -37,6 +37,8 @@ pub(super) enum KeyTable {
     Narrow(PackedKeys<u64>),
     /// Keys of at most 128 bits together.
     Wide(PackedKeys<u128>),
+    /// Keys of at most 256 bits together.
+    Long(PackedKeys<Long>),
     /// Anything else, as bytes.
     Rows(RowKeys),
 }
@@ -48,21 +50,26 @@ macro_rules! for_keys {
             KeyTable::Single => $single,
             KeyTable::Narrow($keys) => $body,
             KeyTable::Wide($keys) => $body,
+            KeyTable::Long($keys) => $body,
             KeyTable::Rows($keys) => $body,
         }
     };
 }
 
 impl KeyTable {
-    /// No groups (one, if there are no keys) of keys of `types`.
-    pub(super) fn new(types: &[DataType]) -> Self {
-        let has_strings = types.iter().any(|t| t.physical() == PhysicalType::View);
-        let bits: u32 = types.iter().map(value_bits).sum();
+    /// No groups (one, if there are no keys) of keys of `types`, of which strings are numbered if they are to be and
+    /// their numbers fit.
+    pub(super) fn new(types: &[DataType], codes_strings: bool) -> Self {
+        let has_strings = types.iter().any(is_string);
+        let bits: u32 = types.iter().map(packed_bits).sum();
         match bits {
             _ if types.is_empty() => Self::Single,
-            _ if has_strings || types.len() > u32::BITS as usize => Self::Rows(RowKeys::new(types)),
+            _ if has_strings && !codes_strings || types.len() > u32::BITS as usize => {
+                Self::Rows(RowKeys::new(types))
+            }
             0..=64 => Self::Narrow(PackedKeys::new(types)),
             65..=128 => Self::Wide(PackedKeys::new(types)),
+            129..=256 => Self::Long(PackedKeys::new(types)),
             _ => Self::Rows(RowKeys::new(types)),
         }
     }
@@ -118,7 +125,11 @@ impl KeyTable {
                 keys.copy(other, groups, account)?;
                 keys.find(ids, missing);
             }
-            (Self::Single | Self::Narrow(_) | Self::Wide(_) | Self::Rows(_), _) => {
+            (Self::Long(keys), Self::Long(other)) => {
+                keys.copy(other, groups, account)?;
+                keys.find(ids, missing);
+            }
+            (Self::Single | Self::Narrow(_) | Self::Wide(_) | Self::Long(_) | Self::Rows(_), _) => {
                 return Err(Error::internal("tables of one aggregation differ in their keys").into());
             }
         }
@@ -141,24 +152,35 @@ impl KeyTable {
         for_keys!(self, 0, keys => keys.hash(group))
     }
 
-    /// The keys of `groups` as columns.
-    pub(super) fn decode(&self, groups: GroupSet<'_>, account: &Account) -> Result<Vec<Vector>, Denied> {
-        for_keys!(self, Ok(Vec::new()), keys => keys.decode(groups, account))
-    }
-
-    /// The keys as words of 64 bits, if they are such and none has a null.
-    pub(super) fn narrow(&self) -> Option<&[u64]> {
+    /// The keys of `groups` as columns; with `ids` they may be codes of dictionaries.
+    pub(super) fn decode(
+        &self,
+        groups: GroupSet<'_>,
+        ids: Option<&DictionaryIds>,
+        account: &Account,
+    ) -> Result<Vec<Vector>, Denied> {
         match self {
-            Self::Narrow(keys) => keys.words(),
-            Self::Single | Self::Wide(_) | Self::Rows(_) => None,
+            Self::Single => Ok(Vec::new()),
+            Self::Narrow(keys) => keys.decode(groups, ids, account),
+            Self::Wide(keys) => keys.decode(groups, ids, account),
+            Self::Long(keys) => keys.decode(groups, ids, account),
+            Self::Rows(keys) => keys.decode(groups, account),
         }
     }
 
-    /// The keys as words of 128 bits, if they are such and none has a null.
+    /// The keys as words of 64 bits, if they are such, mean the same in all tables, and none has a null.
+    pub(super) fn narrow(&self) -> Option<&[u64]> {
+        match self {
+            Self::Narrow(keys) => keys.words(),
+            Self::Single | Self::Wide(_) | Self::Long(_) | Self::Rows(_) => None,
+        }
+    }
+
+    /// The keys as words of 128 bits, likewise.
     pub(super) fn wide(&self) -> Option<&[u128]> {
         match self {
             Self::Wide(keys) => keys.words(),
-            Self::Single | Self::Narrow(_) | Self::Rows(_) => None,
+            Self::Single | Self::Narrow(_) | Self::Long(_) | Self::Rows(_) => None,
         }
     }
 
@@ -176,6 +198,16 @@ impl KeyTable {
     pub(super) fn allocated_bytes(&self) -> usize {
         for_keys!(self, 0, keys => keys.allocated_bytes())
     }
+}
+
+/// Whether values of the type are strings or blobs.
+pub(super) fn is_string(data_type: &DataType) -> bool {
+    data_type.physical() == PhysicalType::View
+}
+
+/// Bits of a value, or of the number of a string.
+pub(super) fn packed_bits(data_type: &DataType) -> u32 {
+    if is_string(data_type) { u32::BITS } else { value_bits(data_type) }
 }
 
 /// A key column as it came: a constant, or values, perhaps behind codes.

@@ -22,6 +22,7 @@ mod front;
 mod groups;
 mod hash;
 mod intake;
+mod interner;
 mod keys;
 mod packed;
 mod rows;

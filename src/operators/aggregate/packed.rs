@@ -1,20 +1,27 @@
-//! Keys of fixed width, all columns packed into one word.
+//! Keys of fixed width, all columns packed into one word. Of strings that have few values the word has numbers
+//! ([`Interner`]).
 //!
 //! Invariants:
-//! 1. Equal keys have equal words and equal null masks; the bits of a null value are zero.
+//! 1. Equal keys have equal words and equal null masks, within one table; the bits of a null value are zero.
 //! 2. `nulls` is empty until a group with a null exists, then as long as `keys`.
+//! 3. The hash of a key is that of its values, the same in all tables, though numbers of strings differ.
 
 use super::hash::{hash_word, prefetch};
-use super::keys::{Halt, KeyBits, KeyColumn, constant_bits, low_bits, resize, value_bits, values_from_bits};
+use super::interner::Interner;
+use super::keys::{
+    Halt, KeyBits, KeyColumn, constant_bits, is_string, low_bits, packed_bits, resize, values_from_bits,
+};
 use super::slots::Slots;
-use crate::data::{BitmapMut, BufMut, DataType, FlatVector, Plain, Vector, for_each_values};
+use crate::data::{
+    BitmapMut, BufMut, DataType, DictionaryIds, FlatVector, Plain, Values, Vector, for_each_values,
+};
 use crate::error::Error;
 use crate::functions::aggregate::{GroupSet, Rows};
 use crate::mem::{Account, Denied};
-use std::ops::BitOrAssign;
+use std::ops::{BitAnd, BitOrAssign};
 
 /// A word that keys are packed into.
-pub(super) trait Word: Plain + Eq + BitOrAssign {
+pub(super) trait Word: Plain + Eq + BitAnd<Output = Self> + BitOrAssign {
     /// The low bits of `bits`, moved up.
     fn place(bits: u128, shift: u32) -> Self;
     /// All bits, moved down.
@@ -53,6 +60,54 @@ impl Word for u128 {
     }
 }
 
+/// A word of 256 bits, the low half first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub(super) struct Long([u128; 2]);
+
+// SAFETY: two integers one after the other have no invalid bit patterns and no padding.
+unsafe impl Plain for Long {}
+
+impl BitAnd for Long {
+    type Output = Self;
+
+    #[inline(always)]
+    fn bitand(self, other: Self) -> Self {
+        Self([self.0[0] & other.0[0], self.0[1] & other.0[1]])
+    }
+}
+
+impl BitOrAssign for Long {
+    #[inline(always)]
+    fn bitor_assign(&mut self, other: Self) {
+        self.0[0] |= other.0[0];
+        self.0[1] |= other.0[1];
+    }
+}
+
+impl Word for Long {
+    #[inline(always)]
+    fn place(bits: u128, shift: u32) -> Self {
+        match shift {
+            0 => Self([bits, 0]),
+            1..128 => Self([bits << shift, bits >> (u128::BITS - shift)]),
+            _ => Self([0, bits << (shift - u128::BITS)]),
+        }
+    }
+    #[inline(always)]
+    fn take(self, shift: u32) -> u128 {
+        match shift {
+            0 => self.0[0],
+            1..128 => self.0[0] >> shift | self.0[1] << (u128::BITS - shift),
+            _ => self.0[1] >> (shift - u128::BITS),
+        }
+    }
+    #[inline(always)]
+    fn hash(self) -> u64 {
+        hash_word(self.0[0].hash().wrapping_add(self.0[1].hash().rotate_left(32)))
+    }
+}
+
 struct Column {
     data_type: DataType,
     shift: u32,
@@ -62,10 +117,19 @@ struct Column {
 /// Keys by group, and those of the batch at hand.
 pub(super) struct PackedKeys<W: Word> {
     columns: Vec<Column>,
+    strings: Strings<W>,
     keys: BufMut<W>,
     nulls: BufMut<u32>,
     slots: Slots,
     batch: BatchKeys<W>,
+}
+
+/// The columns of strings.
+struct Strings<W: Word> {
+    /// Which columns they are, and their strings.
+    columns: Vec<(usize, Interner)>,
+    /// The bits of all other columns.
+    others: W,
 }
 
 /// The encoded rows of a batch; scratch.
@@ -82,10 +146,17 @@ impl<W: Word> PackedKeys<W> {
     pub(super) fn new(types: &[DataType]) -> Self {
         let mut shift = 0;
         let columns = types.iter().map(|data_type| {
-            let bits = value_bits(data_type);
+            let bits = packed_bits(data_type);
             shift += bits;
             Column { data_type: data_type.clone(), shift: shift - bits, bits }
         });
+        let columns: Vec<Column> = columns.collect();
+        let mut others = W::default();
+        for column in columns.iter().filter(|column| !is_string(&column.data_type)) {
+            others |= W::place(low_bits(column.bits), column.shift);
+        }
+        let strings = columns.iter().enumerate().filter(|(_, column)| is_string(&column.data_type));
+        let strings = strings.map(|(at, _)| (at, Interner::new())).collect();
         let batch = BatchKeys {
             keys: BufMut::empty(),
             nulls: BufMut::empty(),
@@ -93,7 +164,8 @@ impl<W: Word> PackedKeys<W> {
             hashes: BufMut::empty(),
         };
         Self {
-            columns: columns.collect(),
+            columns,
+            strings: Strings { columns: strings, others },
             keys: BufMut::empty(),
             nulls: BufMut::empty(),
             slots: Slots::new(),
@@ -119,9 +191,19 @@ impl<W: Word> PackedKeys<W> {
         batch.keys.fill(W::default());
         batch.has_nulls = false;
         for (at, (vector, column)) in vectors.iter().zip(&self.columns).enumerate() {
-            batch.encode_column(vector, column, at, rows)?;
+            match self.strings.columns.iter_mut().find(|(string, _)| *string == at) {
+                Some((_, interner)) => {
+                    interner.encode(vector, rows, account)?;
+                    batch.place_codes(vector, interner.codes(), column.shift, at, rows);
+                }
+                None => batch.encode_column(vector, column, at, rows)?,
+            }
         }
-        if batch.has_nulls {
+        if !self.strings.columns.is_empty() {
+            for k in 0..rows.len() {
+                batch.hashes[k] = self.strings.hash(&self.columns, batch.keys[k], batch.null_mask(k));
+            }
+        } else if batch.has_nulls {
             let keys = batch.keys.iter().zip(batch.nulls.iter());
             for (hash, (key, &nulls)) in batch.hashes.iter_mut().zip(keys) {
                 *hash = hash_with_nulls(*key, nulls);
@@ -147,6 +229,9 @@ impl<W: Word> PackedKeys<W> {
         resize(&mut batch.hashes, groups.len(), account)?;
         batch.has_nulls = !other.nulls.is_empty();
         let keys: &[W] = &other.keys;
+        if !self.strings.columns.is_empty() {
+            return self.copy_strings(other, groups, account);
+        }
         for (i, (key, hash)) in batch.keys.iter_mut().zip(batch.hashes.iter_mut()).enumerate() {
             *key = keys[groups.group(i)];
             *hash = key.hash();
@@ -157,6 +242,31 @@ impl<W: Word> PackedKeys<W> {
                 *nulls = other.nulls[groups.group(i)];
                 *hash = hash_with_nulls(*key, *nulls);
             }
+        }
+        Ok(())
+    }
+
+    /// As `copy`: strings have other numbers here.
+    fn copy_strings(&mut self, other: &Self, groups: GroupSet<'_>, account: &Account) -> Result<(), Denied> {
+        let batch = &mut self.batch;
+        for (i, nulls) in batch.nulls.iter_mut().enumerate() {
+            *nulls = null_mask(&other.nulls, groups.group(i) as u32);
+        }
+        for (i, key) in batch.keys.iter_mut().enumerate() {
+            *key = other.keys[groups.group(i)] & self.strings.others;
+        }
+        for ((at, interner), (_, others)) in self.strings.columns.iter_mut().zip(&other.strings.columns) {
+            let shift = self.columns[*at].shift;
+            interner.meet(others, account);
+            for (i, key) in batch.keys.iter_mut().enumerate() {
+                if batch.nulls[i] >> *at & 1 == 0 {
+                    let code = other.keys[groups.group(i)].take(shift) as u32;
+                    *key |= W::place(interner.translate(others, code, account)?.into(), shift);
+                }
+            }
+        }
+        for (i, hash) in batch.hashes.iter_mut().enumerate() {
+            *hash = self.strings.hash(&self.columns, batch.keys[i], batch.nulls[i]);
         }
         Ok(())
     }
@@ -183,8 +293,8 @@ impl<W: Word> PackedKeys<W> {
             self.nulls.set_len(self.keys.len());
             self.nulls[before..].fill(0);
         }
-        let (keys, nulls) = (&self.keys, &self.nulls);
-        let hash = |group: usize| hash_with_nulls(keys[group], null_mask(nulls, group as u32));
+        let (keys, nulls, strings, columns) = (&self.keys, &self.nulls, &self.strings, &self.columns);
+        let hash = |group: usize| strings.hash(columns, keys[group], null_mask(nulls, group as u32));
         self.slots.reserve(keys.len(), missing.len(), hash, account)
     }
 
@@ -212,16 +322,19 @@ impl<W: Word> PackedKeys<W> {
 
     #[inline]
     pub(super) fn hash(&self, group: usize) -> u64 {
-        hash_with_nulls(self.keys[group], null_mask(&self.nulls, group as u32))
+        self.strings.hash(&self.columns, self.keys[group], null_mask(&self.nulls, group as u32))
     }
 
-    pub(super) fn decode(&self, groups: GroupSet<'_>, account: &Account) -> Result<Vec<Vector>, Denied> {
+    pub(super) fn decode(
+        &self,
+        groups: GroupSet<'_>,
+        ids: Option<&DictionaryIds>,
+        account: &Account,
+    ) -> Result<Vec<Vector>, Denied> {
         let decode = |(at, column): (usize, &Column)| {
             let keys: &[W] = &self.keys;
             let low = low_bits(column.bits);
-            let values = values_from_bits(&column.data_type, groups.len(), account, |i| {
-                keys[groups.group(i)].take(column.shift) & low
-            })?;
+            let bits = |i: usize| keys[groups.group(i)].take(column.shift) & low;
             let is_null = |i| null_mask(&self.nulls, groups.group(i) as u32) >> at & 1 == 1;
             let validity = if !self.nulls.is_empty() && (0..groups.len()).any(is_null) {
                 let mut bits = BitmapMut::with_len(account, groups.len())?;
@@ -230,14 +343,27 @@ impl<W: Word> PackedKeys<W> {
             } else {
                 None
             };
+            let Some((_, interner)) = self.strings.columns.iter().find(|(string, _)| *string == at) else {
+                let values = values_from_bits(&column.data_type, groups.len(), account, bits)?;
+                return Ok(Vector::Flat(FlatVector { values, validity, bounds: None }));
+            };
+            if let Some(ids) = ids
+                && let Some(dictionary) = interner.dictionary(groups.len(), ids, account)?
+            {
+                let mut codes = BufMut::with_len(account, groups.len())?;
+                codes.iter_mut().enumerate().for_each(|(i, code)| *code = bits(i) as u32);
+                return Ok(Vector::Dict { codes: codes.freeze(), validity, dictionary });
+            }
+            let code = |i| (!is_null(i)).then(|| bits(i) as u32);
+            let values = Values::View(interner.gather(groups.len(), code, account)?);
             Ok(Vector::Flat(FlatVector { values, validity, bounds: None }))
         };
         self.columns.iter().enumerate().map(decode).collect()
     }
 
-    /// The keys of all groups as words; `None` if some have nulls.
+    /// The keys of all groups as words that mean the same in all tables; `None` if some have nulls, or strings.
     pub(super) fn words(&self) -> Option<&[W]> {
-        self.nulls.is_empty().then_some(&self.keys)
+        (self.nulls.is_empty() && self.strings.columns.is_empty()).then_some(&self.keys)
     }
 
     pub(super) fn slots(&mut self) -> &mut Slots {
@@ -248,14 +374,58 @@ impl<W: Word> PackedKeys<W> {
         self.keys = BufMut::empty();
         self.nulls = BufMut::empty();
         self.slots.clear();
+        self.strings.columns.iter_mut().for_each(|(_, interner)| interner.clear());
     }
 
     pub(super) fn allocated_bytes(&self) -> usize {
-        self.keys.allocated_bytes() + self.nulls.allocated_bytes() + self.slots.allocated_bytes()
+        let strings: usize =
+            self.strings.columns.iter().map(|(_, interner)| interner.allocated_bytes()).sum();
+        self.keys.allocated_bytes() + self.nulls.allocated_bytes() + self.slots.allocated_bytes() + strings
+    }
+}
+
+impl<W: Word> Strings<W> {
+    /// The hash of a key.
+    #[inline(always)]
+    fn hash(&self, columns: &[Column], key: W, nulls: u32) -> u64 {
+        if self.columns.is_empty() {
+            return hash_with_nulls(key, nulls);
+        }
+        let mut hash = hash_with_nulls(key & self.others, nulls);
+        for (at, interner) in &self.columns {
+            if nulls >> at & 1 == 0 {
+                let code = key.take(columns[*at].shift) as u32;
+                hash = hash_word(hash ^ interner.hash(code));
+            }
+        }
+        hash
     }
 }
 
 impl<W: Word> BatchKeys<W> {
+    /// Puts the numbers of a column of strings into the keys, its nulls into the masks.
+    fn place_codes(&mut self, vector: &Vector, codes: &[u32], shift: u32, at: usize, rows: Rows<'_>) {
+        let is_nowhere_null = match vector {
+            Vector::Flat(flat) => flat.validity.is_none(),
+            Vector::Dict { validity, .. } => validity.is_none(),
+            Vector::Constant { value, .. } => !value.is_null(),
+        };
+        if is_nowhere_null {
+            for (key, &code) in self.keys.iter_mut().zip(codes) {
+                *key |= W::place(code.into(), shift);
+            }
+            return;
+        }
+        self.start_nulls();
+        for (k, (key, nulls)) in self.keys.iter_mut().zip(self.nulls.iter_mut()).enumerate() {
+            if vector.is_null(rows.position(k)) {
+                *nulls |= 1 << at;
+            } else {
+                *key |= W::place(codes[k].into(), shift);
+            }
+        }
+    }
+
     fn encode_column(
         &mut self,
         vector: &Vector,

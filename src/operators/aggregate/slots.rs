@@ -92,6 +92,17 @@ impl Slots {
         }
     }
 
+    /// The group with `hash` for which `is_equal`, or [`NO_GROUP`].
+    #[inline(always)]
+    pub(super) fn find_one(&self, hash: u64, is_equal: impl Fn(u32) -> bool) -> u32 {
+        if self.slots.is_empty() { NO_GROUP } else { Self::find(&self.slots, hash, is_equal) }
+    }
+
+    /// Enters a group that is not there, for which room has been reserved.
+    pub(super) fn put_one(&mut self, hash: u64, group: u32) {
+        self.put(hash, group);
+    }
+
     /// The group of each of `hashes`, into `ids`; indices of those without one are appended to `missing`, which has
     /// room. `is_equal(k, group)` compares the keys, and `fetch(group)` asks for what it will read.
     #[inline(always)]

@@ -9,17 +9,20 @@ use super::intake::Intake;
 use super::sink::{Aggregation, table_accounts, take_account};
 use super::spans::{Span, Spans};
 use super::spec::Plan;
-use super::spill::PartitionOrder;
+use super::spill::{PartitionOrder, in_pieces, is_common};
+use crate::data::{Batch, FlatVector, Values, Vector, view_len};
 use crate::error::{Error, Result};
 use crate::exec::{Handoff, LaneCx, Need, OpenCx, Pull, Source};
 use crate::functions::Rows;
 use crate::functions::aggregate::GroupSet;
 use crate::mem::{Account, Knobs};
-use crate::spill::SpillFile;
+use crate::metrics::MERGE_NANOS;
+use crate::spill::{SpillFile, SpillReader};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Instant;
 
 /// See the module.
 pub(super) struct HashAggregateSource {
@@ -93,6 +96,8 @@ pub(super) struct SourceLane {
     /// What there is to emit, from the first pull to the end.
     ready: Option<Arc<Ready>>,
     stage: Stage,
+    /// The most groups emitted at a time: fewer than a batch where they are wide.
+    most_rows: usize,
 }
 
 /// What a lane is at.
@@ -140,7 +145,7 @@ impl Source for HashAggregateSource {
         let account = take_account(&shared.accounts)?;
         let intake = Intake::new(&self.plan, account, shared.floor_bytes, cx.query.knobs.fan_out)?;
         let ready = shared.aggregation.ready.lock().clone();
-        Ok(SourceLane { intake, ready, stage: Stage::Taking })
+        Ok(SourceLane { intake, ready, stage: Stage::Taking, most_rows: cx.batch_rows() })
     }
 
     fn pull(&self, shared: &SourceShared, local: &mut SourceLane, cx: &LaneCx<'_>) -> Result<Pull> {
@@ -152,7 +157,8 @@ impl Source for HashAggregateSource {
                             let start = next.fetch_add(cx.batch_rows(), Relaxed);
                             let len = cx.batch_rows().min(table.groups().len().saturating_sub(start));
                             if len > 0 {
-                                return emit(table.groups(), start, len, cx);
+                                local.stage = Stage::Reading(Span { table: 0, start, len });
+                                continue;
                             }
                         }
                         Some(Ready::Pieces { spans, tables, items }) => {
@@ -176,20 +182,25 @@ impl Source for HashAggregateSource {
                 Stage::Emitting { next } => {
                     let len = cx.batch_rows().min(local.intake.groups().len().saturating_sub(next));
                     if len > 0 {
+                        let (groups, most_rows) = (local.intake.groups(), &mut local.most_rows);
+                        let (batch, len) = self.emit((groups, next, len), most_rows, cx)?;
                         local.stage = Stage::Emitting { next: next + len };
-                        return emit(local.intake.groups(), next, len, cx);
+                        return Ok(Pull::Emit(batch));
                     }
                     local.intake.release();
                     local.stage = Stage::Taking;
                 }
                 Stage::Reading(Span { len: 0, .. }) => local.stage = Stage::Taking,
                 Stage::Reading(Span { table, start, len }) => {
-                    let now = cx.batch_rows().min(len);
-                    local.stage = Stage::Reading(Span { table, start: start + now, len: len - now });
-                    let Some(Ready::Pieces { tables, .. }) = local.ready.as_deref() else {
-                        return Err(Error::internal("a span without its tables"));
+                    let groups = match local.ready.as_deref() {
+                        Some(Ready::Whole { table, .. }) => table.groups(),
+                        Some(Ready::Pieces { tables, .. }) => tables[table].0.groups(),
+                        None => return Err(Error::internal("a span without its tables")),
                     };
-                    return emit(tables[table].0.groups(), start, now, cx);
+                    let now = cx.batch_rows().min(len);
+                    let (batch, now) = self.emit((groups, start, now), &mut local.most_rows, cx)?;
+                    local.stage = Stage::Reading(Span { table, start: start + now, len: len - now });
+                    return Ok(Pull::Emit(batch));
                 }
                 Stage::Done => return Ok(Pull::Done),
             }
@@ -197,9 +208,43 @@ impl Source for HashAggregateSource {
     }
 }
 
-/// Results of groups `start..start + len`, of which there is at least one.
-fn emit(groups: &Groups, start: usize, len: usize, cx: &LaneCx<'_>) -> Result<Pull> {
-    Ok(Pull::Emit(groups.finish(GroupSet::Range { start, len }, cx.account)?))
+impl HashAggregateSource {
+    /// Results of the groups from `start` on, of which there is at least one: of `len`, or of as many as there is memory
+    /// for. Wide groups come in batches of about the bytes that floors expect of a batch, so that whatever takes them has
+    /// its own memory left.
+    fn emit(
+        &self,
+        (groups, start, len): (&Groups, usize, usize),
+        most_rows: &mut usize,
+        cx: &LaneCx<'_>,
+    ) -> Result<(Batch, usize)> {
+        let finish = |len| groups.finish(GroupSet::Range { start, len }, cx.account, &cx.query.ids);
+        if is_common(groups.widest_bytes()) {
+            return in_pieces(len, finish);
+        }
+        let batch_bytes = self.plan.state_row_bytes() * cx.batch_rows();
+        let mut len = len.min(*most_rows);
+        loop {
+            let (batch, emitted) = in_pieces(len, finish)?;
+            let bytes = batch.columns().iter().map(string_bytes).sum::<usize>();
+            if bytes > batch_bytes && emitted > 1 {
+                len = emitted / 2;
+                continue;
+            }
+            *most_rows = if bytes < batch_bytes / 4 { 2 * emitted } else { emitted };
+            return Ok((batch, emitted));
+        }
+    }
+}
+
+/// Bytes of the strings of a column, as far as they are the column's own.
+fn string_bytes(column: &Vector) -> usize {
+    match column {
+        Vector::Flat(FlatVector { values: Values::View(strings), .. }) => {
+            strings.views.iter().map(|view| view_len(*view)).sum()
+        }
+        Vector::Flat(_) | Vector::Constant { .. } | Vector::Dict { .. } => 0,
+    }
 }
 
 impl SourceLane {
@@ -243,18 +288,23 @@ impl SourceLane {
                 }
             }
             Item::Files { files, used_bits } => {
+                let started = Instant::now();
                 self.intake.restart(used_bits, fan_out)?;
                 for (file, partition) in &files {
                     let mut reader = file.reader(*partition);
-                    while let Some(batch) = reader.next(cx.account, &cx.query.ids)? {
+                    let mut behind = reader.behind();
+                    while let Some(batch) = self.next_block(&mut reader, cx)? {
                         let rows = Rows::All(batch.physical_rows());
                         self.intake.add(Kind::States, batch.columns(), rows, cx)?;
+                        behind.advance(&reader);
                         cx.check()?;
                     }
                 }
+                cx.metrics.add_time(MERGE_NANOS, started);
             }
         }
         if !self.intake.has_spilled() {
+            self.intake.open_headroom();
             self.stage = Stage::Emitting { next: 0 };
             return Ok(());
         }
@@ -265,6 +315,16 @@ impl SourceLane {
             items.lock().extend(parts);
         }
         Ok(())
+    }
+
+    /// The reader's next block; the table makes room for one that is larger than blocks are.
+    fn next_block(&mut self, reader: &mut SpillReader, cx: &LaneCx<'_>) -> Result<Option<Batch>> {
+        loop {
+            match reader.next(cx.account, &cx.query.ids) {
+                Err(error) if error.is_refusal() && self.intake.make_room(cx)? => {}
+                answer => return answer,
+            }
+        }
     }
 
     fn merge_groups(&mut self, groups: &Groups, set: GroupSet<'_>, cx: &LaneCx<'_>) -> Result<()> {

@@ -20,6 +20,8 @@ pub(crate) struct AggregateSpec {
     pub(crate) groups: Vec<Expr>,
     /// What is computed for each group.
     pub(crate) aggregates: Vec<AggregateCall>,
+    /// Whether each key that is a string has few values, so that it pays to number them. Any answer is right.
+    pub(crate) has_few_strings: bool,
 }
 
 /// An aggregate with its places among the evaluated columns.
@@ -40,6 +42,8 @@ pub(super) struct Plan {
     /// Group keys, then arguments and filters, to be evaluated together.
     pub(super) expressions: Vec<Expr>,
     pub(super) group_types: Vec<DataType>,
+    /// Whether strings among the keys are numbered.
+    pub(super) codes_strings: bool,
     pub(super) aggregates: Vec<Aggregate>,
     /// Columns of exported groups: keys, then states.
     pub(super) state_schema: Vec<DataType>,
@@ -83,7 +87,15 @@ impl Plan {
             let states = start..state_schema.len();
             aggregates.push(Aggregate { function: call.function, argument_types, arguments, filter, states });
         }
-        Self { layout: spec.layout, expressions, group_types, aggregates, state_schema, unsupported }
+        Self {
+            layout: spec.layout,
+            expressions,
+            group_types,
+            codes_strings: spec.has_few_strings,
+            aggregates,
+            state_schema,
+            unsupported,
+        }
     }
 
     /// Fails if this cannot be run.
@@ -107,6 +119,11 @@ impl Plan {
         !self.group_types.is_empty()
     }
 
+    /// Whether groups hold strings.
+    pub(super) fn has_string_states(&self) -> bool {
+        self.state_schema.iter().any(|t| t.physical() == PhysicalType::View)
+    }
+
     /// An accumulator for each aggregate.
     pub(super) fn accumulators(&self) -> Vec<Box<dyn Accumulator>> {
         self.aggregates.iter().map(|a| a.function.accumulator(&a.argument_types)).collect()
@@ -128,7 +145,10 @@ impl Plan {
         // Group numbers, missing rows, hashes, offsets, of the batch and of the table.
         let scratch_bytes = 40;
         let per_row = 2 * key_bytes + scratch_bytes + self.state_row_bytes();
-        let buffers = 12 + 3 * self.state_schema.len();
+        let strings = self.group_types.iter().filter(|t| t.physical() == PhysicalType::View).count();
+        // Numbered strings have a directory and lists of their own.
+        let interner_buffers = if self.codes_strings { 8 * strings } else { 0 };
+        let buffers = 12 + 3 * self.state_schema.len() + interner_buffers;
         slots_bytes + rows * per_row * 3 / 2 + buffers * BUFFER_BYTES + SMALL_FRONT_BYTES
     }
 

@@ -59,6 +59,26 @@ impl PartitionOrder {
     }
 }
 
+/// Bytes of strings in a group that floors have room for.
+const COMMON_GROUP_BYTES: usize = 1 << 10;
+
+/// Whether floors have room for groups with so many bytes of strings.
+pub(super) fn is_common(widest_bytes: usize) -> bool {
+    widest_bytes <= COMMON_GROUP_BYTES
+}
+
+/// What `make` makes of `len` groups, or, where memory is refused for groups larger than they were thought to be, of as
+/// many as there is memory for; and how many.
+pub(super) fn in_pieces<T>(mut len: usize, make: impl Fn(usize) -> Result<T>) -> Result<(T, usize)> {
+    loop {
+        match make(len) {
+            Ok(made) => return Ok((made, len)),
+            Err(error) if error.is_refusal() && len > 1 => len /= 2,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// Where a table's groups go when memory is short: the partitions of one depth.
 pub(super) struct Spill {
     used_bits: u32,
@@ -100,13 +120,22 @@ impl Spill {
             None => cx.query.spill.writer(&plan.state_schema, cx.account, knobs.block_bytes)?,
         };
         let (block_rows, chunk_rows) = (plan.block_rows(knobs), plan.spill_chunk_rows(knobs));
+        // Of groups that are wide the writer may have to copy a block, or one of them.
+        let widest_bytes = groups.widest_bytes();
+        let copy_bytes = if is_common(widest_bytes) { 0 } else { 2 * widest_bytes + knobs.block_bytes };
         for start in (0..groups.len()).step_by(chunk_rows) {
             let len = chunk_rows.min(groups.len() - start);
             let order = PartitionOrder::new(groups, start, len, self.used_bits, self.bits, cx.account)?;
             for partition in 0..order.partitions() {
-                for block in order.partition(partition).chunks(block_rows) {
-                    let batch = groups.export(GroupSet::At(block), cx.account)?;
+                let mut rest = order.partition(partition);
+                while !rest.is_empty() {
+                    let kept_for_copy = cx.account.hold(copy_bytes);
+                    let (batch, len) = in_pieces(rest.len().min(block_rows), |len| {
+                        groups.export(GroupSet::At(&rest[..len]), cx.account)
+                    })?;
+                    drop(kept_for_copy);
                     writer.write(partition as u32, &batch, cx.account)?;
+                    rest = &rest[len..];
                 }
             }
             cx.check()?;

@@ -216,6 +216,7 @@ fn spec(groups: &[usize]) -> AggregateSpec {
             call("count", Some(NUMBER), Some(FLAG)),
             call("max", Some(REAL), None),
         ],
+        has_few_strings: false,
     }
 }
 
@@ -386,6 +387,18 @@ const KEYS: [&[usize]; 12] = [
     &[TEXT, UNIQUE, REAL, DECIMAL, FLAG],
 ];
 
+/// The outcome with strings among the keys numbered, if there are any, which must be that without.
+fn run_both(groups: &[usize], batches: &[Batch], setting: Setting) -> Result<Outcome> {
+    let outcome = run(spec(groups), batches, setting)?;
+    if !groups.contains(&TEXT) {
+        return Ok(outcome);
+    }
+    let numbered = run(AggregateSpec { has_few_strings: true, ..spec(groups) }, batches, setting)?;
+    assert!(numbered.answer == outcome.answer, "keys {groups:?}, numbered");
+    assert_eq!(numbered.spilled_bytes > 0, outcome.spilled_bytes > 0, "keys {groups:?}");
+    Ok(numbered)
+}
+
 #[test]
 fn groups_agree_with_the_definition_for_every_kind_of_key() {
     for seed in 0..4 {
@@ -393,7 +406,7 @@ fn groups_agree_with_the_definition_for_every_kind_of_key() {
         for groups in KEYS {
             let expected = expected(&input.rows, groups);
             for lanes in [1, 3] {
-                let outcome = run(spec(groups), &input.batches, Setting { lanes, ..AMPLE }).expect("ample");
+                let outcome = run_both(groups, &input.batches, Setting { lanes, ..AMPLE }).expect("ample");
                 assert_eq!(outcome.answer, expected, "keys {groups:?}, seed {seed}, {lanes} lanes");
                 assert_eq!(outcome.spilled_bytes, 0);
             }
@@ -410,7 +423,7 @@ fn refused_grants_change_nothing_but_spill() {
         let expected = expected(&input.rows, groups);
         for (lanes, refuse_grant) in [(1, u16::MAX), (1, 20_000), (3, 30_000), (2, 3_000)] {
             let setting = Setting { lanes, refuse_grant, ..AMPLE };
-            let outcome = run(spec(groups), &input.batches, setting).expect("ample");
+            let outcome = run_both(groups, &input.batches, setting).expect("ample");
             assert_eq!(outcome.answer, expected, "keys {groups:?}, {lanes} lanes, {refuse_grant}");
             spilling_keys += usize::from(refuse_grant == u16::MAX && outcome.spilled_bytes > 0);
         }
@@ -426,7 +439,7 @@ fn many_groups_fit_a_small_budget() {
         for lanes in [1, 2] {
             let limit_bytes = lanes * (5 << 20) / 2;
             let setting = Setting { lanes, limit_bytes, batch_rows: 512, ..AMPLE };
-            let outcome = run(spec(groups), &input.batches, setting).expect("floors fit");
+            let outcome = run_both(groups, &input.batches, setting).expect("floors fit");
             assert!(outcome.spilled_bytes > 0, "{} groups need more than the budget", expected.len());
             assert!(outcome.answer == expected, "keys {groups:?}, {lanes} lanes");
         }
@@ -440,7 +453,7 @@ fn many_groups_of_many_lanes_come_out_once_in_order_or_not() {
     for groups in [&[UNIQUE][..], &[UNIQUE, LONG], &[TEXT, UNIQUE]] {
         let expected = expected(&input.rows, groups);
         assert!(expected.len() > 10_000, "enough for several spans or ranges");
-        let outcome = run(spec(groups), &input.batches, Setting { lanes: 3, ..AMPLE }).expect("ample");
+        let outcome = run_both(groups, &input.batches, Setting { lanes: 3, ..AMPLE }).expect("ample");
         assert!(outcome.answer == expected, "keys {groups:?}");
         assert_eq!(outcome.spilled_bytes, 0);
     }
