@@ -53,9 +53,26 @@ enum Next {
     Flush(usize),
 }
 
-/// A lane's memory. The victim goes before the account: a closed account has no view left that keeps its bytes.
+/// What a lane is promised.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LaneFloor {
+    pub(super) source_bytes: usize,
+    /// For transforms and the sink.
+    pub(super) operators_bytes: usize,
+}
+
+impl LaneFloor {
+    pub(super) fn bytes(self) -> usize {
+        self.source_bytes + self.operators_bytes
+    }
+}
+
+/// A lane's memory. The victim goes before the accounts: a closed account has no view left that keeps its bytes.
 pub(super) struct LaneMemory {
     pub(super) victim: Victim,
+    /// The source's. What it reads may be larger than expected, and must not take what the operators were promised.
+    pub(super) source: Account,
+    /// The other operators'.
     pub(super) account: Account,
     /// Stands for the lane's own small structures on the heap.
     pub(super) heap: Reservation,
@@ -66,6 +83,7 @@ pub(super) struct LaneMemory {
 impl Drop for LaneMemory {
     fn drop(&mut self) {
         let heap_bytes = self.heap.bytes();
+        self.query.floors.give_back(self.source.close());
         self.query.floors.give_back(self.heap.split(heap_bytes));
         self.query.floors.give_back(self.account.close());
     }
@@ -122,9 +140,12 @@ pub(super) struct LaneMetrics {
 
 macro_rules! cx {
     ($lane:expr, $waker:expr, $metrics:expr) => {
+        cx!($lane, $waker, $metrics, account)
+    };
+    ($lane:expr, $waker:expr, $metrics:expr, $account:ident) => {
         LaneCx {
             query: &$lane.query,
-            account: &$lane.memory.account,
+            account: &$lane.memory.$account,
             lane: $lane.index,
             waker: $waker,
             metrics: $metrics,
@@ -181,10 +202,11 @@ impl Lane {
         if target == 0 {
             return Ok(());
         }
-        let mut freed = self.memory.account.trim();
+        let mut freed = self.memory.account.trim() + self.memory.source.trim();
         if has_operators {
             freed += self.reclaim(target.saturating_sub(freed), true, waker)?;
             self.memory.account.trim();
+            self.memory.source.trim();
         }
         self.memory.victim.note_served(freed >= target);
         Ok(())
@@ -215,7 +237,7 @@ impl Lane {
             && !self.is_source_done
         {
             let metrics = &self.metrics.sources[self.source_number];
-            let answer = source.reclaim(target - freed, &cx!(self, waker, metrics));
+            let answer = source.reclaim(target - freed, &cx!(self, waker, metrics, source));
             freed += answer.map_err(|e| complete(e, metrics, &self.query))?;
         }
         Ok(freed)
@@ -227,14 +249,13 @@ impl Lane {
     }
 
     /// Gives back what of the floor no operator needs any more; up to `kept_bytes` stay the query's for later pipelines.
-    pub(super) fn lower_floor(&self, needed_bytes: usize, kept_bytes: usize) {
-        let memory = &self.memory;
-        if needed_bytes >= memory.account.floor_bytes() {
-            return;
-        }
-        let mut surplus = memory.account.lower_floor(needed_bytes);
-        let kept = kept_bytes.saturating_sub(memory.account.floor_bytes()).min(surplus.bytes());
-        memory.query.floors.give_back(surplus.split(kept));
+    pub(super) fn lower_floor(&self, needed: LaneFloor, kept_bytes: usize) {
+        let LaneMemory { source, account, query, .. } = &self.memory;
+        let mut surplus = source.lower_floor(needed.source_bytes);
+        surplus.merge(account.lower_floor(needed.operators_bytes));
+        let floor_bytes = source.floor_bytes() + account.floor_bytes();
+        let kept = kept_bytes.saturating_sub(floor_bytes).min(surplus.bytes());
+        query.floors.give_back(surplus.split(kept));
     }
 
     /// Gets ready for `stage`: makes the states whose life begins.
@@ -262,7 +283,7 @@ impl Lane {
         self.is_source_done = true;
         if let (Origin::Source(at), Some(run), 0) = (stage.origin, runs.source, self.unwanted) {
             let metrics = &self.metrics.sources[at];
-            let cx = cx!(self, waker, metrics);
+            let cx = cx!(self, waker, metrics, source);
             let source = run.lane(&cx).map_err(|e| complete(e, metrics, &self.query))?;
             self.source = Some(CheckedSource::wrap(source, &cx));
             self.source_number = at;
@@ -322,11 +343,12 @@ impl Lane {
 
     fn pull(&mut self, stage: &Stage, waker: &Waker) -> Result<Outcome> {
         self.memory.account.relieve();
+        self.memory.source.relieve();
         let started = Instant::now();
         let (metrics, answer) = match stage.origin {
             Origin::Source(at) => {
                 let metrics = &self.metrics.sources[at];
-                (metrics, live(&mut self.source)?.pull(&cx!(self, waker, metrics)))
+                (metrics, live(&mut self.source)?.pull(&cx!(self, waker, metrics, source)))
             }
             Origin::Drain(at) => {
                 let metrics = &self.metrics.transforms[at];

@@ -15,11 +15,11 @@ use super::checked::CheckedSink;
 use super::contract::{Finish, Need, OperatorTask};
 use super::cx::OpenCx;
 use super::erased::{SinkBox, SinkRun, SourceBox, SourceRun, TransformBox, TransformRun};
-use super::lane::{Lane, LaneMemory, LaneMetrics, Outcome, StageRuns, complete};
+use super::lane::{Lane, LaneFloor, LaneMemory, LaneMetrics, Outcome, StageRuns, complete};
 use super::query::{Alive, QueryRun};
 use super::shape::{Cut, Origin, Shape, Stages};
 use super::victim::Victim;
-use super::wait::Wait;
+use super::wait::{Wait, WaitReason};
 use crate::error::{Error, Result};
 use crate::mem::{Account, Knobs, Reservation};
 use crate::metrics::OperatorMetrics;
@@ -62,19 +62,22 @@ impl PipelineSpec {
         self.shape.stages(&|at| self.transforms[at].0.has_drain())
     }
 
-    /// For each stage, what the operators of one lane need at the most at once from then on; last, what the sink needs
-    /// for its final work.
-    fn operators_bytes(&self, knobs: &Knobs) -> Vec<usize> {
+    /// For each stage, what a lane needs at the most at once from then on; last, what the sink needs for its final work.
+    fn lane_floors(&self, knobs: &Knobs) -> Vec<LaneFloor> {
         let source = |at: usize| self.sources[at].0.need(knobs).lane_bytes;
         let transform = |at: usize| self.transforms[at].0.need(knobs).lane_bytes;
         let sink_bytes = self.sink.0.need(knobs).lane_bytes;
         let peaks = self.stages().peaks(&source, &transform);
-        peaks.into_iter().chain([0]).map(|bytes| bytes + sink_bytes).collect()
+        let floor = |(source_bytes, transforms_bytes): (usize, usize)| LaneFloor {
+            source_bytes,
+            operators_bytes: transforms_bytes + sink_bytes,
+        };
+        peaks.into_iter().chain([(0, 0)]).map(floor).collect()
     }
 
     /// Floor of one lane: what its operators need, and what the lane's own small structures take on the heap.
     pub(crate) fn lane_bytes(&self, knobs: &Knobs) -> usize {
-        LANE_HEAP_BYTES + self.operators_bytes(knobs)[0]
+        LANE_HEAP_BYTES + self.lane_floors(knobs)[0].bytes()
     }
 
     /// Bytes its shared states need.
@@ -110,7 +113,7 @@ pub(super) struct PipelineRun {
 /// What a lane's floor must be.
 struct LaneFloors {
     /// From each stage on, and at last for the sink's final work.
-    bytes: Vec<usize>,
+    of_stages: Vec<LaneFloor>,
     /// What a lane keeps granted for pipelines that come later.
     kept_bytes: usize,
 }
@@ -215,16 +218,16 @@ impl PipelineRun {
             running_tasks: 0,
             is_finishing: false,
         };
-        let operators_bytes = spec.operators_bytes(knobs);
+        let of_stages = spec.lane_floors(knobs);
         let kept_bytes = query.floors.kept_bytes(index, lanes).saturating_sub(LANE_HEAP_BYTES);
-        let floor_bytes = operators_bytes[0];
+        let first = of_stages[0];
         let run = Arc::new(Self {
             query: Arc::clone(query),
             index,
             stages,
             upstream: Mutex::new(Upstream { sources, transforms }),
             sink,
-            floors: LaneFloors { bytes: operators_bytes, kept_bytes },
+            floors: LaneFloors { of_stages, kept_bytes },
             cut: Cut::new(spec.transforms.len()),
             barrier: Mutex::new(barrier),
         });
@@ -236,7 +239,9 @@ impl PipelineRun {
         let mut states = Vec::with_capacity(lanes);
         for lane in 0..lanes {
             let heap = floor.split(LANE_HEAP_BYTES);
-            let account = Account::from_reservation(floor.split(floor_bytes), quantum, cache);
+            let mut account =
+                |floor_bytes| Account::from_reservation(floor.split(floor_bytes), quantum, cache);
+            let (source, account) = (account(first.source_bytes), account(first.operators_bytes));
             let sink_cx = super::cx::LaneCx {
                 query: cx,
                 account: &account,
@@ -246,8 +251,8 @@ impl PipelineRun {
             };
             let sink = run.sink.lane(&sink_cx).map_err(|e| complete(e, &metrics.sink, cx))?;
             let sink = CheckedSink::wrap(sink, &sink_cx);
-            let victim = Victim::register(&metrics.sink.name, &cx.pool, &account);
-            let memory = LaneMemory { victim, account, heap, query: Arc::clone(query) };
+            let victim = Victim::register(&metrics.sink.name, &cx.pool, [&source, &account]);
+            let memory = LaneMemory { victim, source, account, heap, query: Arc::clone(query) };
             let next_of = Arc::clone(&next_of);
             let lane = Lane::new(sink, next_of, lane, Arc::clone(cx), metrics.clone(), memory);
             states.push(LaneState { lane, phase: Phase::Opening(0), wait: None });
@@ -333,7 +338,7 @@ impl PipelineRun {
         let next = stage + 1;
         state.lane.end_stage(|at| *self.stages.lives[at].end() < next);
         if next == self.stages.list.len() {
-            state.lane.lower_floor(self.floors.bytes[next], self.floors.kept_bytes);
+            state.lane.lower_floor(self.floors.of_stages[next], self.floors.kept_bytes);
             state.phase = Phase::Combining;
         } else {
             state.phase = Phase::Arrived(stage);
@@ -345,6 +350,14 @@ impl PipelineRun {
         let handles = Arc::clone(&self.barrier.lock().handles);
         for handle in &*handles {
             handle.wake();
+        }
+    }
+
+    /// Giving others a turn is a piece of work done; other waits are not.
+    fn note_wait(&self, wait: &Wait) {
+        match wait.reason() {
+            WaitReason::Turn => self.query.cx.pool.note_progress(),
+            WaitReason::Memory | WaitReason::Queue | WaitReason::Fault => {}
         }
     }
 
@@ -452,7 +465,7 @@ impl LaneTask {
                 Phase::Opening(at) => {
                     let stage = &run.stages.list[at];
                     let lane = &mut state.lane;
-                    lane.lower_floor(run.floors.bytes[at], run.floors.kept_bytes);
+                    lane.lower_floor(run.floors.of_stages[at], run.floors.kept_bytes);
                     lane.begin_stage(stage, run.runs(at, lane.index), &run.cut, waker)?;
                     if lane.index < stage.max_lanes {
                         state.phase = Phase::Stage(at);
@@ -467,8 +480,9 @@ impl LaneTask {
                         run.wake_all();
                     }
                     match outcome {
-                        Outcome::Again => {}
+                        Outcome::Again => run.query.cx.pool.note_progress(),
                         Outcome::Wait(wait) => {
+                            run.note_wait(&wait);
                             state.wait = Some(wait);
                             return Ok(Step::Parked);
                         }
@@ -482,8 +496,9 @@ impl LaneTask {
                     state.phase = Phase::Opening(stage + 1);
                 }
                 Phase::Combining => match state.lane.combine(waker)? {
-                    Outcome::Again => {}
+                    Outcome::Again => run.query.cx.pool.note_progress(),
                     Outcome::Wait(wait) => {
+                        run.note_wait(&wait);
                         state.wait = Some(wait);
                         return Ok(Step::Parked);
                     }
@@ -496,7 +511,7 @@ impl LaneTask {
                     return Ok(Step::Parked);
                 }
                 Phase::Finishing => match run.help_finish(state, waker)? {
-                    Helped::Did => {}
+                    Helped::Did => run.query.cx.pool.note_progress(),
                     Helped::Nothing => return Ok(Step::Parked),
                     Helped::Wait(wait) => {
                         state.wait = Some(wait);

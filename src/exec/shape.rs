@@ -104,24 +104,25 @@ impl Shape {
 }
 
 impl Stages {
-    /// For each stage, the most that is alive at once in it or any later one, given what each source and transform
-    /// takes.
+    /// For each stage, the most that is alive at once in it or any later one, of sources and of transforms, given what
+    /// each of them takes.
     pub(super) fn peaks(
         &self,
         source: &dyn Fn(usize) -> usize,
         transform: &dyn Fn(usize) -> usize,
-    ) -> Vec<usize> {
+    ) -> Vec<(usize, usize)> {
         let at_stage = |(at, stage): (usize, &Stage)| {
             let of_source = match stage.origin {
                 Origin::Source(number) => source(number),
                 Origin::Drain(_) => 0,
             };
             let live = self.lives.iter().enumerate().filter(|(_, life)| life.contains(&at));
-            of_source + live.map(|(number, _)| transform(number)).sum::<usize>()
+            (of_source, live.map(|(number, _)| transform(number)).sum::<usize>())
         };
-        let mut peaks: Vec<usize> = self.list.iter().enumerate().map(at_stage).collect();
+        let mut peaks: Vec<(usize, usize)> = self.list.iter().enumerate().map(at_stage).collect();
         for at in (1..peaks.len()).rev() {
-            peaks[at - 1] = peaks[at - 1].max(peaks[at]);
+            let ((source, transforms), later) = (peaks[at - 1], peaks[at]);
+            peaks[at - 1] = (source.max(later.0), transforms.max(later.1));
         }
         peaks
     }
@@ -202,8 +203,8 @@ mod tests {
         let stages = tree().stages(&|at| at == 2);
         // In the third stage: its source, 2, and 4.
         let peaks = stages.peaks(&|source| source * 10, &|at| [0, 7, 100, 1, 5][at]);
-        assert_eq!(peaks, [125, 125, 125, 105, 36]);
-        assert_eq!(Shape::chain(3, 0).stages(&|_| false).peaks(&|source| source + 1, &|_| 0), [3, 3, 3]);
+        assert_eq!(peaks, [(30, 112), (30, 112), (30, 105), (30, 105), (30, 6)]);
+        assert_eq!(Shape::chain(3, 0).stages(&|_| false).peaks(&|source| source + 1, &|_| 0), [(3, 0); 3]);
     }
 
     #[test]

@@ -26,13 +26,14 @@ struct LaneConsumer {
 /// What the consumer knows of a living lane.
 #[derive(Default)]
 struct Link {
-    account: Option<AccountView>,
+    /// Of the lane's accounts; none once it is over.
+    accounts: Vec<AccountView>,
     task: Option<TaskHandle>,
 }
 
 impl LaneConsumer {
     fn above_floor_bytes(&self) -> usize {
-        self.link.lock().account.as_ref().map_or(0, AccountView::above_floor_bytes)
+        self.link.lock().accounts.iter().map(AccountView::above_floor_bytes).sum()
     }
 }
 
@@ -42,7 +43,7 @@ impl MemoryConsumer for LaneConsumer {
     }
 
     fn used_bytes(&self) -> usize {
-        self.link.lock().account.as_ref().map_or(0, AccountView::reserved_bytes)
+        self.link.lock().accounts.iter().map(AccountView::reserved_bytes).sum()
     }
 
     fn revocable_bytes(&self) -> usize {
@@ -72,16 +73,16 @@ pub(super) struct Victim {
 pub(super) struct VictimLink(Arc<LaneConsumer>);
 
 impl Victim {
-    /// Registers the lane that `account` belongs to.
-    pub(super) fn register(name: &str, pool: &Pool, account: &Account) -> Self {
+    /// Registers the lane that `accounts` belong to.
+    pub(super) fn register(name: &str, pool: &Pool, accounts: [&Account; 2]) -> Self {
         let consumer = Arc::new(LaneConsumer {
             name: name.to_owned(),
             asked_bytes: AtomicUsize::new(0),
             stuck_bytes: AtomicUsize::new(0),
-            link: Mutex::new(Link { account: Some(account.view()), task: None }),
+            link: Mutex::new(Link { accounts: accounts.map(Account::view).into(), task: None }),
         });
         let registration = pool.register(Arc::clone(&consumer) as _);
-        account.ask_as(registration.id());
+        accounts.iter().for_each(|account| account.ask_as(registration.id()));
         Self { consumer, _registration: registration }
     }
 
@@ -112,7 +113,7 @@ impl VictimLink {
     pub(super) fn set(self, task: &TaskHandle) {
         {
             let mut link = self.0.link.lock();
-            if link.account.is_none() {
+            if link.accounts.is_empty() {
                 // The lane is over already.
                 return;
             }

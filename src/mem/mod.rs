@@ -1,7 +1,7 @@
 //! Who may hold how many bytes, and the slabs the bytes live in.
 //!
 //! Owns: the accountant ([`Pool`] tree, [`Reservation`]), memory tickets, lane and breaker [`Account`]s with their
-//! floors and slab caches, [`Slab`]s, and the registry of [`MemoryConsumer`]s that reclaim picks victims from.
+//! floors and slab caches, [`Slab`]s, the [`Patience`] of who is refused, and the registry of [`MemoryConsumer`]s that reclaim picks victims from.
 //!
 //! Invariants:
 //! 1. `granted ≤ limit` in every pool at every instant; there is no overcommit.
@@ -13,6 +13,7 @@
 //! Must not know: what the bytes mean; batches, operators, threads.
 
 mod account;
+mod patience;
 mod plan;
 mod pool;
 mod reclaim;
@@ -26,6 +27,7 @@ mod loom_tests;
 mod random_tests;
 
 pub(crate) use account::{Account, AccountView, Charge};
+pub(crate) use patience::Patience;
 pub(crate) use plan::{Knobs, fit_knobs};
 pub(crate) use pool::Denied;
 pub use pool::Pool;

@@ -48,12 +48,21 @@ pub(super) struct Root {
     pub(super) registry: Registry,
     /// Counts refusals; accounts compare it to know that caches should be given back.
     pub(super) pressure: AtomicUsize,
+    /// How many wait as [`Patience`](super::Patience) says, and what they look at meanwhile.
+    pub(super) impatient: AtomicUsize,
+    pub(super) progress: AtomicUsize,
 }
 
 impl Pool {
     /// A root pool of `limit_bytes`.
     pub fn new(name: impl Into<Box<str>>, limit_bytes: usize) -> Self {
-        let root = Root { queue: Queue::new(), registry: Registry::new(), pressure: AtomicUsize::new(0) };
+        let root = Root {
+            queue: Queue::new(),
+            registry: Registry::new(),
+            pressure: AtomicUsize::new(0),
+            impatient: AtomicUsize::new(0),
+            progress: AtomicUsize::new(0),
+        };
         Self { node: Arc::new(Node::new(name.into(), limit_bytes, None, Arc::new(root))) }
     }
 

@@ -6,8 +6,7 @@
 //! 1. A window's rows are delivered, dropped by a filter, or skipped, in every column; columns lag behind and are moved
 //!    on only when one of their rows is wanted, so what nobody wants is not even read.
 //! 2. While a window is filtered, a decoded column knows which of the window's rows its vector stands for.
-//! 3. A batch of rows wider than floors expect leaves the lane the memory its other operators were promised, but for one
-//!    of a single row.
+//! 3. A batch of rows wider than floors expect leaves memory for a few more, but for one of a single row.
 //! 4. A lane that waits for memory holds no pages. It begins the window again that lacked memory, of which nothing has
 //!    been emitted.
 
@@ -20,11 +19,11 @@ use super::page_index::Kept;
 use super::scan::{Morsel, ParquetScan, ScanColumn, ScanRun};
 use crate::data::{Batch, Buf, BufMut, DataType, FlatVector, Scalar, Selection, Values, Vector};
 use crate::error::{Error, Result};
-use crate::exec::{LaneCx, Pull, Source, Wait, WaitReason};
+use crate::exec::{LaneCx, Pull, Wait, WaitReason};
 use crate::expr::{EvalCx, Evaluator};
-use crate::mem::Account;
+use crate::mem::{Account, Patience};
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// From this share of rows left on, columns are decoded whole and emitted with a selection.
 const DENSE_NUMERATOR: usize = 3;
@@ -40,10 +39,8 @@ const LEAST_WINDOW_BYTES: usize = 64 << 10;
 const MOST_WINDOW_BYTES: usize = 4 << 20;
 /// Narrower rows are what floors expect.
 const WIDE_ROW_BYTES: usize = 1 << 10;
-/// Wide rows a lane must have memory for beside a batch.
+/// Wide rows there must be memory for beside a batch.
 const SPARE_ROWS: usize = 4;
-/// How long a page that does not fit waits for others to give memory back, which they do between two batches.
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// A column of the current row group.
 enum ColumnState {
@@ -61,8 +58,7 @@ enum ColumnState {
 struct Width {
     /// The most rows of a window.
     most_rows: usize,
-    /// Bytes a lane must have left beside a batch, where that is larger than floors expect: what the other operators
-    /// were promised, and a few rows.
+    /// Bytes that must be left beside a batch, where that is larger than floors expect: what a few rows take further on.
     spare_bytes: usize,
 }
 
@@ -112,8 +108,8 @@ pub(crate) struct LaneScan {
     window_batches: usize,
     /// The most rows of a window, where memory for more was refused.
     most_rows: usize,
-    /// Since when memory for the window at hand has been refused.
-    refused: Option<Instant>,
+    /// For as long as memory for the window at hand is refused.
+    refused: Option<Patience>,
 }
 
 /// A column decoded for the current window.
@@ -163,7 +159,7 @@ impl LaneScan {
                 }
                 // Others may be about to give back what a page larger than expected takes.
                 Err(Error::Memory(_))
-                    if self.refused.get_or_insert_with(Instant::now).elapsed() < LONGEST_WAIT =>
+                    if !self.refused.get_or_insert_with(|| Patience::new(cx.account.pool())).is_over() =>
                 {
                     self.step_back();
                     cx.waker.wake_by_ref();
@@ -315,8 +311,7 @@ impl Width {
         if row_bytes < WIDE_ROW_BYTES || most_rows >= cx.batch_rows() {
             return Self { most_rows: usize::MAX, spare_bytes: 0 };
         }
-        let others_bytes = cx.account.floor_bytes().saturating_sub(scan.need(knobs).lane_bytes);
-        Self { most_rows, spare_bytes: others_bytes.saturating_add(row_bytes.saturating_mul(SPARE_ROWS)) }
+        Self { most_rows, spare_bytes: row_bytes.saturating_mul(SPARE_ROWS) }
     }
 }
 

@@ -55,6 +55,14 @@ pub(super) fn trailer(entry: &BlockEntry, mut checksum: Checksum) -> [u8; TRAILE
     bytes
 }
 
+/// The error for a block, or what is known of it, at `offset`.
+pub(super) fn damaged(path: &Path, offset: u64, what: &str) -> Error {
+    let message = format!(
+        "damaged spill block at offset {offset}: {what}; the disk returned other bytes than were written"
+    );
+    Error::data(message, Origin { file: path.to_owned(), row_group: None, column: None })
+}
+
 /// About how many bytes the rows alive take as a block, metadata aside; never much less than they do.
 pub(super) fn estimated_bytes(batch: &Batch) -> usize {
     let rows = batch.rows();
@@ -198,13 +206,7 @@ pub(super) fn decode(
     path: &Path,
     account: &Account,
 ) -> Result<Batch> {
-    let damaged = |what: &str| {
-        let message = format!(
-            "damaged spill block at offset {}: {what}; the disk returned other bytes than were written",
-            entry.offset
-        );
-        Error::data(message, Origin { file: path.to_owned(), row_group: None, column: None })
-    };
+    let damaged = |what: &str| damaged(path, entry.offset, what);
     let stored_len = block.len().checked_sub(TRAILER_BYTES).ok_or_else(|| damaged("it is too short"))?;
     let mut checksum = Checksum::new();
     checksum.update(&block[..stored_len]);

@@ -1,7 +1,7 @@
 //! Reading partitions back.
 
 use super::block::{self, BlockSchema};
-use super::index::BlockIndex;
+use super::index::{Chain, Cursor};
 use super::segment::Segment;
 use crate::data::{Batch, BufMut, DictionaryIds};
 use crate::error::Result;
@@ -19,34 +19,38 @@ const FREED_BYTES: u64 = 1 << 20;
 pub(crate) struct SpillFile {
     segments: Vec<Segment>,
     schemas: Vec<BlockSchema>,
-    index: BlockIndex,
+    chains: Box<[Chain]>,
 }
 
 impl SpillFile {
-    pub(super) fn new(segments: Vec<Segment>, schemas: Vec<BlockSchema>, index: BlockIndex) -> Self {
-        Self { segments, schemas, index }
+    pub(super) fn new(segments: Vec<Segment>, schemas: Vec<BlockSchema>, chains: Box<[Chain]>) -> Self {
+        Self { segments, schemas, chains }
+    }
+
+    fn chain(&self, partition: u32) -> &Chain {
+        self.chains.get(partition as usize).unwrap_or(&Chain::EMPTY)
     }
 
     /// Number of blocks of `partition`; none if it was never written to.
     #[cfg(test)]
     pub(crate) fn blocks(&self, partition: u32) -> usize {
-        self.index.blocks(partition)
+        self.chain(partition).blocks as usize
     }
 
     /// Rows of `partition`.
     pub(crate) fn rows(&self, partition: u32) -> u64 {
-        self.index.rows(partition)
+        self.chain(partition).rows
     }
 
     /// Bytes of `partition` on disk.
     #[cfg(test)]
     pub(crate) fn bytes(&self, partition: u32) -> u64 {
-        self.index.bytes(partition)
+        self.chain(partition).bytes
     }
 
     /// Reads `partition` from its beginning.
     pub(crate) fn reader(self: &Arc<Self>, partition: u32) -> SpillReader {
-        SpillReader { next: self.index.first(partition), file: Arc::clone(self) }
+        SpillReader { cursor: self.chain(partition).cursor(), file: Arc::clone(self) }
     }
 
     #[cfg(test)]
@@ -65,14 +69,15 @@ impl fmt::Debug for SpillFile {
 #[derive(Clone, Debug)]
 pub(crate) struct SpillReader {
     file: Arc<SpillFile>,
-    next: Option<u32>,
+    cursor: Cursor,
 }
 
 impl SpillReader {
     /// Bytes of the next block in memory; `None` at the end.
     #[cfg(test)]
-    pub(crate) fn next_bytes(&self) -> Option<usize> {
-        self.next.map(|at| self.file.index.entry(at).0.message_bytes as usize)
+    pub(crate) fn next_bytes(&mut self) -> Option<usize> {
+        let entry = self.cursor.block(&self.file.segments).expect("readable");
+        entry.map(|entry| entry.message_bytes as usize)
     }
 
     /// The next block, in slabs of `account`; `None` at the end. After a memory error the same call may be repeated.
@@ -83,22 +88,21 @@ impl SpillReader {
     /// # Errors
     /// [`Error::Io`](crate::Error::Io); [`Error::Data`](crate::Error::Data) for a damaged block; memory errors.
     pub(crate) fn next(&mut self, account: &Account, _ids: &DictionaryIds) -> Result<Option<Batch>> {
-        let Some(at) = self.next else { return Ok(None) };
-        let (entry, next) = self.file.index.entry(at);
+        let Some(entry) = self.cursor.block(&self.file.segments)? else { return Ok(None) };
         let segment = &self.file.segments[entry.segment as usize];
         let started = Instant::now();
         let mut block = BufMut::<u8>::with_len(account, entry.len() as usize)?;
         segment.read(&mut block, entry.offset)?;
         let schema = &self.file.schemas[entry.schema as usize];
         let batch = block::decode(block, &entry, schema, segment.path(), account)?;
-        segment.note_time(started, false);
-        self.next = next;
+        segment.note_block(started, false);
+        self.cursor.pass();
         Ok(Some(batch))
     }
 
     /// What frees the blocks from here on as a reader gets past them.
     pub(crate) fn behind(&self) -> ReadBehind {
-        ReadBehind { file: Arc::clone(&self.file), next: self.next }
+        ReadBehind { file: Arc::clone(&self.file), cursor: self.cursor.clone(), segment: 0, passed: 0..0 }
     }
 }
 
@@ -106,8 +110,10 @@ impl SpillReader {
 #[derive(Debug)]
 pub(crate) struct ReadBehind {
     file: Arc<SpillFile>,
-    /// The first block not freed.
-    next: Option<u32>,
+    cursor: Cursor,
+    /// Where the blocks lie that were passed and not freed.
+    segment: u32,
+    passed: Range<u64>,
 }
 
 impl ReadBehind {
@@ -115,29 +121,25 @@ impl ReadBehind {
     /// They are freed once there are many of them.
     pub(crate) fn advance(&mut self, reader: &SpillReader) {
         debug_assert!(Arc::ptr_eq(&self.file, &reader.file), "a reader of the same file");
-        let file = Arc::clone(&self.file);
-        let (mut at, mut range) = (self.next, 0..0);
-        let mut segment = 0;
-        while at != reader.next
-            && let Some(number) = at
-        {
-            let (entry, next) = file.index.entry(number);
-            if entry.segment != segment || entry.offset != range.end {
-                self.free(segment, &range, at);
-                (segment, range) = (entry.segment, entry.offset..entry.offset);
+        while self.cursor.left() > reader.cursor.left() {
+            // What cannot be found stays until the file is dropped.
+            let Ok(Some(entry)) = self.cursor.block(&self.file.segments) else { return };
+            self.cursor.pass();
+            if entry.segment != self.segment || entry.offset != self.passed.end {
+                self.free();
+                (self.segment, self.passed) = (entry.segment, entry.offset..entry.offset);
             }
-            range.end += entry.len();
-            at = next;
+            self.passed.end += entry.len();
         }
-        if range.end - range.start >= FREED_BYTES {
-            self.free(segment, &range, at);
+        if self.passed.end - self.passed.start >= FREED_BYTES {
+            self.free();
         }
     }
 
-    fn free(&mut self, segment: u32, range: &Range<u64>, next: Option<u32>) {
-        if !range.is_empty() {
-            self.file.segments[segment as usize].free(range.clone());
+    fn free(&mut self) {
+        if !self.passed.is_empty() {
+            self.file.segments[self.segment as usize].free(self.passed.clone());
+            self.passed.start = self.passed.end;
         }
-        self.next = next;
     }
 }

@@ -10,9 +10,9 @@
 //!    their segment is dropped: without segments the directory's use is zero.
 //! 3. A block comes back exactly as written or as an error that names the file; never as other rows.
 //! 4. Blocks of one partition are read in the order in which they were written.
-//! 5. Large bytes live in slabs of the account passed along: a writer holds one staging buffer of
-//!    [`SpillWriter::staging_bytes`], which stands for the compressor's table as well, a reader the block it read last,
-//!    and only as long as its batch lives.
+//! 5. Large bytes live in slabs of the account passed along: a writer holds [`SpillWriter::staging_bytes`], which stand
+//!    for the compressor's table as well, a reader the block it read last, and only as long as its batch lives. Neither
+//!    they nor what was written need memory for each block.
 //! 6. File handles grow with writers and written bytes (one per writer and 64 MiB), not with partitions.
 //!
 //! A block is an uncompressed Arrow IPC record-batch message (every part aligned to 64 bytes) and a trailer of 64 bytes

@@ -1,4 +1,4 @@
-//! An append-only file of blocks.
+//! Append-only files of blocks.
 
 use super::directory::SpillDirectory;
 use super::fault::DiskFault;
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 /// A writer starts a new segment once one has this many bytes.
-pub(super) const ROTATE_BYTES: u64 = 64 << 20;
+const ROTATE_BYTES: u64 = 64 << 20;
 /// File systems give back whole blocks, which are at most this.
 const PAGE_BYTES: u64 = 4096;
 
@@ -26,9 +26,9 @@ pub(super) struct Segment {
     /// The name it would have, for errors.
     path: Arc<PathBuf>,
     directory: SpillDirectory,
-    /// Bytes of complete blocks; what lies beyond is the debris of a failed append.
+    /// Bytes of what is complete; what lies beyond is the debris of a failed append.
     committed_bytes: u64,
-    /// Bytes reserved from the quota: the committed ones and those of a block being written.
+    /// Bytes reserved from the quota: the committed ones and those being written.
     reserved_bytes: u64,
     /// Of these, bytes given back to the file system and to the quota already.
     freed_bytes: AtomicU64,
@@ -48,14 +48,19 @@ impl Segment {
     }
 
     /// Which of the directory's places it is in.
+    #[cfg(test)]
     pub(super) fn place(&self) -> usize {
         self.place
     }
 
-    /// Notes how long a block took to write (or read back, if not `is_write`).
-    pub(super) fn note_time(&self, started: Instant, is_write: bool) {
+    /// Notes that a block was written (or read back, if not `is_write`), and how long that took.
+    pub(super) fn note_block(&self, started: Instant, is_write: bool) {
         let meter = self.directory.meter();
-        let nanos = if is_write { &meter.write_nanos } else { &meter.read_nanos };
+        let (blocks, nanos) = match is_write {
+            true => (&meter.blocks_written, &meter.write_nanos),
+            false => (&meter.blocks_read, &meter.read_nanos),
+        };
+        blocks.fetch_add(1, Relaxed);
         nanos.fetch_add(started.elapsed().as_nanos() as u64, Relaxed);
     }
 
@@ -93,20 +98,29 @@ impl Segment {
         bytes.get(place).map_or(Ok(()), |byte| self.file.write_all_at(&[byte ^ 0x10], at + place as u64))
     }
 
-    /// Everything appended so far is a complete block.
-    pub(super) fn commit(&mut self) {
+    /// Everything appended so far is complete.
+    fn commit(&mut self) {
         let meter = self.directory.meter();
-        meter.blocks_written.fetch_add(1, Relaxed);
         meter.bytes_written.fetch_add(self.reserved_bytes - self.committed_bytes, Relaxed);
         self.committed_bytes = self.reserved_bytes;
     }
 
     /// Forgets what was appended since the last commit and returns it to the quota.
-    pub(super) fn roll_back(&mut self) {
+    fn roll_back(&mut self) {
         self.directory.release(self.reserved_bytes - self.committed_bytes);
         self.reserved_bytes = self.committed_bytes;
         // If the system refuses, the debris stays until the file is closed; the next block overwrites it.
         let _ = self.file.set_len(self.committed_bytes);
+    }
+
+    /// Writes over what was appended and committed at `offset`.
+    pub(super) fn overwrite(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        debug_assert!(offset + bytes.len() as u64 <= self.committed_bytes, "of what is there");
+        let written = match self.directory.injected().and_then(|fault| fault.of_write(bytes.len())) {
+            None => self.file.write_all_at(bytes, offset),
+            Some((error, _)) => Err(error),
+        };
+        written.map_err(|e| Error::io("cannot write spill file", &*self.path, e))
     }
 
     /// Fills `to` from `offset`.
@@ -122,9 +136,7 @@ impl Segment {
         {
             *byte ^= 0x10;
         }
-        let meter = self.directory.meter();
-        meter.blocks_read.fetch_add(1, Relaxed);
-        meter.bytes_read.fetch_add(to.len() as u64, Relaxed);
+        self.directory.meter().bytes_read.fetch_add(to.len() as u64, Relaxed);
         Ok(())
     }
 
@@ -145,6 +157,70 @@ impl Segment {
         let mut byte = [0];
         self.file.read_exact_at(&mut byte, offset).expect("within the file");
         self.file.write_all_at(&[byte[0] ^ xor], offset).expect("writable");
+    }
+}
+
+/// The files of one writer, of which it appends to the last.
+#[derive(Debug)]
+pub(super) struct Segments {
+    directory: SpillDirectory,
+    all: Vec<Segment>,
+}
+
+/// Where something was appended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Appended {
+    pub(super) segment: u32,
+    pub(super) start: u64,
+}
+
+impl Segments {
+    /// None yet.
+    pub(super) fn new(directory: SpillDirectory) -> Self {
+        Self { directory, all: Vec::new() }
+    }
+
+    /// Calls `append` with a segment and its number, as a whole or not at all: in the next place if it fails in one.
+    pub(super) fn append(
+        &mut self,
+        mut append: impl FnMut(u32, &mut Segment) -> Result<()>,
+    ) -> Result<Appended> {
+        if self.all.last().is_none_or(|segment| segment.len() >= ROTATE_BYTES) {
+            self.all.push(self.directory.segment(None)?);
+        }
+        let mut places_left = self.directory.places().len();
+        loop {
+            let number = self.all.len() - 1;
+            let segment = &mut self.all[number];
+            let start = segment.len();
+            let Err(error) = append(number as u32, segment) else {
+                segment.commit();
+                return Ok(Appended { segment: number as u32, start });
+            };
+            segment.roll_back();
+            places_left -= 1;
+            // A disk that is full or broken may not be the only one.
+            if places_left == 0 || !matches!(error, Error::Io { .. }) {
+                return Err(error);
+            }
+            let full = segment.place;
+            self.all.push(self.directory.segment(Some(full))?);
+        }
+    }
+
+    /// Number `number`.
+    pub(super) fn of(&self, number: u32) -> &Segment {
+        &self.all[number as usize]
+    }
+
+    /// All of them, for reading.
+    pub(super) fn into_all(self) -> Vec<Segment> {
+        self.all
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
     }
 }
 

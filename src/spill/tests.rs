@@ -170,7 +170,8 @@ fn every_type_and_representation_comes_back() {
     let file = Arc::new(writer.finish().expect("written"));
     assert_eq!((file.blocks(0), file.blocks(1), file.blocks(5), file.blocks(9)), (2, 0, 1, 0));
     assert_eq!((file.rows(0), file.rows(5)), (490, picked.len() as u64));
-    assert_eq!(file.bytes(0) + file.bytes(5), directory.written_bytes());
+    let index_bytes = directory.written_bytes() - file.bytes(0) - file.bytes(5);
+    assert_eq!(index_bytes, 5 * 64, "three entries and a link for each partition");
     let blocks = read_all(&file, 0, &account);
     let [a, b] = &blocks[..] else { panic!("two blocks") };
     assert_same_rows(&types, &whole, a);
@@ -238,6 +239,45 @@ fn blocks_keep_to_their_size_and_their_order() {
 }
 
 #[test]
+fn the_index_takes_no_more_memory_for_many_blocks_and_keeps_their_order() {
+    let home = TestDirectory::new("index");
+    let directory = home.spill(1 << 30);
+    let (_pool, source) = account();
+    let ids = DictionaryIds::default();
+    for (partitions, blocks) in [(1, 3000), (7, 10_000), (300, 2000), (5000, 5000)] {
+        let pool = Pool::new("writing", SpillWriter::staging_bytes(4096));
+        let writing = Account::open(&pool, 0, 4096, 0).expect("fits");
+        let mut writer = directory.writer(&[DataType::Int64], &writing, 4096).expect("fits");
+        let of_block = |block: u64| (block * block / 3 % partitions) as u32;
+        for block in 0..blocks {
+            let rows = 1 + block as i64 % 3;
+            let batch = Batch::new(vec![ints(&source, (0..rows).map(|_| block as i64))], rows as usize);
+            writer.write(of_block(block), &batch, &writing).expect("the index is of one size");
+        }
+        let file = Arc::new(writer.finish().expect("written"));
+        drop(writing);
+        assert_eq!(pool.granted_bytes(), 0, "what is written needs no memory");
+        for partition in 0..partitions as u32 + 1 {
+            let expected: Vec<u64> = (0..blocks).filter(|&block| of_block(block) == partition).collect();
+            let mut reader = file.reader(partition);
+            for &block in &expected {
+                // A clone goes on from the same place.
+                let mut clone = reader.clone();
+                for reader in [&mut clone, &mut reader] {
+                    let rows = reader.next(&source, &ids).expect("readable").expect("another");
+                    assert_eq!(rows.column(0).scalar(0, &DataType::Int64).as_int(), Some(block.into()));
+                    assert_eq!(rows.rows() as u64, 1 + block % 3);
+                }
+            }
+            assert!(reader.next(&source, &ids).expect("readable").is_none());
+            assert_eq!(file.blocks(partition), expected.len());
+            assert_eq!(file.rows(partition), expected.iter().map(|block| 1 + block % 3).sum::<u64>());
+        }
+    }
+    assert_eq!(directory.used_bytes(), 0);
+}
+
+#[test]
 fn strings_bring_only_their_own_bytes() {
     let home = TestDirectory::new("strings");
     let directory = home.spill(1 << 30);
@@ -270,7 +310,7 @@ fn files_have_no_name_and_segments_rotate() {
     assert_eq!(directory.meter().blocks_written.load(Relaxed), 20);
     let last = read_all(&file, 19, &account);
     assert_eq!(last[0].column(0).scalar(499_999, &DataType::Int64).as_int(), Some(499_999));
-    assert_eq!(directory.meter().bytes_read.load(Relaxed), file.bytes(19));
+    assert_eq!(directory.meter().bytes_read.load(Relaxed), file.bytes(19) + 2 * 64);
     assert!(directory.used_bytes() >= 80_000_000);
     drop(file);
     assert_eq!(directory.used_bytes(), 0);
@@ -428,6 +468,13 @@ fn damage_anywhere_is_an_error_that_names_the_file() {
             assert!(data.origin.as_ref().is_some_and(|o| o.file.starts_with(&home.0)), "{error}");
             file.segments()[0].damage(bytes + at, 1 << (at % 8));
         }
+        // Behind the blocks: two entries and a link.
+        for at in 2 * bytes..2 * bytes + 3 * 64 {
+            file.segments()[0].damage(at, 1 << (at % 8));
+            let error = file.reader(0).next(&account, &ids).expect_err("damaged");
+            assert!(matches!(&error, Error::Data(_)), "{error}");
+            file.segments()[0].damage(at, 1 << (at % 8));
+        }
         for block in read_all(&file, 0, &account) {
             assert_same_rows(&[DataType::Int64], &batch, &block);
         }
@@ -441,7 +488,7 @@ fn messages_are_compressed_where_that_saves_a_tenth_within_the_staging_bytes() {
     let pool = Pool::new("test", 64 << 20);
     let source = Account::open(&pool, 0, 4096, 0).expect("fits");
     for block_bytes in [4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20] {
-        let room = crate::mem::size_class_bytes(SpillWriter::staging_bytes(block_bytes)) + 8 * 4096;
+        let room = SpillWriter::staging_bytes(block_bytes);
         for (column, least, most) in [
             (ints(&source, (0..200_000).map(|i| i / 100)), 0, 60),
             (ints(&source, 0..200_000), 0, 90),

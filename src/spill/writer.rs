@@ -6,10 +6,10 @@ use super::directory::SpillDirectory;
 use super::file::SpillFile;
 use super::index::{BlockEntry, BlockIndex, Encoding};
 use super::pack;
-use super::segment::{ROTATE_BYTES, Segment};
+use super::segment::{Segment, Segments};
 use crate::data::{Batch, BufMut, DataType, PhysicalType};
 use crate::error::{Error, Result};
-use crate::mem::Account;
+use crate::mem::{Account, size_class_bytes};
 use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;
 use arrow::datatypes::SchemaRef;
@@ -27,14 +27,13 @@ const LARGE_TABLE_BYTES: usize = 16 << 10;
 
 /// Appends batches to partitions; all partitions share one segment at a time. For one lane or task.
 pub(crate) struct SpillWriter {
-    directory: SpillDirectory,
     column_count: usize,
     block_bytes: usize,
     /// A message, then its compressed form.
     staging: BufMut<u8>,
     compressor: CompressTable,
     schemas: Vec<WriteSchema>,
-    segments: Vec<Segment>,
+    segments: Segments,
     index: BlockIndex,
     written_bytes: u64,
 }
@@ -56,31 +55,26 @@ impl SpillWriter {
             return Err(Error::unsupported(format!("spilling columns of type {nested}"), None));
         }
         // Stands also for the compressor's table, which is on the heap: those pages are never touched.
-        let staging = BufMut::with_capacity(account, Self::staging_bytes(block_bytes))?;
+        let staging = BufMut::with_capacity(account, buffer_bytes(block_bytes))?;
         let compressor = match message_room(block_bytes) {
             ..SMALL_TABLE_MESSAGE_BYTES => CompressTable::small(),
             _ => CompressTable::large(),
         };
         Ok(Self {
-            directory,
             column_count: schema.len(),
             block_bytes,
             staging,
             compressor,
             schemas: Vec::new(),
-            segments: Vec::new(),
-            index: BlockIndex::default(),
+            segments: Segments::new(directory),
+            index: BlockIndex::new(block_bytes, account)?,
             written_bytes: 0,
         })
     }
 
-    /// Bytes a writer takes for a message, its compressed form and the compressor's table; it needs a page more for
-    /// every 60 or so blocks.
+    /// Bytes a writer takes for a message, its compressed form, the compressor's table, and entries of its index.
     pub(crate) fn staging_bytes(block_bytes: usize) -> usize {
-        let room = message_room(block_bytes);
-        let table_bytes =
-            if room < SMALL_TABLE_MESSAGE_BYTES { SMALL_TABLE_BYTES } else { LARGE_TABLE_BYTES };
-        stored_room(room) + compressed_room(room) + table_bytes
+        size_class_bytes(buffer_bytes(block_bytes)) + size_class_bytes(BlockIndex::buffer_bytes(block_bytes))
     }
 
     /// Appends the rows alive of `batch` to `partition`, as one block, or as several if one would be larger than
@@ -109,69 +103,65 @@ impl SpillWriter {
         self.write_block(partition, batch, account)
     }
 
-    /// Makes room in the index for `blocks` more, so that writing them needs no more memory than a block does.
-    pub(crate) fn reserve(&mut self, blocks: usize, account: &Account) -> Result<()> {
-        Ok(self.index.reserve(blocks, account)?)
-    }
-
-    /// Bytes written so far.
+    /// Bytes of the blocks written so far.
     pub(crate) fn written_bytes(&self) -> u64 {
         self.written_bytes
     }
 
     /// Ends writing; what was written can be read. Without blocks there is no file behind it.
-    pub(crate) fn finish(self) -> Result<SpillFile> {
+    ///
+    /// # Errors
+    /// As of [`write`](Self::write), but for memory errors.
+    pub(crate) fn finish(mut self) -> Result<SpillFile> {
+        self.settle()?;
         let schemas = self.schemas.into_iter().map(|s| s.schema).collect();
-        Ok(SpillFile::new(self.segments, schemas, self.index))
+        Ok(SpillFile::new(self.segments.into_all(), schemas, self.index.into_chains()))
+    }
+
+    /// Writes what the index has collected.
+    fn settle(&mut self) -> Result<()> {
+        self.staging.set_len(self.staging.capacity() / STRIPE_BYTES * STRIPE_BYTES);
+        self.index.settle(&mut self.segments, &mut self.staging)
     }
 
     fn write_block(&mut self, partition: u32, batch: &Batch, account: &Account) -> Result<()> {
         let started = Instant::now();
         let (physical, record_batch) = block::to_physical(batch, account)?;
         let schema = self.schema(physical, &record_batch)?;
-        self.index.reserve(1, account)?;
         let encoded = self.schemas[schema].encoder.encode(&record_batch).map_err(encoding_failed)?;
         let message_len = encoded.iter().map(Buffer::len).sum::<usize>().next_multiple_of(STRIPE_BYTES);
-        if self.segments.last().is_none_or(|s| s.len() >= ROTATE_BYTES) {
-            self.segments.push(self.directory.segment(None)?);
+        if self.index.is_full() {
+            self.settle()?;
         }
-        let mut places_left = self.directory.places().len();
-        let entry = loop {
-            let number = self.segments.len() - 1;
-            let segment = &mut self.segments[number];
-            let mut entry = BlockEntry {
-                partition,
-                segment: number as u32,
-                offset: segment.len(),
-                message_bytes: message_len as u64,
-                stored_bytes: message_len as u64,
-                rows: batch.rows() as u32,
-                schema: schema as u32,
-                encoding: Encoding::Plain,
-            };
-            let room = message_room(self.block_bytes);
-            let appended = if message_len <= room {
-                self.staging.set_len(stored_room(room) + compressed_room(room));
-                let (message, compressed) = self.staging.split_at_mut(stored_room(room));
-                let physical = &self.schemas[schema].schema.physical;
-                let staging = (message, compressed);
-                append_smaller(segment, &encoded, physical, staging, &mut self.compressor, &mut entry)
-            } else {
-                append(segment, &mut self.staging, stored_room(room), &encoded, &entry)
-            };
-            let Err(error) = appended else { break entry };
-            segment.roll_back();
-            places_left -= 1;
-            // A disk that is full or broken may not be the only one.
-            if places_left == 0 || !matches!(error, Error::Io { .. }) {
-                return Err(error);
-            }
-            let full = segment.place();
-            self.segments.push(self.directory.segment(Some(full))?);
+        let mut entry = BlockEntry {
+            partition,
+            segment: 0,
+            offset: 0,
+            message_bytes: message_len as u64,
+            stored_bytes: message_len as u64,
+            rows: batch.rows() as u32,
+            schema: schema as u32,
+            encoding: Encoding::Plain,
         };
-        let segment = &mut self.segments[entry.segment as usize];
-        segment.commit();
-        segment.note_time(started, true);
+        let room = message_room(self.block_bytes);
+        let Self { segments, staging, compressor, .. } = self;
+        let appended = segments.append(|number, segment| {
+            entry = BlockEntry {
+                segment: number,
+                offset: segment.len(),
+                stored_bytes: message_len as u64,
+                encoding: Encoding::Plain,
+                ..entry
+            };
+            if message_len > room {
+                return append(segment, staging, stored_room(room), &encoded, &entry);
+            }
+            staging.set_len(stored_room(room) + compressed_room(room));
+            let (message, compressed) = staging.split_at_mut(stored_room(room));
+            let physical = &self.schemas[schema].schema.physical;
+            append_smaller(segment, &encoded, physical, (message, compressed), compressor, &mut entry)
+        })?;
+        self.segments.of(appended.segment).note_block(started, true);
         self.index.push(entry);
         self.written_bytes += entry.len();
         Ok(())
@@ -195,6 +185,13 @@ impl std::fmt::Debug for SpillWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "SpillWriter({} bytes in {} segments)", self.written_bytes, self.segments.len())
     }
+}
+
+/// Bytes for a message, its compressed form, and the compressor's table.
+fn buffer_bytes(block_bytes: usize) -> usize {
+    let room = message_room(block_bytes);
+    let table_bytes = if room < SMALL_TABLE_MESSAGE_BYTES { SMALL_TABLE_BYTES } else { LARGE_TABLE_BYTES };
+    stored_room(room) + compressed_room(room) + table_bytes
 }
 
 /// Bytes of the largest message that a writer of such blocks compresses: a block with its description.

@@ -153,6 +153,8 @@ pub(super) struct FakeSource {
     pub(super) only_first_lane: bool,
     /// Begins again at the end.
     pub(super) is_endless: bool,
+    /// Takes all the memory it is given before it emits anything.
+    pub(super) is_greedy: bool,
     /// Emits what this breaker took instead.
     pub(super) input: Option<Handoff<SinkShared>>,
 }
@@ -166,6 +168,7 @@ impl FakeSource {
             waits: Waits::Not,
             only_first_lane: false,
             is_endless: false,
+            is_greedy: false,
             input: None,
         }
     }
@@ -216,6 +219,11 @@ impl Source for FakeSource {
         }
         if !self.is_endless {
             self.world.enter(self.name, Call::Pull, "")?;
+        }
+        while self.is_greedy
+            && let Ok(slab) = cx.account.alloc(4096)
+        {
+            local.1.slabs.push(slab);
         }
         let at = shared.next.fetch_add(1, SeqCst);
         let at = if self.is_endless { at % shared.batches.len() } else { at };
@@ -482,6 +490,8 @@ impl Sink for FakeSink {
         cx: &LaneCx<'_>,
     ) -> Result<Flow> {
         self.world.enter(self.name, Call::Push, &format!(" {}", input.rows()))?;
+        // What was promised beside its state.
+        drop(cx.account.alloc(LANE_BYTES / 2)?);
         local.rows += input.rows();
         let before = shared.total.fetch_add(input.rows(), SeqCst);
         match local.patience.ask(self.waits, cx.waker) {

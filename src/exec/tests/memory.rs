@@ -47,6 +47,17 @@ fn a_query_runs_in_exactly_its_floors_and_not_in_less() {
 }
 
 #[test]
+fn a_source_that_takes_all_there_is_leaves_the_others_what_they_were_promised() {
+    for spare_bytes in [0, 4096, 1 << 20] {
+        let world = World::default();
+        let setup = Setup { limit_bytes: floor_bytes(&world, 3) + spare_bytes, ..Setup::lanes(2, 3) };
+        let source = FakeSource { is_greedy: true, ..FakeSource::new(&world, "s", &[1; 4]) };
+        let pipelines = vec![pipeline(source.boxed(), Vec::new(), FakeSink::new(&world, "z").boxed())];
+        run(pipelines, &setup, &world).expect("the sink has its floor");
+    }
+}
+
+#[test]
 fn admission_turns_lanes_down_until_the_floors_fit() {
     let world = World::default();
     let most = Knobs { lanes: 8, batch_rows: 1024, block_bytes: 64 << 10, fan_out: 4 };

@@ -10,13 +10,13 @@ use crate::data::{Batch, BufMut, FlatVector};
 use crate::error::{Error, Result};
 use crate::exec::{Combine, Finish, Flow, Handoff, LaneCx, Need, OpenCx, Sink, Wait, WaitReason};
 use crate::expr::{EvalCx, Evaluator};
-use crate::mem::{Account, Knobs};
+use crate::mem::{Account, Knobs, Patience};
 use crate::spill::SpillWriter;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Rows of a run: sorting so many takes a few milliseconds.
 const RUN_ROWS: usize = 64 << 10;
@@ -24,8 +24,6 @@ const LARGEST_RUN_BYTES: usize = 4 << 20;
 const LEAST_RUN_BYTES: usize = 128 << 10;
 /// With a small fetch a lane merges its runs when it has this many.
 const MOST_RUNS: usize = 8;
-/// How long a row that does not fit waits for others to give memory back, which they do between two batches.
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 pub(super) struct SortSink {
     spec: Arc<SortSpec>,
@@ -85,8 +83,8 @@ struct Pending {
     at: usize,
     /// How many to try at once.
     step: usize,
-    /// Since when it waits for memory.
-    waiting: Option<Instant>,
+    /// For as long as it waits for memory.
+    waiting: Option<Patience>,
 }
 
 impl SortSink {
@@ -143,14 +141,6 @@ impl SortSink {
     fn writer(&self, account: &Account, cx: &LaneCx<'_>) -> Result<SpillWriter> {
         let (types, block_bytes) = (self.spec.run_types(), self.spec.block_bytes(&cx.query.knobs));
         cx.query.spill.writer(&types, account, block_bytes)
-    }
-
-    /// Makes room for what writing the rows held, and `added` more, would leave in memory: an entry for each block.
-    fn reserve_entries(&self, local: &mut Local, added: usize, cx: &LaneCx<'_>) -> Result<()> {
-        let by_rows = (local.held_rows() as usize + added) / cx.batch_rows();
-        let by_bytes = local.accounts.rows.used_bytes() * 2 / self.spec.block_bytes(&cx.query.knobs);
-        let Some(writer) = &mut local.writer else { return Ok(()) };
-        writer.reserve(by_rows + by_bytes + 16, &local.accounts.rows)
     }
 
     /// Begins to write everything in memory to disk.
@@ -212,15 +202,11 @@ impl SortSink {
                 local.pending = None;
                 return Ok(Flow::NeedInput);
             }
-            let added = end - pending.at;
-            let reserved = self.reserve_entries(local, added, cx);
-            let Some(pending) = &mut local.pending else { return Ok(Flow::NeedInput) };
             let (keys, key_numbers) = (&local.keys, &local.kept_keys[pending.at..end]);
             let keys = key_numbers.iter().map(|number| keys.get(*number as usize));
             let rows = &local.kept[pending.at..end];
             let holds_rows = local.builder.rows() > 0 || !local.runs.is_empty();
-            let appended = reserved
-                .and_then(|()| local.builder.append(&pending.batch, rows, keys, &local.accounts.rows));
+            let appended = local.builder.append(&pending.batch, rows, keys, &local.accounts.rows);
             match appended {
                 Ok(()) => {
                     pending.at = end;
@@ -240,20 +226,21 @@ impl SortSink {
                     pending.step = (end - pending.at).div_ceil(2);
                 }
                 // Somebody may be about to give back what was asked for.
-                Err(error) if error.is_refusal() && has_time(pending.waiting) => {
-                    pending.waiting.get_or_insert_with(Instant::now);
-                    return Ok(Flow::Wait(turn(cx)));
+                Err(error)
+                    if error.is_refusal()
+                        && !pending
+                            .waiting
+                            .get_or_insert_with(|| Patience::new(&cx.query.pool))
+                            .is_over() =>
+                {
+                    cx.waker.wake_by_ref();
+                    return Ok(Flow::Wait(Wait::registered(WaitReason::Memory, ())));
                 }
                 Err(error) if error.is_refusal() => return Err(self.spec.too_small(&error, &cx.query.pool)),
                 Err(error) => return Err(error),
             }
         }
     }
-}
-
-/// Whether one who waits since then may go on waiting.
-fn has_time(since: Option<Instant>) -> bool {
-    since.is_none_or(|since| since.elapsed() < LONGEST_WAIT)
 }
 
 /// A wait for no more than others' turn.

@@ -13,9 +13,6 @@ use crate::spill::SpillWriter;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A batch of a block's bytes is written as one block, or as a few if its size was estimated wrongly.
-const BLOCKS_OF_BATCH: usize = 8;
-
 /// Makes one run on disk of several.
 pub(super) struct Spill {
     spec: Arc<SortSpec>,
@@ -49,8 +46,6 @@ impl Spill {
         cx: &LaneCx<'_>,
     ) -> Result<bool> {
         while self.missing > 0 {
-            // Before any row is taken: a refusal must not lose one. Entries stay, so they must not eat the floor of `account`.
-            writer.reserve(BLOCKS_OF_BATCH, blocks)?;
             let rows = usize::try_from(self.missing).unwrap_or(usize::MAX).min(cx.batch_rows());
             let portion = Portion { rows, bytes: self.block_bytes, has_keys: true };
             let started = self.merge.reads_disk().then(Instant::now);

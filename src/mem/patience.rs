@@ -1,0 +1,85 @@
+//! Waiting for bytes that others hold and nobody has promised.
+//!
+//! Owns: [`Patience`].
+//!
+//! Invariants:
+//! 1. As long as anybody of the pool tree moves on, which ends some time and then gives bytes back, patience lasts; who
+//!    waits for those who wait himself gives up after [`LONGEST_STILL`].
+//! 2. Moving on costs a load of a shared flag while nobody waits.
+
+use super::pool::{Pool, Root};
+use crate::sync::{Arc, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// How long nobody may have moved on: more than a call to an operator takes, on a machine with other things to do.
+const LONGEST_STILL: Duration = Duration::from_secs(2);
+
+/// Somebody whose request was refused, and who tries again. The counters publish no data: relaxed order is enough.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    root: Arc<Root>,
+    seen: usize,
+    since: Instant,
+}
+
+impl Patience {
+    /// Begins now, with what was refused by `pool`.
+    pub(crate) fn new(pool: &Pool) -> Self {
+        let root = Arc::clone(pool.root());
+        root.impatient.fetch_add(1, Relaxed);
+        let seen = root.progress.load(Relaxed);
+        Self { root, seen, since: Instant::now() }
+    }
+
+    /// Whether nobody has moved on for so long that there is nothing to wait for.
+    pub(crate) fn is_over(&mut self) -> bool {
+        let progress = self.root.progress.load(Relaxed);
+        if progress != self.seen {
+            (self.seen, self.since) = (progress, Instant::now());
+        }
+        self.since.elapsed() >= LONGEST_STILL
+    }
+}
+
+impl Drop for Patience {
+    fn drop(&mut self) {
+        self.root.impatient.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Pool {
+    /// Somebody who works with memory of this pool has done a piece of it, other than to ask for memory in vain.
+    pub(crate) fn note_progress(&self) {
+        let root = self.root();
+        if root.impatient.load(Relaxed) > 0 {
+            root.progress.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_lasts_while_others_move_on() {
+        let pool = Pool::new("p", 100);
+        let (mut waiting, mut other) = (Patience::new(&pool), Patience::new(&pool.child("q", 50)));
+        let start = Instant::now();
+        while start.elapsed() < LONGEST_STILL * 5 / 4 {
+            pool.note_progress();
+            assert!(!waiting.is_over());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(!other.is_over(), "it has not looked before");
+        while !waiting.is_over() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(start.elapsed() >= LONGEST_STILL * 9 / 4);
+        drop((waiting, other));
+        pool.note_progress();
+        let progress = pool.root().progress.load(Relaxed);
+        pool.note_progress();
+        assert_eq!(pool.root().progress.load(Relaxed), progress, "nobody waits");
+    }
+}
