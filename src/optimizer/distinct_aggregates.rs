@@ -6,10 +6,11 @@
 //! aggregates; the other arguments are null in it.
 
 use super::Rule;
+use super::partial_aggregates::{has_parts, put_together};
 use crate::data::{DataType, Field, Scalar};
 use crate::error::{Error, Result};
-use crate::expr::{CompareOp, Expr, cast_to};
-use crate::functions::{self, AggregateCall};
+use crate::expr::{CompareOp, Expr};
+use crate::functions::AggregateCall;
 use crate::logical::{Column, ColumnIds, JoinKind, Plan};
 use std::sync::Arc;
 
@@ -55,7 +56,7 @@ fn is_splittable(call: &AggregateCall) -> bool {
         // Nulls stand for rows that do not count.
         return call.arguments.len() == 1 && call.function.name() != "first";
     }
-    matches!(call.function.name(), "count" | "sum" | "min" | "max" | "bool_and" | "bool_or" | "any_value")
+    has_parts(call)
 }
 
 /// The argument where the filter lets it count, else null.
@@ -150,42 +151,6 @@ fn split(
     let upper = Plan::Aggregate { input: lower, groups: over, aggregates: calls };
     let is_as_asked = outputs.iter().all(|(column, e)| *e == column.to_expr());
     Ok(if is_as_asked { upper } else { Plan::Project { input: Arc::new(upper), columns: outputs } })
-}
-
-/// The call that puts the parts of a plain aggregate together, and its result as the aggregate's.
-fn put_together(
-    call: &AggregateCall,
-    column: &Column,
-    part: &Column,
-    is_ungrouped: bool,
-    ids: &mut ColumnIds,
-) -> Result<((Column, AggregateCall), Expr)> {
-    let is_count = call.function.name() == "count";
-    let function = if is_count {
-        functions::aggregate::find("sum")
-            .ok_or_else(|| Error::internal("the library has count but no sum"))?
-    } else {
-        Arc::clone(&call.function)
-    };
-    let (types, data_type) = function.signature(std::slice::from_ref(&part.field.data_type))?;
-    let [wanted] = types.as_slice() else {
-        return Err(Error::internal(format!("{} of one argument takes {}", function.name(), types.len())));
-    };
-    let arguments = vec![cast_to(part.to_expr(), wanted)?];
-    let total = AggregateCall { function, arguments, distinct: false, filter: None, data_type };
-    if total.data_type == call.data_type && !is_count {
-        return Ok(((column.clone(), total), column.to_expr()));
-    }
-    let field = Field { data_type: total.data_type.clone(), nullable: true, ..column.field.clone() };
-    let sum = Column { id: ids.fresh(), field };
-    let mut value = cast_to(sum.to_expr(), &call.data_type)?;
-    if is_count && is_ungrouped {
-        let is_null = Expr::IsNull(Box::new(sum.to_expr()));
-        let zero = Expr::Literal(Scalar::int(call.data_type.clone(), 0));
-        let data_type = call.data_type.clone();
-        value = Expr::Case { branches: vec![(is_null, zero)], otherwise: Some(Box::new(value)), data_type };
-    }
-    Ok(((sum, total), value))
 }
 
 /// Numbers that tell the copies of a row apart.

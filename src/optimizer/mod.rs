@@ -10,6 +10,7 @@
 //! Must not know: SQL text, physical operators, execution.
 
 mod cardinality;
+mod coarser_aggregates;
 mod constant_groups;
 mod copy;
 mod distinct_aggregates;
@@ -21,6 +22,7 @@ mod limit_pushdown;
 mod mark_joins;
 mod or_factors;
 mod outer_joins;
+mod partial_aggregates;
 mod projection_pushdown;
 mod runner;
 mod semi_join_reduction;
@@ -81,6 +83,7 @@ static RULES: &[&dyn Rule] = &[
     &top_n::TopN,
     &semi_join_reduction::SemiJoinReduction,
     &join_order::JoinOrder::BY_COST,
+    &coarser_aggregates::CoarserAggregates,
     &projection_pushdown::ProjectionPushdown,
     &shared_subplans::SharedSubplans,
 ];

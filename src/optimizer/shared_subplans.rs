@@ -28,13 +28,8 @@ impl Rule for SharedSubplans {
     }
 
     fn apply(&self, plan: &Arc<Plan>, _ids: &mut ColumnIds) -> Result<Arc<Plan>> {
-        let (mut nodes, mut first_number) = (0, 0);
-        plan.for_each_node(&mut |node| {
-            nodes += 1;
-            if let Plan::Shared { number, .. } = node {
-                first_number = first_number.max(number + 1);
-            }
-        });
+        let mut nodes = 0;
+        plan.for_each_node(&mut |_| nodes += 1);
         if nodes > MAX_NODES {
             return Ok(Arc::clone(plan));
         }
@@ -50,7 +45,7 @@ impl Rule for SharedSubplans {
         // A part of a part that is shared already occurs less often than it seems.
         let mut uses = vec![0; finder.kinds.len()];
         finder.count(plan, &mut uses);
-        let numbers = uses.iter().scan(first_number, |next, &uses| {
+        let numbers = uses.iter().scan(first_free_number(plan), |next, &uses| {
             let number = (uses > 1).then_some(*next);
             *next += usize::from(uses > 1);
             Some(number)
@@ -58,6 +53,17 @@ impl Rule for SharedSubplans {
         let numbers: Vec<_> = numbers.collect();
         Ok(finder.replace(plan, &numbers))
     }
+}
+
+/// A number above those of what is shared already.
+pub(super) fn first_free_number(plan: &Plan) -> usize {
+    let mut number = 0;
+    plan.for_each_node(&mut |node| {
+        if let Plan::Shared { number: taken, .. } = node {
+            number = number.max(taken + 1);
+        }
+    });
+    number
 }
 
 /// The parts of a plan that may be shared, by what is easily seen of them.
@@ -133,7 +139,7 @@ impl Finder {
 }
 
 /// Whether it would pay to keep the rows, and they are the same each time they are made.
-fn may_be_shared(plan: &Arc<Plan>) -> bool {
+pub(super) fn may_be_shared(plan: &Arc<Plan>) -> bool {
     let is_work = match plan.as_ref() {
         Plan::Aggregate { .. } | Plan::Join { .. } | Plan::LimitPer { .. } => true,
         Plan::Sort { fetch, .. } => fetch.is_some(),
@@ -166,7 +172,7 @@ fn may_be_shared(plan: &Arc<Plan>) -> bool {
 }
 
 /// Whether two plans whose columns are numbered in the same way are the same, names of columns aside.
-fn is_same(a: &Plan, b: &Plan) -> bool {
+pub(super) fn is_same(a: &Plan, b: &Plan) -> bool {
     let columns = |a: &Column, b: &Column| a.id == b.id && a.field.data_type == b.field.data_type;
     let computed = |a: &[(Column, Expr)], b: &[(Column, Expr)]| {
         a.len() == b.len() && a.iter().zip(b).all(|(a, b)| columns(&a.0, &b.0) && a.1 == b.1)
