@@ -24,13 +24,13 @@ use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// Bits of a Bloom filter for each key expected: about one key in fifty that is not there passes.
 const BLOOM_BITS_PER_KEY: u64 = 16;
-/// With so many keys for each expected, too many pass to be worth testing.
-const MOST_OVER_EXPECTED: u64 = 4;
+/// With so few, where memory is short, about one in five passes; with fewer it is not worth testing.
+const LEAST_BITS_PER_KEY: u64 = 4;
 const LEAST_BLOOM_WORDS: u64 = 128;
 /// No filter is larger: it would not stay in any cache.
 const LARGEST_BYTES: u64 = 8 << 20;
 /// Nor larger than one part in so many of the memory limit.
-const SHARE_OF_LIMIT: u64 = 64;
+const SHARE_OF_LIMIT: u64 = 32;
 /// Wider ranges are not looked through for a key: one is likely to be there.
 const MOST_BITS_LOOKED_AT: u64 = 4 << 20;
 
@@ -135,13 +135,11 @@ impl RuntimeFilter {
             let len = u64::try_from(len).ok().filter(|len| len.div_ceil(8) <= most_bytes)?;
             Some((Layout::Range { first: *range.start(), len }, len.div_ceil(64)))
         });
-        let (layout, words) = range.unwrap_or_else(|| {
-            let bits = self.spec.expected_rows.saturating_mul(BLOOM_BITS_PER_KEY).min(LARGEST_BYTES * 8);
-            (Layout::Bloom, (bits / 64).next_power_of_two().max(LEAST_BLOOM_WORDS))
-        });
-        if words * 8 > most_bytes {
+        let Some((layout, words)) = range
+            .or_else(|| bloom_words(self.spec.expected_rows, most_bytes).map(|words| (Layout::Bloom, words)))
+        else {
             return;
-        }
+        };
         if let Ok(words) = AtomicWords::zeroed(account, words as usize) {
             let (low, high) = (AtomicI64::new(i64::MAX), AtomicI64::new(i64::MIN));
             // Opened once; a second time nothing would change.
@@ -201,12 +199,20 @@ impl RuntimeFilter {
         let is_full = match set.layout {
             Layout::Range { .. } => false,
             Layout::Bloom => {
-                let room = set.words.as_slice().len() as u64 * 64 / BLOOM_BITS_PER_KEY;
-                set.rows.load(Relaxed) as u64 > room * MOST_OVER_EXPECTED
+                set.words.as_slice().len() as u64 * 64 < set.rows.load(Relaxed) as u64 * LEAST_BITS_PER_KEY
             }
         };
         (!is_full).then_some(set)
     }
+}
+
+/// Words for `keys` keys: as many as serve them well, or as `most_bytes` hold; none if these are too few.
+fn bloom_words(keys: u64, most_bytes: u64) -> Option<u64> {
+    let bits = keys.saturating_mul(BLOOM_BITS_PER_KEY).min(LARGEST_BYTES * 8);
+    let wanted = (bits / 64).next_power_of_two().max(LEAST_BLOOM_WORDS);
+    let most = (most_bytes / 8).checked_ilog2().map_or(0, |log| 1 << log);
+    let words = wanted.min(most);
+    (words >= LEAST_BLOOM_WORDS && words * 64 >= keys.saturating_mul(LEAST_BITS_PER_KEY)).then_some(words)
 }
 
 /// The four bits of a hash in its word.
@@ -404,6 +410,23 @@ mod tests {
         let others: Vec<i64> = (0..10_000).map(|k| k * 7_919_393 + 1).collect();
         let wrong = passed(&filter, &ints(&account, &others, &[]), &account).len();
         assert!(wrong < 500, "{wrong} of 10000 others pass");
+    }
+
+    #[test]
+    fn with_little_memory_bloom_filters_are_smaller_and_pass_more() {
+        // A 32nd is 8 KiB, where 10,000 keys would have 20, rounded up to 32.
+        let account = account(256 << 10);
+        let filter = filter(Some(0..=i64::MAX - 1), 10_000);
+        filter.open(&account);
+        let keys: Vec<i64> = (0..10_000).map(|k| k * 7_919_393).collect();
+        filter.add(&ints(&account, &keys, &[]), None, &account).expect("fits");
+        assert_eq!(passed(&filter, &ints(&account, &keys, &[]), &account).len(), keys.len());
+        let others: Vec<i64> = (0..10_000).map(|k| k * 7_919_393 + 1).collect();
+        let wrong = passed(&filter, &ints(&account, &others, &[]), &account).len();
+        assert!((500..3000).contains(&wrong), "{wrong} of 10000 others pass");
+        assert_eq!(bloom_words(10_000, 64 << 10), Some(4096));
+        assert_eq!(bloom_words(10_000, 4 << 10), None, "3 bits a key");
+        assert_eq!(bloom_words(1, 1000), None);
     }
 
     #[test]
