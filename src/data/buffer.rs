@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! 1. A [`Buf`]'s pointer stays valid and its bytes unchanged while its owner lives, and the owner lives as long as
-//!    any clone; a slab's mapping never moves.
+//!    any clone; a slab's mapping never moves while it is shared.
 //! 2. `len · size_of::<T>()` bytes from the pointer lie inside the owner, aligned for `T`.
 //! 3. Slab memory is initialised (mem invariant), and every bit pattern is a valid [`Plain`].
 
@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// Types for which any bit pattern is a value.
 ///
 /// # Safety
-/// Every bit pattern of `size_of::<Self>()` bytes must be a valid value without padding.
+/// Every bit pattern of `size_of::<Self>()` bytes must be a valid value without padding; the default is all zeros.
 pub(crate) unsafe trait Plain:
     Copy + Default + PartialEq + fmt::Debug + Send + Sync + 'static
 {
@@ -168,9 +168,11 @@ impl<T: Plain> BufMut<T> {
 
     /// `len` zeros.
     pub(crate) fn zeroed(account: &Account, len: usize) -> Result<Self, Denied> {
-        let mut buf = Self::with_len(account, len)?;
-        buf.fill(T::default());
-        Ok(buf)
+        if len == 0 {
+            return Ok(Self::empty());
+        }
+        let slab = account.alloc_zeroed(len * size_of::<T>())?;
+        Ok(Self { capacity: slab.len() / size_of::<T>(), len, slab: Some(slab), marker: PhantomData })
     }
 
     /// A buffer holding `values`.
@@ -206,13 +208,21 @@ impl<T: Plain> BufMut<T> {
         self[at..].copy_from_slice(values);
     }
 
-    /// Makes room for at least `capacity` values, copying what is written; doubles at least.
+    /// Makes room for at least `capacity` values; doubles at least. What is written stays, moved or copied.
     pub(crate) fn reserve(&mut self, account: &Account, capacity: usize) -> Result<(), Denied> {
-        if capacity > self.capacity {
-            let mut larger = Self::with_capacity(account, capacity.max(self.capacity * 2))?;
-            larger.extend_from_slice(self);
-            *self = larger;
+        if capacity <= self.capacity {
+            return Ok(());
         }
+        let capacity = capacity.max(self.capacity * 2);
+        if let Some(slab) = &mut self.slab
+            && account.grow(slab, capacity * size_of::<T>())?
+        {
+            self.capacity = slab.len() / size_of::<T>();
+            return Ok(());
+        }
+        let mut larger = Self::with_capacity(account, capacity)?;
+        larger.extend_from_slice(self);
+        *self = larger;
         Ok(())
     }
 

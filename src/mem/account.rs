@@ -75,12 +75,42 @@ impl Account {
         if let Some(mapping) = self.shared.cache.pop(bytes) {
             return Ok(Slab::recycled(mapping, &self.shared));
         }
+        self.map(bytes)
+    }
+
+    /// As [`alloc`](Self::alloc), all bytes zero. Fresh memory is not written for that.
+    pub(crate) fn alloc_zeroed(&self, bytes: usize) -> Result<Slab, Denied> {
+        if let Some(mapping) = self.shared.cache.pop(bytes) {
+            let mut slab = Slab::recycled(mapping, &self.shared);
+            slab.bytes_mut().fill(0);
+            return Ok(slab);
+        }
+        self.map(bytes)
+    }
+
+    fn map(&self, bytes: usize) -> Result<Slab, Denied> {
         let class_bytes = size_class_bytes(bytes);
         self.charge(class_bytes)?;
         Slab::map(class_bytes, &self.shared).ok_or_else(|| {
             self.shared.release(class_bytes);
             Denied { bytes: class_bytes }
         })
+    }
+
+    /// Makes a large slab of this account at least `bytes` long without copying it, so that only what is added has to
+    /// be found; whether it could. What is added is of unspecified content. Refused as [`alloc`](Self::alloc) is.
+    pub(crate) fn grow(&self, slab: &mut Slab, bytes: usize) -> Result<bool, Denied> {
+        if !slab.is_growable() || !slab.is_of(&self.shared) {
+            return Ok(false);
+        }
+        let class_bytes = size_class_bytes(bytes);
+        let added = class_bytes.saturating_sub(slab.len());
+        self.charge(added)?;
+        let has_grown = slab.remap(class_bytes);
+        if !has_grown {
+            self.shared.release(added);
+        }
+        Ok(has_grown)
     }
 
     /// Charges bytes that live outside slabs. On refusal the account's own cache has been used up first, and another
@@ -378,6 +408,26 @@ mod tests {
         drop(account);
         assert_eq!(pool.granted_bytes(), 8192);
         drop(again);
+        assert_eq!(pool.granted_bytes(), 0);
+    }
+
+    #[test]
+    fn large_slabs_grow_by_what_is_added() {
+        let pool = Pool::new("p", 16 << 20);
+        let account = Account::open(&pool, 0, 4096, 0).expect("fits");
+        let other = Account::open(&pool, 0, 4096, 0).expect("fits");
+        let mut small = account.alloc(4096).expect("fits");
+        assert!(!account.grow(&mut small, 8192).expect("not asked for"), "small ones are cheaper copied");
+        drop(small);
+        let mut slab = account.alloc(4 << 20).expect("fits");
+        slab.bytes_mut()[(4 << 20) - 1] = 7;
+        assert!(!other.grow(&mut slab, 8 << 20).expect("not asked for"), "it is not the other's");
+        assert!(account.grow(&mut slab, 12 << 20).expect("12 of 16 MiB"), "it would not fit beside itself");
+        assert_eq!(slab.len(), 12 << 20);
+        assert_eq!((slab.bytes()[(4 << 20) - 1], slab.bytes()[(12 << 20) - 1]), (7, 0));
+        assert!(account.grow(&mut slab, 17 << 20).is_err());
+        assert_eq!((slab.len(), slab.bytes()[(4 << 20) - 1]), (12 << 20, 7));
+        drop((slab, account, other));
         assert_eq!(pool.granted_bytes(), 0);
     }
 

@@ -76,6 +76,33 @@ impl Slab {
         self.mapping()
     }
 
+    /// Whether it is large enough to be made larger where it is cheaper than to copy: its pages are moved, not its
+    /// bytes, and it was never of a size that caches keep.
+    pub(super) fn is_growable(&self) -> bool {
+        cfg!(target_os = "linux") && self.len() >= HUGE_BYTES
+    }
+
+    /// Whether it belongs to the account of `shared`.
+    pub(super) fn is_of(&self, shared: &Arc<AccountShared>) -> bool {
+        Arc::ptr_eq(&self.account, shared)
+    }
+
+    /// Makes it `class_bytes` long, all of which the account has charged; the system may refuse, and then it is as it
+    /// was. Its bytes may move.
+    #[cfg(target_os = "linux")]
+    pub(super) fn remap(&mut self, class_bytes: usize) -> bool {
+        let Some(mapping) = &mut self.mapping else { return false };
+        // SAFETY: the mapping is anonymous, so that every length is backed, by zeros (invariant 2); it is borrowed
+        // mutably, so nobody holds a pointer into it that moving would leave dangling.
+        unsafe { mapping.remap(class_bytes, memmap2::RemapOptions::new().may_move(true)) }.is_ok()
+    }
+
+    /// Other systems cannot.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn remap(&mut self, _class_bytes: usize) -> bool {
+        false
+    }
+
     /// The bytes, to write.
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         self.mapping.as_mut().expect("invariant: a live slab has its mapping")
