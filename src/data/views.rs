@@ -106,14 +106,22 @@ impl ViewBuilder {
         Ok(Self { views: BufMut::with_capacity(account, capacity)?, full: Vec::new(), current })
     }
 
+    /// The buffer after the current one: larger than it, or, where memory is short, as large as `bytes` need.
+    fn next_buffer(&self, account: &Account, bytes: usize) -> Result<BufMut<u8>, Denied> {
+        let larger = (self.current.capacity() * 2).clamp(FIRST_BUFFER_BYTES, LARGEST_BUFFER_BYTES);
+        match BufMut::with_capacity(account, larger.max(bytes)) {
+            Err(_) if bytes < larger => BufMut::with_capacity(account, bytes),
+            answer => answer,
+        }
+    }
+
     /// Appends a value, copying its bytes.
     pub(crate) fn push(&mut self, account: &Account, value: &[u8]) -> Result<(), Denied> {
         if self.views.len() == self.views.capacity() {
             self.views.reserve(account, self.views.len() + 1)?;
         }
         if value.len() > MAX_INLINE_BYTES && value.len() > self.current.capacity() - self.current.len() {
-            let larger = (self.current.capacity() * 2).clamp(FIRST_BUFFER_BYTES, LARGEST_BUFFER_BYTES);
-            let next = BufMut::with_capacity(account, larger.max(value.len()))?;
+            let next = self.next_buffer(account, value.len())?;
             let full = std::mem::replace(&mut self.current, next);
             if !full.is_empty() {
                 self.full.push(full.freeze());
@@ -151,8 +159,7 @@ impl ViewBuilder {
         }
         let mut next = None;
         if long_bytes > self.current.capacity() - self.current.len() {
-            let larger = (self.current.capacity() * 2).clamp(FIRST_BUFFER_BYTES, LARGEST_BUFFER_BYTES);
-            let buffer = BufMut::with_capacity(account, larger.max(long_bytes));
+            let buffer = self.next_buffer(account, long_bytes);
             next = Some(buffer.inspect_err(|_| self.views.set_len(start))?);
         }
         for at in 0..count {

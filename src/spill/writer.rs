@@ -81,7 +81,7 @@ impl SpillWriter {
     /// the writer's blocks should be. Without rows nothing is written.
     ///
     /// Flat columns without a selection are written from where they lie; whatever else they are is first copied into
-    /// slabs of `account`, one block's worth at a time. After an error the partition holds what it held before, or
+    /// slabs of `account`, one block's worth at a time, or as much as there is memory for. After an error the partition holds what it held before, or
     /// some whole blocks of the batch more; the query is expected to end.
     ///
     /// # Errors
@@ -97,10 +97,21 @@ impl SpillWriter {
             // In proportion, so that blocks are as full as they may be.
             let blocks = bytes.div_ceil(self.block_bytes).clamp(2, rows);
             let first = rows / blocks * (blocks / 2) + rows % blocks * (blocks / 2) / blocks;
-            self.write(partition, &batch.slice(0, first, account)?, account)?;
-            return self.write(partition, &batch.slice(first, rows - first, account)?, account);
+            return self.write_halves(partition, batch, first, account);
         }
-        self.write_block(partition, batch, account)
+        match self.write_block(partition, batch, account) {
+            // What had to be copied, such as scattered strings, was larger than there is memory for.
+            Err(error) if error.is_refusal() && rows > 1 => {
+                self.write_halves(partition, batch, rows / 2, account)
+            }
+            answer => answer,
+        }
+    }
+
+    /// The first `first` rows, then the others.
+    fn write_halves(&mut self, partition: u32, batch: &Batch, first: usize, account: &Account) -> Result<()> {
+        self.write(partition, &batch.slice(0, first, account)?, account)?;
+        self.write(partition, &batch.slice(first, batch.rows() - first, account)?, account)
     }
 
     /// Bytes of the blocks written so far.

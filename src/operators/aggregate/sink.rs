@@ -120,15 +120,20 @@ impl Sink for HashAggregateSink {
         batch: Batch,
         cx: &LaneCx<'_>,
     ) -> Result<Flow> {
-        let intake = local.intake_mut()?;
+        let SinkLane { evaluator, intake } = local;
+        let intake = intake.as_mut().ok_or_else(|| Error::internal("rows after the lane has combined"))?;
         intake.heed_requests(cx)?;
-        let mut eval_cx = EvalCx { account: cx.account, ids: &cx.query.ids };
-        let columns = local.evaluator.evaluate(&batch, &mut eval_cx)?;
+        let columns = loop {
+            let mut eval_cx = EvalCx { account: cx.account, ids: &cx.query.ids };
+            match evaluator.evaluate(&batch, &mut eval_cx) {
+                Err(error) if error.is_refusal() && intake.make_room(cx)? => {}
+                answer => break answer?,
+            }
+        };
         let rows = match batch.selection() {
             None => Rows::All(batch.physical_rows()),
             Some(selection) => Rows::At(selection.indices()),
         };
-        let intake = local.intake_mut()?;
         intake.add(Kind::Rows, &columns, rows, cx)?;
         if shared.lanes > 1 {
             intake.watch();
@@ -186,7 +191,9 @@ impl Sink for HashAggregateSink {
             Stage::Ordering(tables) => shared.set_ready(Ready::merging(tables)),
             Stage::Spilling(files) => {
                 let bits = fan_out_bits(cx.query.knobs.fan_out);
-                shared.set_ready(Ready::partitions(&files, bits));
+                let ready = Ready::partitions(&files, bits);
+                ready.note_spilled(1, cx.metrics);
+                shared.set_ready(ready);
             }
             Stage::Finished => {}
         }
@@ -201,12 +208,6 @@ impl Sink for HashAggregateSink {
         cx: &LaneCx<'_>,
     ) -> Result<usize> {
         local.intake.as_mut().map_or(Ok(0), |intake| intake.reclaim(cx))
-    }
-}
-
-impl SinkLane {
-    fn intake_mut(&mut self) -> Result<&mut Intake> {
-        self.intake.as_mut().ok_or_else(|| Error::internal("rows after the lane has combined"))
     }
 }
 

@@ -129,19 +129,15 @@ impl Sink for HashJoinBuild {
         let HashJoinBuildLocal { evaluator, encoder, lane } = local;
         let Some(lane) = lane else { return Err(Error::internal("rows after the lane has combined")) };
         lane.heed_requests(plan, cx)?;
-        let rows = batch.physical_rows();
-        let keys = match evaluator {
-            Some(evaluator) => {
-                evaluator.evaluate(&batch, &mut EvalCx { account: cx.account, ids: &cx.query.ids })?
+        let stored = loop {
+            match stored_rows(plan, evaluator.as_mut(), encoder, &batch, cx) {
+                Err(error) if error.is_refusal() && lane.intake.rows() > 0 => {
+                    lane.intake.spill(&plan.keys, &lane.account, cx)?;
+                    lane.publish();
+                }
+                answer => break answer?,
             }
-            None => Vec::new(),
         };
-        let keys = encoder.encode(&plan.keys, &keys, rows, batch.selection(), cx.account)?;
-        let column = |stored: &Stored| match *stored {
-            Stored::Input(at) => batch.column(at).flatten(cx.account).map(Vector::Flat),
-            Stored::Key(key) => Ok(Vector::Flat(keys[key].clone())),
-        };
-        let stored = Batch::new(plan.stored.iter().map(column).collect::<Result<_, _>>()?, rows);
         let null_rows = encoder.null_positions();
         let others = if plan.kind.keeps_null_keys() { null_rows } else { &[] };
         let taken = Taken { words: encoder.words(), keyed: encoder.positions(), others };
@@ -180,6 +176,29 @@ impl Sink for HashJoinBuild {
     ) -> Result<usize> {
         local.lane.as_mut().map_or(Ok(0), |lane| lane.reclaim(&self.plan, cx))
     }
+}
+
+/// What is stored of each row of `batch`, whose keys the encoder then has.
+fn stored_rows(
+    plan: &Plan,
+    evaluator: Option<&mut Evaluator>,
+    encoder: &mut KeyEncoder,
+    batch: &Batch,
+    cx: &LaneCx<'_>,
+) -> Result<Batch> {
+    let rows = batch.physical_rows();
+    let keys = match evaluator {
+        Some(evaluator) => {
+            evaluator.evaluate(batch, &mut EvalCx { account: cx.account, ids: &cx.query.ids })?
+        }
+        None => Vec::new(),
+    };
+    let keys = encoder.encode(&plan.keys, &keys, rows, batch.selection(), cx.account)?;
+    let column = |stored: &Stored| match *stored {
+        Stored::Input(at) => batch.column(at).flatten(cx.account).map(Vector::Flat),
+        Stored::Key(key) => Ok(Vector::Flat(keys[key].clone())),
+    };
+    Ok(Batch::new(plan.stored.iter().map(column).collect::<Result<_, _>>()?, rows))
 }
 
 impl Lane {

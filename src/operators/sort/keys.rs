@@ -87,6 +87,12 @@ impl Keys {
         self.bytes.set_len(0);
     }
 
+    /// Forgets the keys and gives back the memory of their bytes.
+    pub(super) fn release(&mut self) {
+        self.clear();
+        self.bytes = BufMut::empty();
+    }
+
     /// Makes room for `rows` more keys of `bytes` in all.
     pub(super) fn reserve(&mut self, rows: usize, bytes: usize, account: &Account) -> Result<()> {
         let end = self.bytes.len() + bytes;

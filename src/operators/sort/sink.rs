@@ -79,12 +79,23 @@ pub(super) struct Local {
 /// A batch that is not in the builder yet, or not all of it.
 struct Pending {
     batch: Batch,
-    /// Which of `kept` comes next.
+    /// The columns of its keys; `None` until they are evaluated.
+    columns: Option<Vec<FlatVector>>,
+    /// Which of its rows comes next.
     at: usize,
-    /// How many to try at once.
+    /// Rows from `at` to here have their keys in the lane's.
+    encoded: usize,
+    /// How many rows to try at once.
     step: usize,
     /// For as long as it waits for memory.
     waiting: Option<Patience>,
+}
+
+impl Pending {
+    fn new(batch: Batch) -> Self {
+        let step = batch.rows();
+        Self { batch, columns: None, at: 0, encoded: 0, step, waiting: None }
+    }
 }
 
 impl SortSink {
@@ -196,50 +207,113 @@ impl SortSink {
             if !self.spill_on(shared, local, Some(until), cx)? {
                 return Ok(Flow::Wait(turn(cx)));
             }
-            let Some(pending) = &mut local.pending else { return Ok(Flow::NeedInput) };
-            let end = (pending.at + pending.step).min(local.kept.len());
-            if pending.at == end {
-                local.pending = None;
-                return Ok(Flow::NeedInput);
-            }
-            let (keys, key_numbers) = (&local.keys, &local.kept_keys[pending.at..end]);
-            let keys = key_numbers.iter().map(|number| keys.get(*number as usize));
-            let rows = &local.kept[pending.at..end];
-            let holds_rows = local.builder.rows() > 0 || !local.runs.is_empty();
-            let appended = local.builder.append(&pending.batch, rows, keys, &local.accounts.rows);
-            match appended {
-                Ok(()) => {
-                    pending.at = end;
-                    pending.waiting = None;
-                    if local.builder.rows() >= self.run_rows(cx)
-                        || local.builder.allocated_bytes()
-                            >= shared.run_bytes.max(2 * PAGE_BYTES * self.spec.types.len())
-                    {
-                        self.seal(shared, local, cx)?;
+            match self.take_in(shared, local, cx) {
+                Ok(true) => {
+                    local.pending = None;
+                    return Ok(Flow::NeedInput);
+                }
+                Ok(false) => {}
+                Err(error) if error.is_refusal() => {
+                    if let Some(wait) = self.make_room(shared, local, &error, cx)? {
+                        return Ok(Flow::Wait(wait));
                     }
-                    local.publish();
                 }
-                Err(error) if error.is_refusal() && holds_rows => {
-                    self.start_spill(shared, local, cx)?;
-                }
-                Err(error) if error.is_refusal() && pending.step > 1 => {
-                    pending.step = (end - pending.at).div_ceil(2);
-                }
-                // Somebody may be about to give back what was asked for.
-                Err(error)
-                    if error.is_refusal()
-                        && !pending
-                            .waiting
-                            .get_or_insert_with(|| Patience::new(&cx.query.pool))
-                            .is_over() =>
-                {
-                    cx.waker.wake_by_ref();
-                    return Ok(Flow::Wait(Wait::registered(WaitReason::Memory, ())));
-                }
-                Err(error) if error.is_refusal() => return Err(self.spec.too_small(&error, &cx.query.pool)),
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Takes in as many rows of the pending batch as are tried at once; whether that was the last of them. After a
+    /// refusal it can be called again: nothing was taken in.
+    fn take_in(&self, shared: &SortShared, local: &mut Local, cx: &LaneCx<'_>) -> Result<bool> {
+        let Some(pending) = &mut local.pending else { return Ok(true) };
+        let columns = match &pending.columns {
+            Some(columns) => columns,
+            None => {
+                let mut eval = EvalCx { account: cx.account, ids: &cx.query.ids };
+                let columns = local.evaluator.evaluate(&pending.batch, &mut eval)?;
+                let columns = columns.iter().map(|c| c.flatten(cx.account));
+                let columns = columns.collect::<Result<Vec<FlatVector>, _>>()?;
+                if pending.batch.selection().is_none() {
+                    number(&mut local.all, pending.batch.physical_rows(), cx)?;
+                }
+                if let Some(kept) = &self.kept {
+                    let kept = kept.iter().map(|&at| pending.batch.column(at).clone()).collect();
+                    pending.batch = pending.batch.with_columns(kept);
+                }
+                pending.columns.insert(columns)
+            }
+        };
+        let rows = match pending.batch.selection() {
+            Some(selection) => selection.indices(),
+            None => &local.all[..pending.batch.rows()],
+        };
+        if pending.at == rows.len() {
+            return Ok(true);
+        }
+        if pending.encoded == pending.at {
+            let end = (pending.at + pending.step).min(rows.len());
+            let rows = &rows[pending.at..end];
+            shared.encoder.encode(columns, rows, &mut local.keys, cx.account)?;
+            let cutoff = shared.cutoff.load(Relaxed);
+            for kept in [&mut local.kept, &mut local.kept_keys] {
+                kept.set_len(0);
+                kept.reserve(cx.account, rows.len())?;
+            }
+            for (at, row) in rows.iter().enumerate() {
+                if prefix(local.keys.get(at)) <= cutoff {
+                    local.kept.push(*row);
+                    local.kept_keys.push(at as u32);
+                }
+            }
+            pending.encoded = end;
+        }
+        if !local.kept.is_empty() {
+            let keys = local.kept_keys.iter().map(|number| local.keys.get(*number as usize));
+            local.builder.append(&pending.batch, &local.kept, keys, &local.accounts.rows)?;
+        }
+        pending.at = pending.encoded;
+        pending.waiting = None;
+        let is_last = pending.at == rows.len();
+        let full_bytes = shared.run_bytes.max(2 * PAGE_BYTES * self.spec.types.len());
+        if local.builder.rows() >= self.run_rows(cx) || local.builder.allocated_bytes() >= full_bytes {
+            self.seal(shared, local, cx)?;
+        }
+        local.publish();
+        Ok(is_last)
+    }
+
+    /// Makes room for what the pending batch was refused, so that it can be tried again; or what to wait for first.
+    ///
+    /// # Errors
+    /// `BudgetTooSmall` if a single row does not fit and nobody is about to give back anything.
+    fn make_room(
+        &self,
+        shared: &SortShared,
+        local: &mut Local,
+        refused: &Error,
+        cx: &LaneCx<'_>,
+    ) -> Result<Option<Wait>> {
+        if local.holds_rows() {
+            self.start_spill(shared, local, cx)?;
+            return Ok(None);
+        }
+        // Scratch that more rows have grown may have used up what a few rows need.
+        local.keys.release();
+        local.builder = RunBuilder::new(self.spec.types.len(), &local.accounts.rows)?;
+        let Some(pending) = &mut local.pending else { return Ok(None) };
+        pending.encoded = pending.at;
+        let tried = pending.step.min(pending.batch.rows() - pending.at);
+        if tried > 1 {
+            pending.step = tried.div_ceil(2);
+            return Ok(None);
+        }
+        // Somebody may be about to give back what was asked for.
+        if pending.waiting.get_or_insert_with(|| Patience::new(&cx.query.pool)).is_over() {
+            return Err(self.spec.too_small(refused, &cx.query.pool));
+        }
+        cx.waker.wake_by_ref();
+        Ok(Some(Wait::registered(WaitReason::Memory, ())))
     }
 }
 
@@ -376,36 +450,7 @@ impl Sink for SortSink {
             return Ok(Flow::Done);
         }
         local.accounts.rows.relieve();
-        let mut eval = EvalCx { account: cx.account, ids: &cx.query.ids };
-        let columns = local.evaluator.evaluate(&batch, &mut eval)?;
-        let columns =
-            columns.iter().map(|c| c.flatten(cx.account)).collect::<Result<Vec<FlatVector>, _>>()?;
-        if batch.selection().is_none() {
-            number(&mut local.all, batch.physical_rows(), cx)?;
-        }
-        let rows = match batch.selection() {
-            Some(selection) => selection.indices(),
-            None => &local.all[..batch.rows()],
-        };
-        shared.encoder.encode(&columns, rows, &mut local.keys, cx.account)?;
-        drop(columns);
-        let cutoff = shared.cutoff.load(Relaxed);
-        for kept in [&mut local.kept, &mut local.kept_keys] {
-            kept.set_len(0);
-            kept.reserve(cx.account, rows.len())?;
-        }
-        for (at, row) in rows.iter().enumerate() {
-            if prefix(local.keys.get(at)) <= cutoff {
-                local.kept.push(*row);
-                local.kept_keys.push(at as u32);
-            }
-        }
-        let batch = match &self.kept {
-            Some(kept) => batch.with_columns(kept.iter().map(|&at| batch.column(at).clone()).collect()),
-            None => batch,
-        };
-        let step = local.kept.len();
-        local.pending = Some(Pending { batch, at: 0, step, waiting: None });
+        local.pending = Some(Pending::new(batch));
         let held_rows = local.held_rows();
         let is_forced = held_rows >= local.forced_rows as u64 && cx.must_refuse();
         if is_forced {
