@@ -6,7 +6,7 @@
 //!    nothing, which merge as nothing).
 
 use super::front::{Front, Mapped};
-use super::keys::{Halt, KeyTable, resize};
+use super::keys::{Growth, Halt, KeyTable, resize};
 use super::slots::Slots;
 use super::spec::{Aggregate, Plan};
 use crate::data::{Batch, BufMut, DictionaryIds, Values, Vector, view_len};
@@ -107,27 +107,26 @@ impl Groups {
         self.widest_bytes
     }
 
-    /// Counts the rows in. `account` is where the table lives; `refuses` is asked before it grows.
+    /// Counts the rows in.
     pub(super) fn add(
         &mut self,
         kind: Kind,
         columns: &[Vector],
         rows: Rows<'_>,
-        account: &Account,
-        refuses: &dyn Fn() -> bool,
+        growth: &Growth<'_>,
         cx: &mut EvalCx<'_>,
     ) -> Result<(), Halt> {
         let plan = Arc::clone(&self.plan);
         if plan.has_groups() {
-            self.assign(&columns[..plan.group_types.len()], rows, account, refuses)?;
+            self.assign(&columns[..plan.group_types.len()], rows, growth)?;
         }
         for (accumulator, aggregate) in self.accumulators.iter_mut().zip(&plan.aggregates) {
-            accumulator.reserve(rows, aggregate.columns(kind, columns), account)?;
+            accumulator.reserve(rows, aggregate.columns(kind, columns), growth.account)?;
         }
         let filtered = kind == Kind::Rows && plan.aggregates.iter().any(|a| a.filter.is_some());
         if filtered {
-            resize(&mut self.passing_rows, rows.len(), account)?;
-            resize(&mut self.passing_ids, rows.len(), account)?;
+            resize(&mut self.passing_rows, rows.len(), growth.account)?;
+            resize(&mut self.passing_ids, rows.len(), growth.account)?;
         }
         // From here on nothing is refused for lack of memory of the table.
         let groups = self.keys.len();
@@ -158,19 +157,18 @@ impl Groups {
         &mut self,
         other: &Self,
         set: GroupSet<'_>,
-        account: &Account,
-        refuses: &dyn Fn() -> bool,
+        growth: &Growth<'_>,
         cx: &mut EvalCx<'_>,
     ) -> Result<(), Halt> {
-        self.keys.find_groups(&other.keys, set, &mut self.ids, &mut self.missing, account)?;
-        self.grow(account, refuses)?;
+        self.keys.find_groups(&other.keys, set, &mut self.ids, &mut self.missing, growth.account)?;
+        self.grow(growth)?;
         self.keys.insert(&mut self.ids, &self.missing);
         let rows = Rows::All(set.len());
         self.widest_bytes = self.widest_bytes.max(other.widest_bytes);
         let mut states = Vec::with_capacity(self.accumulators.len());
         for (accumulator, from) in self.accumulators.iter_mut().zip(&other.accumulators) {
             let exported = from.export(set, cx.account)?;
-            accumulator.reserve(rows, &exported, account)?;
+            accumulator.reserve(rows, &exported, growth.account)?;
             states.push(exported);
         }
         let groups = GroupIds::Each { ids: &self.ids, groups: self.keys.len() };
@@ -181,18 +179,12 @@ impl Groups {
     }
 
     /// Finds or makes the groups of the rows that count, into `ids`, and states for them.
-    fn assign(
-        &mut self,
-        keys: &[Vector],
-        rows: Rows<'_>,
-        account: &Account,
-        refuses: &dyn Fn() -> bool,
-    ) -> Result<(), Halt> {
-        match self.front.map(keys, rows, &mut self.ids, account) {
+    fn assign(&mut self, keys: &[Vector], rows: Rows<'_>, growth: &Growth<'_>) -> Result<(), Halt> {
+        match self.front.map(keys, rows, &mut self.ids, growth.account) {
             Mapped::All => Ok(()),
             Mapped::Nothing => {
-                let found = self.keys.find(keys, rows, &mut self.ids, &mut self.missing, account);
-                if let Err(halt) = found.and_then(|()| self.grow(account, refuses).map_err(Halt::from)) {
+                let found = self.keys.find(keys, rows, &mut self.ids, &mut self.missing, growth.account);
+                if let Err(halt) = found.and_then(|()| self.grow(growth)) {
                     self.front.shrink();
                     return Err(halt);
                 }
@@ -202,8 +194,9 @@ impl Groups {
             }
             Mapped::New => {
                 let new_rows = Rows::At(self.front.new_rows());
-                let found = self.keys.find(keys, new_rows, &mut self.new_ids, &mut self.missing, account);
-                if let Err(halt) = found.and_then(|()| self.grow(account, refuses).map_err(Halt::from)) {
+                let found =
+                    self.keys.find(keys, new_rows, &mut self.new_ids, &mut self.missing, growth.account);
+                if let Err(halt) = found.and_then(|()| self.grow(growth)) {
                     self.front.shrink();
                     return Err(halt);
                 }
@@ -216,16 +209,19 @@ impl Groups {
     }
 
     /// Makes room for the missing rows.
-    fn grow(&mut self, account: &Account, refuses: &dyn Fn() -> bool) -> Result<(), Denied> {
+    fn grow(&mut self, growth: &Growth<'_>) -> Result<(), Halt> {
         if self.missing.is_empty() {
             return Ok(());
         }
-        if refuses() {
-            return Err(Denied { bytes: self.missing.len() });
+        if (growth.refuses)() {
+            return Err(Denied { bytes: self.missing.len() }.into());
         }
         let groups = self.keys.len() + self.missing.len();
-        self.keys.reserve(&self.missing, account)?;
-        self.accumulators.iter_mut().try_for_each(|accumulator| accumulator.resize(groups, account))
+        self.keys.reserve(&self.missing, growth)?;
+        for accumulator in &mut self.accumulators {
+            accumulator.resize(groups, growth.account)?;
+        }
+        Ok(())
     }
 
     /// `groups` with their states, as columns of the plan's state schema.

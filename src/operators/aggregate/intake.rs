@@ -2,7 +2,7 @@
 //! lane's while partitions are merged.
 
 use super::groups::{Groups, Kind};
-use super::keys::Halt;
+use super::keys::{Growth, Halt};
 use super::spec::{Plan, fan_out_bits};
 use super::spill::{Spill, in_pieces, is_common};
 use crate::data::{BufMut, Vector};
@@ -306,13 +306,14 @@ impl Intake {
     pub(super) fn merge(&mut self, other: &Groups, set: GroupSet<'_>, cx: &LaneCx<'_>) -> Result<()> {
         if self.plan.has_groups() {
             let heeds_faults = self.heeds_faults();
-            let refuses = || heeds_faults && cx.must_refuse();
+            let (refuses, check) = (|| heeds_faults && cx.must_refuse(), || cx.check());
+            let growth = Growth { account: &self.account, refuses: &refuses, check: &check };
             let mut eval_cx = EvalCx { account: cx.account, ids: &cx.query.ids };
             let spill_bytes = self.plan.spill_floor_bytes(&cx.query.knobs);
             let has_room = self.headroom.extend(other.widest_bytes(), spill_bytes, &self.account);
             let merged = has_room
                 .map_err(Halt::from)
-                .and_then(|()| self.groups.merge(other, set, &self.account, &refuses, &mut eval_cx));
+                .and_then(|()| self.groups.merge(other, set, &growth, &mut eval_cx));
             match merged {
                 Ok(()) => {
                     self.publish();
@@ -365,7 +366,8 @@ impl Intake {
     ) -> Result<Result<(), Denied>> {
         let mut eval_cx = EvalCx { account: cx.account, ids: &cx.query.ids };
         let heeds_faults = self.heeds_faults();
-        let refuses = || heeds_faults && cx.must_refuse();
+        let (refuses, check) = (|| heeds_faults && cx.must_refuse(), || cx.check());
+        let growth = Growth { account: &self.account, refuses: &refuses, check: &check };
         if self.plan.has_string_states() {
             let widest_bytes = self.groups.note_widths(columns, rows);
             let spill_bytes = self.plan.spill_floor_bytes(&cx.query.knobs);
@@ -373,7 +375,7 @@ impl Intake {
                 return Ok(Err(denied));
             }
         }
-        match self.groups.add(kind, columns, rows, &self.account, &refuses, &mut eval_cx) {
+        match self.groups.add(kind, columns, rows, &growth, &mut eval_cx) {
             Ok(()) => Ok(Ok(())),
             Err(Halt::Denied(denied)) => Ok(Err(denied)),
             Err(Halt::Failed(error)) => Err(error),

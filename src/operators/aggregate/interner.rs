@@ -208,7 +208,7 @@ impl Interner {
             self.hashes.reserve(account, count + 1)?;
         }
         let hashes: &[u64] = &self.hashes;
-        self.slots.reserve(count, 1, |code| hashes[code], account)?;
+        self.slots.reserve(count, 1, |code| hashes[code], account, || Ok::<(), Denied>(()))?;
         self.strings.push(account, string)?;
         self.hashes.push(hash);
         self.slots.put_one(hash, count as u32);

@@ -9,6 +9,23 @@ use crate::error::Error;
 use crate::functions::aggregate::{GroupSet, Rows};
 use crate::mem::{Account, Denied};
 
+/// What a table grows by.
+pub(super) struct Growth<'a> {
+    /// Where it lives.
+    pub(super) account: &'a Account,
+    /// Whether it is to be refused more, memory or not.
+    pub(super) refuses: &'a dyn Fn() -> bool,
+    /// Whether the query should go on; a table it should not is of no more use.
+    pub(super) check: &'a dyn Fn() -> Result<(), Error>,
+}
+
+impl Growth<'_> {
+    /// As `check`.
+    pub(super) fn check(&self) -> Result<(), Halt> {
+        (self.check)().map_err(Halt::Failed)
+    }
+}
+
 /// Why groups could not take a batch.
 pub(super) enum Halt {
     /// Memory was refused; nothing has been counted.
@@ -137,8 +154,8 @@ impl KeyTable {
     }
 
     /// Makes room for `missing` rows of the last `find`.
-    pub(super) fn reserve(&mut self, missing: &[u32], account: &Account) -> Result<(), Denied> {
-        for_keys!(self, Ok(()), keys => keys.reserve(missing, account))
+    pub(super) fn reserve(&mut self, missing: &[u32], growth: &Growth<'_>) -> Result<(), Halt> {
+        for_keys!(self, Ok(()), keys => keys.reserve(missing, growth))
     }
 
     /// Gives the rows missing in the last `find` their groups.

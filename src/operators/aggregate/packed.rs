@@ -9,7 +9,8 @@
 use super::hash::{hash_word, prefetch};
 use super::interner::Interner;
 use super::keys::{
-    Halt, KeyBits, KeyColumn, constant_bits, is_string, low_bits, packed_bits, resize, values_from_bits,
+    Growth, Halt, KeyBits, KeyColumn, constant_bits, is_string, low_bits, packed_bits, resize,
+    values_from_bits,
 };
 use super::slots::Slots;
 use crate::data::{
@@ -284,7 +285,8 @@ impl<W: Word> PackedKeys<W> {
         }
     }
 
-    pub(super) fn reserve(&mut self, missing: &[u32], account: &Account) -> Result<(), Denied> {
+    pub(super) fn reserve(&mut self, missing: &[u32], growth: &Growth<'_>) -> Result<(), Halt> {
+        let account = growth.account;
         let groups = self.keys.len() + missing.len();
         self.keys.reserve(account, groups)?;
         if self.batch.has_nulls || !self.nulls.is_empty() {
@@ -295,7 +297,7 @@ impl<W: Word> PackedKeys<W> {
         }
         let (keys, nulls, strings, columns) = (&self.keys, &self.nulls, &self.strings, &self.columns);
         let hash = |group: usize| strings.hash(columns, keys[group], null_mask(nulls, group as u32));
-        self.slots.reserve(keys.len(), missing.len(), hash, account)
+        self.slots.reserve(keys.len(), missing.len(), hash, account, || growth.check())
     }
 
     pub(super) fn insert(&mut self, ids: &mut [u32], missing: &[u32]) {

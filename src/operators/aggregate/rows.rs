@@ -7,7 +7,7 @@
 //! 2. Keys of all groups lie in chunks that never move; a location is the chunk above the offset in it.
 
 use super::hash::{bytes_hasher, hash_bytes, prefetch};
-use super::keys::{Halt, KeyBits, KeyColumn, constant_bits, resize, values_from_bits};
+use super::keys::{Growth, Halt, KeyBits, KeyColumn, constant_bits, resize, values_from_bits};
 use super::slots::Slots;
 use crate::data::{
     BitmapMut, BufMut, DataType, FlatVector, PhysicalType, Values, Vector, ViewBuilder, for_each_values,
@@ -187,7 +187,8 @@ impl RowKeys {
         self.slots.find_all(&self.batch.hashes, ids, missing, is_equal, fetch);
     }
 
-    pub(super) fn reserve(&mut self, missing: &[u32], account: &Account) -> Result<(), Denied> {
+    pub(super) fn reserve(&mut self, missing: &[u32], growth: &Growth<'_>) -> Result<(), Halt> {
+        let account = growth.account;
         let groups = self.len() + missing.len();
         self.locations.reserve(account, groups)?;
         self.lengths.reserve(account, groups)?;
@@ -200,7 +201,7 @@ impl RowKeys {
             self.chunks.push(BufMut::with_capacity(account, next)?);
         }
         let hashes: &[u64] = &self.hashes;
-        self.slots.reserve(hashes.len(), missing.len(), |group| hashes[group], account)
+        self.slots.reserve(hashes.len(), missing.len(), |group| hashes[group], account, || growth.check())
     }
 
     pub(super) fn insert(&mut self, ids: &mut [u32], missing: &[u32]) {

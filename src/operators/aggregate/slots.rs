@@ -11,6 +11,7 @@ use super::hash::prefetch;
 use super::sketch::Sketch;
 use crate::data::BufMut;
 use crate::mem::{Account, Denied};
+use std::ops::Range;
 
 /// The number of a group that is not there.
 pub(super) const NO_GROUP: u32 = u32::MAX;
@@ -21,6 +22,8 @@ const PREFETCH_BYTES: usize = 256 << 10;
 const PREFETCH_ROWS: usize = 32;
 const PREFETCH_KEY_ROWS: usize = 16;
 const LEAST_SLOTS: usize = 512;
+/// Groups entered between two checks: well below a millisecond.
+const CHECKED_GROUPS: usize = 16 << 10;
 /// The part of groups that must be keys of their own, or else keys come back. What is not looked up costs more to
 /// merge than it would to find.
 const MOST_REPEATS: f64 = 0.8;
@@ -42,24 +45,42 @@ impl Slots {
         Self { slots: BufMut::empty(), first: 0, is_blind: false, sketch: None }
     }
 
-    /// Makes room for `more` groups beside the `groups` there are, whose hashes `hash` knows.
-    pub(super) fn reserve(
+    /// Makes room for `more` groups beside the `groups` there are, whose hashes `hash` knows. Entering millions of them
+    /// anew takes long: `check` is asked on the way, and after an error of its the directory is of no more use.
+    pub(super) fn reserve<E: From<Denied>>(
         &mut self,
         groups: usize,
         more: usize,
         hash: impl Fn(usize) -> u64,
         account: &Account,
-    ) -> Result<(), Denied> {
+        check: impl Fn() -> Result<(), E>,
+    ) -> Result<(), E> {
         let sought = (groups + more).saturating_sub(self.first);
         if self.is_blind || 2 * sought <= self.slots.len() {
             return Ok(());
         }
         let larger = (2 * sought).next_power_of_two().max(LEAST_SLOTS);
         self.slots = BufMut::zeroed(account, larger)?;
-        for group in self.first..groups {
-            self.put(hash(group), group as u32);
+        for start in (self.first..groups).step_by(CHECKED_GROUPS) {
+            self.enter(start..groups.min(start + CHECKED_GROUPS), &hash);
+            check()?;
         }
         Ok(())
+    }
+
+    /// Enters groups that are not there, of which there are many: hashes are made ahead, so that slots can be fetched.
+    fn enter(&mut self, groups: Range<usize>, hash: impl Fn(usize) -> u64) {
+        let mut hashes = [0; PREFETCH_ROWS];
+        for start in groups.clone().step_by(PREFETCH_ROWS) {
+            let len = PREFETCH_ROWS.min(groups.end - start);
+            for (k, to) in hashes[..len].iter_mut().enumerate() {
+                *to = hash(start + k);
+                prefetch(&self.slots[*to as usize & (self.slots.len() - 1)]);
+            }
+            for (k, &hash) in hashes[..len].iter().enumerate() {
+                self.put(hash, (start + k) as u32);
+            }
+        }
     }
 
     /// Enters a group that is not there.

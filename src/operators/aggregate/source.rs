@@ -8,7 +8,7 @@ use super::groups::{Groups, Kind};
 use super::intake::Intake;
 use super::sink::{Aggregation, table_accounts, take_account};
 use super::spans::{Span, Spans};
-use super::spec::Plan;
+use super::spec::{Plan, fan_out_bits};
 use super::spill::{PartitionOrder, in_pieces, is_common};
 use crate::data::{Batch, FlatVector, Values, Vector, view_len};
 use crate::error::{Error, Result};
@@ -16,7 +16,7 @@ use crate::exec::{Handoff, LaneCx, Need, OpenCx, Pull, Source};
 use crate::functions::Rows;
 use crate::functions::aggregate::GroupSet;
 use crate::mem::{Account, Knobs};
-use crate::metrics::MERGE_NANOS;
+use crate::metrics::{MERGE_NANOS, OperatorMetrics};
 use crate::spill::{SpillFile, SpillReader};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -53,7 +53,20 @@ pub(super) enum Item {
     Files { files: Vec<(Arc<SpillFile>, u32)>, used_bits: u32 },
 }
 
+/// Counts partitions that were written to disk by so many rounds of partitioning.
+fn note_spilled(partitions: usize, depth: u32, metrics: &OperatorMetrics) {
+    metrics.counter("spilled_partitions").fetch_add(partitions as u64, Relaxed);
+    metrics.counter("spill_depth").fetch_max(depth.into(), Relaxed);
+}
+
 impl Ready {
+    /// Counts the pieces that are partitions on disk.
+    pub(super) fn note_spilled(&self, depth: u32, metrics: &OperatorMetrics) {
+        if let Self::Pieces { items, .. } = self {
+            note_spilled(items.lock().len(), depth, metrics);
+        }
+    }
+
     /// Tables in memory, ordered by the same ranges or not at all.
     pub(super) fn merging(mut tables: Vec<(Intake, Option<PartitionOrder>)>) -> Self {
         if tables.len() == 1
@@ -312,6 +325,8 @@ impl SourceLane {
         if let Some(file) = self.intake.finish_spill(cx)? {
             let written = (0..partitions).filter(|&partition| file.rows(partition) > 0);
             let parts = written.map(|p| Item::Files { files: vec![(Arc::clone(&file), p)], used_bits });
+            let parts: Vec<Item> = parts.collect();
+            note_spilled(parts.len(), used_bits.div_ceil(fan_out_bits(fan_out)), cx.metrics);
             items.lock().extend(parts);
         }
         Ok(())
