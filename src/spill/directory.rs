@@ -49,7 +49,7 @@ pub(crate) struct SpillDirectory {
 
 #[derive(Debug)]
 struct Root {
-    /// At least one.
+    /// None if nobody named one and every usual one is in memory.
     places: Vec<Arc<PathBuf>>,
     quota_bytes: u64,
     used_bytes: AtomicU64,
@@ -62,7 +62,7 @@ impl SpillDirectory {
     pub(crate) fn new(places: impl IntoIterator<Item = PathBuf>, quota_bytes: u64) -> Self {
         let mut places: Vec<Arc<PathBuf>> = places.into_iter().map(Arc::new).collect();
         if places.is_empty() {
-            places.push(Arc::new(default_path()));
+            places.extend(default_path().map(Arc::new));
         }
         let root = Root { places, quota_bytes, used_bytes: AtomicU64::new(0), next_file: AtomicU64::new(0) };
         Self { root: Arc::new(root), meter: Arc::default(), fails: None }
@@ -100,7 +100,7 @@ impl SpillDirectory {
         self.root.quota_bytes.saturating_sub(self.root.used_bytes.load(Relaxed))
     }
 
-    /// Where it is; at least one place.
+    /// Where it is; nowhere if nobody said and there is no disk.
     pub(crate) fn places(&self) -> impl ExactSizeIterator<Item = &Path> {
         self.root.places.iter().map(|place| place.as_path())
     }
@@ -147,6 +147,10 @@ impl SpillDirectory {
     pub(super) fn segment(&self, full: Option<usize>) -> Result<Segment> {
         let number = self.root.next_file.fetch_add(1, Relaxed);
         let places = self.root.places.len();
+        if places == 0 {
+            let why = "the temporary directory, /var/tmp and the current directory are all in memory; set temp_directory";
+            return Err(Error::io("cannot choose a place to spill to", ".", io::Error::other(why)));
+        }
         let mut turn = (number % places as u64) as usize;
         if Some(turn) == full {
             turn += 1;
@@ -225,15 +229,17 @@ fn create_unlinked(path: &Path) -> Result<File, (&'static str, io::Error)> {
     Ok(file)
 }
 
-/// Where to spill if nobody says: the system's temporary directory, unless that lies in memory (spilling there would
-/// move bytes from one ledger to none), then `/var/tmp`, unless that does too, then the current directory.
-pub(crate) fn default_path() -> PathBuf {
+/// Where to spill if nobody says: the first of the system's temporary directory, `/var/tmp` and the current directory
+/// that does not lie in memory, where spilling would move bytes from one ledger to none. `None` if all do.
+fn default_path() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    [std::env::temp_dir(), PathBuf::from("/var/tmp")]
-        .into_iter()
-        .filter_map(|path| path.canonicalize().ok())
-        .find(|path| path.is_dir() && !is_in_memory(path, &mounts))
-        .unwrap_or_else(|| PathBuf::from("."))
+    let places = [std::env::temp_dir(), PathBuf::from("/var/tmp"), PathBuf::from(".")];
+    first_on_disk(places.into_iter().filter_map(|path| path.canonicalize().ok()), &mounts)
+}
+
+/// The first folder among `places` that is not in memory.
+fn first_on_disk(mut places: impl Iterator<Item = PathBuf>, mounts: &str) -> Option<PathBuf> {
+    places.find(|path| path.is_dir() && !is_in_memory(path, mounts))
 }
 
 /// Whether `path`, absolute and without links, lies on a file system in memory, according to the system's table of
@@ -277,6 +283,28 @@ mod tests {
             assert_eq!(is_in_memory(Path::new(path), mounts), expected, "{path}");
         }
         assert!(!is_in_memory(Path::new("/tmp"), ""));
+    }
+
+    #[test]
+    fn nothing_is_spilled_into_memory_unless_somebody_says_so() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().canonicalize().expect("it is there");
+        let in_memory = format!("tmpfs {} tmpfs rw 0 0\n", path.display());
+        let places = || [path.join("missing"), path.clone()].into_iter();
+        assert_eq!(first_on_disk(places(), ""), Some(path.clone()));
+        assert_eq!(first_on_disk(places(), &in_memory), None);
+        let nowhere = SpillDirectory {
+            root: Arc::new(Root {
+                places: Vec::new(),
+                quota_bytes: 100,
+                used_bytes: AtomicU64::new(0),
+                next_file: AtomicU64::new(0),
+            }),
+            meter: Arc::default(),
+            fails: None,
+        };
+        let error = nowhere.segment(None).map(|_| ()).expect_err("there is no place").to_string();
+        assert!(error.contains("temp_directory"), "{error}");
     }
 
     #[test]
