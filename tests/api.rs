@@ -254,6 +254,29 @@ fn a_cancelled_query_s_progress_stays() {
 }
 
 #[test]
+fn an_explained_run_is_cancelled_watched_and_timed_out_as_any_other() {
+    let (engine, session) = session(small());
+    let sql = format!("explain analyze {ENDLESS}");
+    let mut stream = start(&session, &sql);
+    assert_eq!(stream.schema().field(0).name(), "plan");
+    let handle = stream.handle();
+    assert!(handle.progress() < 1.0);
+    let cancel = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(20));
+        handle.cancel();
+    });
+    assert!(matches!(stream.next(), Some(Err(Error::Cancelled))));
+    assert!(stream.next().is_none());
+    cancel.join().expect("the other thread lives");
+    let late = session.query(&sql).expect("plans").with_timeout(Duration::from_millis(20));
+    assert!(matches!(late.collect(), Err(Error::Timeout { .. })));
+    drop(start(&session, &sql));
+    wait_until("memory is back", || engine.memory_used() == 0);
+    let plan = answer(&session, "explain analyze select sum(n) from n").expect("runs");
+    assert!(plan.len() > 2, "{plan:?}");
+}
+
+#[test]
 fn priorities_give_shares() {
     let (_engine, session) = session(small().threads(1));
     // The one with 16 times the share must be far ahead; both run until they are dropped.

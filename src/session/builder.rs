@@ -1,6 +1,7 @@
 //! Building an engine: its limits, and their defaults.
 
 use super::engine::{Engine, EngineInner};
+use super::settings::{batch_size, spill_partitions};
 use crate::error::{Error, Result};
 use crate::exec::Slots;
 use crate::mem::Pool;
@@ -25,6 +26,8 @@ pub struct EngineBuilder {
     disabled_optimizers: HashSet<String>,
     enable_sort_merge_join: Option<bool>,
     enable_stats_pruning: Option<bool>,
+    batch_size: Option<usize>,
+    spill_partitions: Option<usize>,
     testing: TestKnobs,
 }
 
@@ -125,6 +128,22 @@ impl EngineBuilder {
         self
     }
 
+    /// The most rows of a batch, 1 to 65536; with little memory there are fewer. Default: 8192. A session may set its
+    /// own.
+    #[must_use]
+    pub fn batch_size(mut self, rows: usize) -> Self {
+        self.batch_size = Some(rows);
+        self
+    }
+
+    /// The most partitions that a join or an aggregation spills to at a time, a power of two from 4 to 64. Default: as
+    /// many as there is memory for. A session may set its own.
+    #[must_use]
+    pub fn spill_partitions(mut self, partitions: usize) -> Self {
+        self.spill_partitions = Some(partitions);
+        self
+    }
+
     /// Sizes and faults for tests.
     #[doc(hidden)]
     #[must_use]
@@ -143,6 +162,10 @@ impl EngineBuilder {
             let message = "max_concurrent_queries is 0, but the engine needs at least 1 to run a query";
             return Err(Error::plan(message, None));
         }
+        let wrong = |name: &'static str| move |why: String| Error::plan(format!("{name}: {why}"), None);
+        let batch_rows = self.batch_size.map(batch_size::check).transpose().map_err(wrong("batch_size"))?;
+        let spill_partitions = self.spill_partitions.map(spill_partitions::check);
+        let spill_partitions = spill_partitions.transpose().map_err(wrong("spill_partitions"))?;
         let max_concurrent_queries = self.max_concurrent_queries.unwrap_or(usize::MAX);
         let threads = self.threads.unwrap_or_else(|| SchedulerConfig::default().threads);
         let scheduler = Scheduler::new(SchedulerConfig { threads, ..SchedulerConfig::default() })?;
@@ -167,6 +190,8 @@ impl EngineBuilder {
                     forces_merge: self.testing.merge_joins,
                     memory_bytes: limit,
                 },
+                batch_rows,
+                spill_partitions,
                 prunes: self.enable_stats_pruning.unwrap_or(true),
                 testing: self.testing,
                 started_queries: AtomicU64::new(0),

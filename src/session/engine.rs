@@ -24,6 +24,9 @@ pub(super) struct EngineInner {
     pub(super) joins: JoinPolicy,
     /// Whether scans may leave out what statistics rule out.
     pub(super) prunes: bool,
+    /// What sessions that do not say take.
+    pub(super) batch_rows: Option<usize>,
+    pub(super) spill_partitions: Option<usize>,
     pub(super) testing: TestKnobs,
     /// Queries started: each has its own luck with injected faults.
     pub(super) started_queries: AtomicU64,

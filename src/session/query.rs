@@ -142,13 +142,7 @@ impl Query {
             Kind::Explain => Ok(ResultStream::text(&self.explain())),
             Kind::ExplainAnalyze => {
                 let rules = std::mem::take(&mut self.rules);
-                let mut stream = self.start()?;
-                for batch in stream.by_ref() {
-                    batch?;
-                }
-                let operators = stream.report.as_ref().map(|r| r.operators.as_slice()).unwrap_or_default();
-                let (profile, metrics) = (stream.profile(), stream.metrics());
-                Ok(ResultStream::text(&physical::explain_analyze(&profile, operators, &metrics, &rules)))
+                Ok(self.start()?.analyzed(rules))
             }
         }
     }
@@ -168,11 +162,12 @@ impl Query {
         };
         let (mut spec, mut profiler) = pipelines(&self.plan)?;
         let testing = &engine.testing;
+        let most_partitions = self.spill_partitions.or(engine.spill_partitions).unwrap_or(MOST_FAN_OUT);
         let most = Knobs {
             lanes: engine.threads,
-            batch_rows: testing.batch_rows.or(self.batch_rows).unwrap_or(BATCH_ROWS),
+            batch_rows: testing.batch_rows.or(self.batch_rows).or(engine.batch_rows).unwrap_or(BATCH_ROWS),
             block_bytes: BLOCK_BYTES,
-            fan_out: fan_out(limit, engine.threads).min(self.spill_partitions.unwrap_or(MOST_FAN_OUT)),
+            fan_out: fan_out(limit, engine.threads).min(most_partitions),
         };
         let mut admitted = spec.admit(most, &pool);
         if admitted.is_err()

@@ -8,19 +8,29 @@ use crate::error::{Error, Result};
 use crate::exec::QueryRun;
 use crate::metrics::{OperatorProfile, QueryMetrics};
 use crate::operators::ResultQueue;
+use crate::physical;
 use arrow::array::{RecordBatch, StringViewArray};
 use arrow::datatypes::SchemaRef;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 pub(super) fn text_schema() -> SchemaRef {
     let field = arrow::datatypes::Field::new("plan", arrow::datatypes::DataType::Utf8View, false);
     Arc::new(arrow::datatypes::Schema::new(vec![field]))
 }
 
+/// A row for each line.
+fn text_batch(text: &str) -> Option<RecordBatch> {
+    let lines = StringViewArray::from_iter_values(text.lines());
+    RecordBatch::try_new(text_schema(), vec![Arc::new(lines)]).ok()
+}
+
 /// Where rows come from.
 pub(super) enum Rows {
     Queue(Arc<ResultQueue>),
+    /// The query's rows are counted; what it took, with the optimizer's rules, is the one batch.
+    Analyzed(Arc<ResultQueue>, Vec<(&'static str, Duration)>),
     Ready(Option<RecordBatch>),
     Over,
 }
@@ -37,9 +47,17 @@ pub struct ResultStream {
 
 impl ResultStream {
     pub(super) fn text(text: &str) -> Self {
-        let lines = StringViewArray::from_iter_values(text.lines());
-        let batch = RecordBatch::try_new(text_schema(), vec![Arc::new(lines)]).ok();
-        Self::ready(text_schema(), batch)
+        Self::ready(text_schema(), text_batch(text))
+    }
+
+    /// What the query takes, in place of its rows. It runs, and can be cancelled and watched, as it would otherwise.
+    pub(super) fn analyzed(mut self, rules: Vec<(&'static str, Duration)>) -> Self {
+        self.schema = text_schema();
+        self.source = match std::mem::replace(&mut self.source, Rows::Over) {
+            Rows::Queue(queue) => Rows::Analyzed(queue, rules),
+            other @ (Rows::Analyzed(..) | Rows::Ready(_) | Rows::Over) => other,
+        };
+        self
     }
 
     pub(super) fn nothing() -> Self {
@@ -72,31 +90,50 @@ impl ResultStream {
     }
 }
 
+impl ResultStream {
+    /// The next batch of the run; waits for it.
+    fn next_of(&self, queue: &ResultQueue) -> Option<Result<RecordBatch>> {
+        let run = self.run.as_deref();
+        let expire = || {
+            if let Some(run) = run {
+                run.expire();
+            }
+        };
+        let next = queue.next_blocking(run.and_then(QueryRun::deadline), expire);
+        if let (Some(Ok(batch)), Some(report)) = (&next, &self.report) {
+            report.rows.fetch_add(batch.num_rows() as u64, Relaxed);
+        }
+        next
+    }
+
+    /// Runs the query to its end; what it took.
+    fn analyze(&self, queue: &ResultQueue, rules: &[(&'static str, Duration)]) -> Result<RecordBatch> {
+        while let Some(batch) = self.next_of(queue) {
+            batch?;
+        }
+        let operators = self.report.as_ref().map(|report| report.operators.as_slice()).unwrap_or_default();
+        let text = physical::explain_analyze(&self.profile(), operators, &self.metrics(), rules);
+        text_batch(&text).ok_or_else(|| Error::internal("a plan's text is not a batch"))
+    }
+}
+
 impl Iterator for ResultStream {
     type Item = Result<RecordBatch>;
 
     fn next(&mut self) -> Option<Result<RecordBatch>> {
-        let next = match &mut self.source {
+        let source = std::mem::replace(&mut self.source, Rows::Over);
+        match source {
             Rows::Queue(queue) => {
-                let run = self.run.as_deref();
-                let expire = || {
-                    if let Some(run) = run {
-                        run.expire();
-                    }
-                };
-                queue.next_blocking(run.and_then(QueryRun::deadline), expire)
+                let next = self.next_of(&queue);
+                if matches!(next, Some(Ok(_))) {
+                    self.source = Rows::Queue(queue);
+                }
+                next
             }
-            Rows::Ready(batch) => batch.take().map(Ok),
+            Rows::Analyzed(queue, rules) => Some(self.analyze(&queue, &rules)),
+            Rows::Ready(batch) => batch.map(Ok),
             Rows::Over => None,
-        };
-        match (&next, &self.report) {
-            (Some(Ok(batch)), Some(report)) => {
-                report.rows.fetch_add(batch.num_rows() as u64, Relaxed);
-            }
-            (Some(Ok(_)), None) => {}
-            (Some(Err(_)) | None, _) => self.source = Rows::Over,
         }
-        next
     }
 }
 

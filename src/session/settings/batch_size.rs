@@ -6,6 +6,14 @@ use crate::session::query::BATCH_ROWS;
 
 pub(super) struct BatchSize;
 
+/// The number, if a batch can have so many rows; else what would do.
+pub(in crate::session) fn check(rows: usize) -> Result<usize, String> {
+    match (1..=65536).contains(&rows) {
+        true => Ok(rows),
+        false => Err("write a number of rows from 1 to 65536".to_owned()),
+    }
+}
+
 impl Setting for BatchSize {
     fn name(&self) -> &'static str {
         "batch_size"
@@ -16,15 +24,12 @@ impl Setting for BatchSize {
     }
 
     fn set(&self, settings: &mut Settings, value: Option<&str>) -> Result<(), String> {
-        let number = value.map(|text| match text.trim().parse::<usize>() {
-            Ok(number) if (1..=65536).contains(&number) => Ok(number),
-            Ok(_) | Err(_) => Err("write a number of rows from 1 to 65536".to_owned()),
-        });
+        let number = value.map(|text| check(text.trim().parse().unwrap_or(0)));
         settings.batch_rows = number.transpose()?;
         Ok(())
     }
 
-    fn value(&self, settings: &Settings, _engine: &EngineInner) -> String {
-        settings.batch_rows.unwrap_or(BATCH_ROWS).to_string()
+    fn value(&self, settings: &Settings, engine: &EngineInner) -> String {
+        settings.batch_rows.or(engine.batch_rows).unwrap_or(BATCH_ROWS).to_string()
     }
 }

@@ -9,14 +9,14 @@
 //!
 //! Must not know: SQL text, execution.
 
-mod batch_size;
+pub(super) mod batch_size;
 mod disabled_optimizers;
 mod enable_sort_merge_join;
 mod enable_stats_pruning;
 mod engine_wide;
 mod memory_limit;
 mod priority;
-mod spill_partitions;
+pub(super) mod spill_partitions;
 mod timeout;
 pub(super) mod units;
 

@@ -9,6 +9,14 @@ const LEAST: usize = 4;
 
 pub(super) struct SpillPartitions;
 
+/// The number, if so many partitions can be told apart; else what would do.
+pub(in crate::session) fn check(partitions: usize) -> Result<usize, String> {
+    match (LEAST..=MOST_FAN_OUT).contains(&partitions) && partitions.is_power_of_two() {
+        true => Ok(partitions),
+        false => Err(format!("write a power of two from {LEAST} to {MOST_FAN_OUT}")),
+    }
+}
+
 impl Setting for SpillPartitions {
     fn name(&self) -> &'static str {
         "spill_partitions"
@@ -19,15 +27,12 @@ impl Setting for SpillPartitions {
     }
 
     fn set(&self, settings: &mut Settings, value: Option<&str>) -> Result<(), String> {
-        let number = value.map(|text| match text.trim().parse::<usize>() {
-            Ok(number) if (LEAST..=MOST_FAN_OUT).contains(&number) && number.is_power_of_two() => Ok(number),
-            Ok(_) | Err(_) => Err(format!("write a power of two from {LEAST} to {MOST_FAN_OUT}")),
-        });
+        let number = value.map(|text| check(text.trim().parse().unwrap_or(0)));
         settings.spill_partitions = number.transpose()?;
         Ok(())
     }
 
-    fn value(&self, settings: &Settings, _engine: &EngineInner) -> String {
-        settings.spill_partitions.unwrap_or(MOST_FAN_OUT).to_string()
+    fn value(&self, settings: &Settings, engine: &EngineInner) -> String {
+        settings.spill_partitions.or(engine.spill_partitions).unwrap_or(MOST_FAN_OUT).to_string()
     }
 }
