@@ -13,6 +13,7 @@
 //! Must not know: optimizer rules, physical operators, execution.
 
 mod aggregate;
+mod explain;
 mod expression;
 mod from;
 mod function;
@@ -113,21 +114,27 @@ fn bind_statement(statement: &ast::Statement, sql: &str, resolver: &dyn TableRes
         ast::Statement::Explain {
             describe_alias: ast::DescribeAlias::Explain,
             analyze,
+            verbose: false,
+            query_plan: false,
+            estimate: false,
             statement,
             options,
-            ..
-        } => match statement.as_ref() {
-            ast::Statement::Query(query) => {
-                let mut options = options.iter().flatten();
-                let analyze = *analyze || options.any(|o| o.name.value.eq_ignore_ascii_case("analyze"));
-                Ok(Statement::Explain { analyze, query: Binder::new(resolver).bind_top(query)? })
+        } => {
+            let analyze = explain::analyzes(options.as_deref().unwrap_or_default())? || *analyze;
+            match statement.as_ref() {
+                ast::Statement::Query(query) => {
+                    Ok(Statement::Explain { analyze, query: Binder::new(resolver).bind_top(query)? })
+                }
+                // There is no plan of it, but what it does is done.
+                define @ (ast::Statement::CreateView(_) | ast::Statement::Drop { .. }) if analyze => {
+                    bind_statement(define, sql, resolver)
+                }
+                other => Err(unsupported_statement(other)),
             }
-            // There is no plan of it, but what it does is done.
-            define @ (ast::Statement::CreateView(_) | ast::Statement::Drop { .. }) if *analyze => {
-                bind_statement(define, sql, resolver)
-            }
-            other => Err(unsupported_statement(other)),
-        },
+        }
+        ast::Statement::Explain { describe_alias: ast::DescribeAlias::Explain, statement, .. } => {
+            Err(explain::unsupported_form(statement))
+        }
         other => Err(unsupported_statement(other)),
     }
 }
