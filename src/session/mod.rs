@@ -20,6 +20,7 @@ pub use engine::Engine;
 pub use handle::QueryHandle;
 pub use query::Query;
 pub use settings::SettingInfo;
+pub use settings::units::{UnitError, parse_bytes, parse_duration};
 pub use stream::ResultStream;
 
 use crate::batches::BatchesTable;
