@@ -63,8 +63,8 @@ pub use sched::Priority;
 #[doc(hidden)]
 pub use session::TestKnobs;
 pub use session::{
-    Engine, EngineBuilder, Query, QueryHandle, ResultStream, Session, SettingInfo, UnitError, parse_bytes,
-    parse_duration,
+    Engine, EngineBuilder, Query, QueryHandle, ResultStream, Session, SettingInfo, UnitError, is_parquet_file,
+    parse_bytes, parse_duration,
 };
 
 /// The examples of the README, compiled and run with the documentation's.

@@ -48,7 +48,12 @@ pub(crate) use view::{Definition, View};
 /// Where the binder finds tables.
 pub(crate) trait TableResolver {
     /// The table of that name (any case), with the name as registered.
-    fn table(&self, name: &str) -> Option<(String, Arc<dyn TableProvider>)>;
+    ///
+    /// # Errors
+    /// Why a table that is known cannot be read.
+    fn table(&self, name: &str) -> Result<Option<(String, Arc<dyn TableProvider>)>>;
+    /// Whether there is a table of that name (any case), readable or not.
+    fn has_table(&self, name: &str) -> bool;
     /// The view of that name (any case).
     fn view(&self, _name: &str) -> Option<Arc<View>> {
         None
