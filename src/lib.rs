@@ -63,9 +63,10 @@ pub use sched::Priority;
 #[doc(hidden)]
 pub use session::TestKnobs;
 pub use session::{
-    Engine, EngineBuilder, Query, QueryHandle, ResultStream, Session, SettingInfo, UnitError, is_parquet_file,
-    parse_bytes, parse_duration,
+    Engine, EngineBuilder, Query, QueryHandle, ResultStream, Session, SettingInfo, UnitError,
+    is_parquet_file, parse_bytes, parse_duration,
 };
+pub use sql::SqlStatement;
 
 /// The examples of the README, compiled and run with the documentation's.
 #[cfg(doctest)]

@@ -29,9 +29,8 @@ use crate::batches::BatchesTable;
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
 use crate::logical::Column;
-use crate::parquet::ParquetTable;
 use crate::provider::{ProvidedTable, TableProvider};
-use crate::sql::{Assignment, Statement, TableResolver, View};
+use crate::sql::{Assignment, SqlStatement, Statement, TableResolver, View};
 use crate::{optimizer, physical, sql};
 use arrow::array::RecordBatch;
 use engine::EngineInner;
@@ -39,7 +38,7 @@ use parking_lot::Mutex;
 use query::{Effect, Kind};
 use settings::Settings;
 use std::borrow::Cow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 use tables::{Table, Tables};
@@ -171,12 +170,32 @@ impl Session {
         self.settings.lock().apply(&Assignment { name: Some(name.to_owned()), value, location: None })
     }
 
-    /// Splits a text into its statements.
+    /// Splits a text into its statements, for [`Session::query_statement`].
+    ///
+    /// ```
+    /// # fn main() -> gristmill::Result<()> {
+    /// let session = gristmill::Engine::builder().threads(1).build()?.session();
+    /// let mut errors = vec![];
+    /// for statement in session.statements("select 1;\nselect\n  x;")? {
+    ///     errors.extend(session.query_statement(&statement).err());
+    /// }
+    /// assert_eq!(errors[0].location().map(|place| place.line), Some(3));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`Error::Parse`] with line and column.
-    pub fn statements(&self, sql: &str) -> Result<Vec<String>> {
+    pub fn statements<'a>(&self, sql: &'a str) -> Result<Vec<SqlStatement<'a>>> {
         sql::split(sql)
+    }
+
+    /// Plans one statement of a text; lines and columns of errors count in the whole text.
+    ///
+    /// # Errors
+    /// Those of [`Session::query`].
+    pub fn query_statement(&self, statement: &SqlStatement<'_>) -> Result<Query> {
+        self.query(&statement.sql()).map_err(|error| statement.locate(error))
     }
 
     /// Plans one statement. Nothing runs until the query is streamed or collected.

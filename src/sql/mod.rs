@@ -29,6 +29,7 @@ mod scope;
 mod select;
 mod set_operation;
 mod setting;
+mod split;
 mod subquery;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,7 @@ use sqlparser::tokenizer::Span;
 use std::sync::Arc;
 
 pub(crate) use setting::Assignment;
+pub use split::SqlStatement;
 pub(crate) use view::{Definition, View};
 
 /// Where the binder finds tables.
@@ -103,8 +105,8 @@ pub(crate) fn bind(sql: &str, resolver: &dyn TableResolver) -> Result<Vec<Statem
 ///
 /// # Errors
 /// [`Error::Parse`] if the text does not even fall into tokens.
-pub(crate) fn split(sql: &str) -> Result<Vec<String>> {
-    parse::split(sql).map_err(|error| error.with_excerpt(sql))
+pub(crate) fn split(sql: &str) -> Result<Vec<SqlStatement<'_>>> {
+    split::split(sql).map_err(|error| error.with_excerpt(sql))
 }
 
 fn bind_statement(statement: &ast::Statement, sql: &str, resolver: &dyn TableResolver) -> Result<Statement> {
@@ -123,6 +125,7 @@ fn bind_statement(statement: &ast::Statement, sql: &str, resolver: &dyn TableRes
             query_plan: false,
             estimate: false,
             statement,
+            format: None,
             options,
         } => {
             let analyze = explain::analyzes(options.as_deref().unwrap_or_default())? || *analyze;
