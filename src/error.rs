@@ -264,6 +264,15 @@ impl Error {
         }
     }
 
+    /// The same error with its place in another text, and without an excerpt. Other errors pass unchanged.
+    pub(crate) fn moved(mut self, to: impl FnOnce(Location) -> Location) -> Self {
+        if let Self::Parse(l) | Self::Plan(l) | Self::Unsupported(l) = &mut self {
+            l.location = l.location.map(to);
+            l.excerpt = None;
+        }
+        self
+    }
+
     /// Adds the line of `sql` the error points at, with a caret below the column. Other errors pass unchanged.
     #[must_use]
     pub fn with_excerpt(mut self, sql: &str) -> Self {

@@ -62,7 +62,11 @@ pub use provider::TableProvider;
 pub use sched::Priority;
 #[doc(hidden)]
 pub use session::TestKnobs;
-pub use session::{Engine, EngineBuilder, Query, QueryHandle, ResultStream, Session, SettingInfo};
+pub use session::{
+    Engine, EngineBuilder, Query, QueryHandle, ResultStream, Session, SettingInfo, UnitError,
+    is_parquet_file, parse_bytes, parse_duration,
+};
+pub use sql::SqlStatement;
 
 /// The examples of the README, compiled and run with the documentation's.
 #[cfg(doctest)]

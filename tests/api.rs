@@ -139,6 +139,42 @@ fn errors_of_settings_name_them_and_say_where() {
     assert!(matches!(session.set("nonsense", "1"), Err(Error::Plan(_))));
     assert!(matches!(session.reset("threads"), Err(Error::Plan(_))));
     assert!(matches!(small().max_concurrent_queries(0).build(), Err(Error::Plan(_))));
+    let error = small().threads(100_000).build().expect_err("more than any machine has");
+    assert!(error.to_string().contains("at most 1024"), "{error}");
+}
+
+#[test]
+fn a_lazy_table_is_opened_when_it_is_named() {
+    let (_engine, session) = session(small());
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("late.parquet");
+    std::fs::write(&path, "not Parquet").expect("a file");
+    session.register_parquet_lazily("late", &path);
+    assert_eq!(session.tables(), ["late", "n"]);
+    assert_eq!(answer(&session, "select max(n) from n").expect("another table"), [["9999"]]);
+    let error = answer(&session, "select * from late").expect_err("damaged").to_string();
+    assert!(error.contains("late.parquet"), "{error}");
+    let error = answer(&session, "create view late as select 1").expect_err("taken").to_string();
+    assert!(error.contains("is a table"), "{error}");
+
+    let column: ArrayRef = Arc::new(Int64Array::from(vec![7]));
+    let batch = RecordBatch::try_from_iter([("x", column)]).expect("one column");
+    let file = std::fs::File::create(&path).expect("a file");
+    let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).expect("a schema");
+    writer.write(&batch).expect("writes");
+    writer.close().expect("ends");
+    assert_eq!(answer(&session, "select x from LATE").expect("mended"), [["7"]]);
+}
+
+#[test]
+fn places_of_statements_are_places_in_their_text() {
+    let (_engine, session) = session(small());
+    let sql = "select 1;\n\n  select\n  nothing from n";
+    let statements = session.statements(sql).expect("tokens");
+    assert_eq!(statements.iter().map(|s| s.start().line).collect::<Vec<_>>(), [1, 3]);
+    let error = session.query_statement(&statements[1]).err().expect("no such column");
+    assert_eq!(error.location().map(|l| (l.line, l.column)), Some((4, 3)));
+    assert!(error.to_string().ends_with("    nothing from n\n    ^"), "{error}");
 }
 
 #[test]

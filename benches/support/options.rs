@@ -90,8 +90,10 @@ impl Options {
                 "--threads" => options.threads = arguments.number(&flag)?,
                 "--memory-limit" => {
                     let value = arguments.value(&flag)?;
-                    let bytes = size(&value)
-                        .ok_or_else(|| format!("{flag}: '{value}' is no size such as 256MB or 64MiB"))?;
+                    let bytes = gristmill::parse_bytes(&value)
+                        .map_err(|why| format!("{flag}: '{value}' is no size; {why}"))?;
+                    let bytes = usize::try_from(bytes)
+                        .map_err(|_| format!("{flag}: '{value}' exceeds the address space"))?;
                     options.memory_limit = Some(bytes);
                 }
                 "--spill-dir" => options.spill_dir = Some(arguments.value(&flag)?.into()),
@@ -120,21 +122,4 @@ impl Options {
         }
         builder.build().map_err(|e| e.to_string())
     }
-}
-
-/// Bytes of a size: `256MB` is 10^6 times, `64MiB` is 2^20 times the number.
-fn size(text: &str) -> Option<usize> {
-    let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(unit_at);
-    let factor: usize = match unit.to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "kb" => 1_000,
-        "mb" => 1_000_000,
-        "gb" => 1_000_000_000,
-        "kib" => 1 << 10,
-        "mib" => 1 << 20,
-        "gib" => 1 << 30,
-        _ => return None,
-    };
-    number.parse::<usize>().ok()?.checked_mul(factor)
 }

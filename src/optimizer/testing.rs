@@ -3,6 +3,7 @@
 use super::Rule;
 use crate::catalog::{ColumnStatistics, TableProvider, TableStatistics};
 use crate::data::{DataType, Field, Scalar, Schema};
+use crate::error::Result;
 use crate::logical::{ColumnIds, Plan, explain};
 use crate::sql::{self, Statement, TableResolver};
 use std::sync::Arc;
@@ -27,9 +28,13 @@ impl TableProvider for FakeTable {
 pub(crate) struct FakeCatalog(pub(crate) Vec<(&'static str, Arc<FakeTable>)>);
 
 impl TableResolver for FakeCatalog {
-    fn table(&self, name: &str) -> Option<(String, Arc<dyn TableProvider>)> {
-        let (name, table) = self.0.iter().find(|(known, _)| known.eq_ignore_ascii_case(name))?;
-        Some(((*name).to_owned(), Arc::clone(table) as Arc<dyn TableProvider>))
+    fn table(&self, name: &str) -> Result<Option<(String, Arc<dyn TableProvider>)>> {
+        let found = self.0.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        Ok(found.map(|(name, table)| ((*name).to_owned(), Arc::clone(table) as Arc<dyn TableProvider>)))
+    }
+
+    fn has_table(&self, name: &str) -> bool {
+        self.0.iter().any(|(known, _)| known.eq_ignore_ascii_case(name))
     }
 
     fn names(&self) -> Vec<String> {

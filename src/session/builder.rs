@@ -14,6 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 const DEFAULT_SPILL_QUOTA_BYTES: u64 = 100 << 30;
+/// Threads beyond any machine's processors gain nothing, and a system that runs out of them may end the process.
+const MOST_THREADS: usize = 1024;
 
 /// Builds an [`Engine`].
 #[derive(Clone, Debug, Default)]
@@ -66,7 +68,7 @@ impl EngineBuilder {
         self
     }
 
-    /// Worker threads. Default: one for each processor the process may use.
+    /// Worker threads, at most 1024. Default: one for each processor the process may use, within that.
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
@@ -167,7 +169,12 @@ impl EngineBuilder {
         let spill_partitions = self.spill_partitions.map(spill_partitions::check);
         let spill_partitions = spill_partitions.transpose().map_err(wrong("spill_partitions"))?;
         let max_concurrent_queries = self.max_concurrent_queries.unwrap_or(usize::MAX);
-        let threads = self.threads.unwrap_or_else(|| SchedulerConfig::default().threads);
+        let threads = self.threads.unwrap_or_else(|| SchedulerConfig::default().threads.min(MOST_THREADS));
+        if threads > MOST_THREADS {
+            let message =
+                format!("threads is {threads}, but an engine has at most {MOST_THREADS}; ask for fewer");
+            return Err(Error::plan(message, None));
+        }
         let scheduler = Scheduler::new(SchedulerConfig { threads, ..SchedulerConfig::default() })?;
         let limit = self.memory_limit.unwrap_or_else(default_memory_limit);
         let quota = self.max_temp_directory_size.unwrap_or(DEFAULT_SPILL_QUOTA_BYTES);

@@ -14,22 +14,23 @@ mod query;
 mod report;
 mod settings;
 mod stream;
+mod tables;
 
 pub use builder::{EngineBuilder, TestKnobs};
 pub use engine::Engine;
 pub use handle::QueryHandle;
 pub use query::Query;
 pub use settings::SettingInfo;
+pub use settings::units::{UnitError, parse_bytes, parse_duration};
 pub use stream::ResultStream;
+pub use tables::is_parquet_file;
 
 use crate::batches::BatchesTable;
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
 use crate::logical::Column;
-use crate::parquet::ParquetTable;
 use crate::provider::{ProvidedTable, TableProvider};
-use crate::scan::ScanProvider;
-use crate::sql::{Assignment, Statement, TableResolver, View};
+use crate::sql::{Assignment, SqlStatement, Statement, TableResolver, View};
 use crate::{optimizer, physical, sql};
 use arrow::array::RecordBatch;
 use engine::EngineInner;
@@ -37,32 +38,15 @@ use parking_lot::Mutex;
 use query::{Effect, Kind};
 use settings::Settings;
 use std::borrow::Cow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// The file itself, or the Parquet files directly in a directory, by name.
-fn parquet_files(path: &Path) -> Result<Vec<PathBuf>> {
-    if !path.is_dir() {
-        return Ok(vec![path.to_owned()]);
-    }
-    let cannot = |e| Error::io("cannot list", path, e);
-    let entries = std::fs::read_dir(path).map_err(cannot)?;
-    let paths =
-        entries.map(|entry| entry.map(|e| e.path())).collect::<std::io::Result<Vec<_>>>().map_err(cannot)?;
-    let mut files: Vec<PathBuf> =
-        paths.into_iter().filter(|p| p.extension().is_some_and(|e| e == "parquet") && p.is_file()).collect();
-    if files.is_empty() {
-        return Err(Error::plan(format!("directory '{}' holds no .parquet file", path.display()), None));
-    }
-    files.sort();
-    Ok(files)
-}
+use tables::{Table, Tables};
 
 /// Tables by name, and queries over them.
 pub struct Session {
     engine: Arc<EngineInner>,
-    catalog: Mutex<Catalog<dyn ScanProvider>>,
+    catalog: Mutex<Tables>,
     views: Views,
     settings: Arc<Mutex<Settings>>,
 }
@@ -71,14 +55,17 @@ pub struct Session {
 type Views = Arc<Mutex<Catalog<View>>>;
 
 struct Resolver<'a> {
-    tables: &'a Catalog<dyn ScanProvider>,
+    tables: &'a Tables,
     views: &'a Catalog<View>,
 }
 
 impl TableResolver for Resolver<'_> {
-    fn table(&self, name: &str) -> Option<(String, Arc<dyn catalog::TableProvider>)> {
-        let (name, table) = self.tables.get(name)?;
-        Some((name.to_owned(), Arc::clone(table) as Arc<dyn catalog::TableProvider>))
+    fn table(&self, name: &str) -> Result<Option<(String, Arc<dyn catalog::TableProvider>)>> {
+        tables::table_of(self.tables, name)
+    }
+
+    fn has_table(&self, name: &str) -> bool {
+        self.tables.get(name).is_some()
     }
 
     fn view(&self, name: &str) -> Option<Arc<View>> {
@@ -98,14 +85,20 @@ impl Session {
     /// Makes a Parquet file, or all Parquet files of a directory together, a table. Replaces one of that name.
     ///
     /// Columns of several files belong together by name. Where types differ the table has the one that holds the values
-    /// of all exactly; where a file lacks a column, it is null.
+    /// of all exactly; where a file lacks a column, it is null. [`is_parquet_file`] tells which files of a directory count.
     ///
     /// # Errors
     /// [`Error::Io`] and [`Error::Data`] name the file; [`Error::Memory`] if its metadata does not fit the budget.
     pub fn register_parquet(&self, name: &str, path: impl AsRef<Path>) -> Result<()> {
-        let table = ParquetTable::open(&parquet_files(path.as_ref())?, &self.engine.tables_pool)?;
-        self.catalog.lock().insert(name, Arc::new(table));
+        let table = tables::open_parquet(path.as_ref(), &self.engine.tables_pool)?;
+        self.insert(name, Table::Open(table));
         Ok(())
+    }
+
+    /// Like [`Session::register_parquet`], but the files are opened when a query first names the table, and what is wrong
+    /// with them is that query's error: for folders of many tables, of which few are asked for.
+    pub fn register_parquet_lazily(&self, name: &str, path: impl AsRef<Path>) {
+        self.insert(name, Table::closed(path.as_ref(), &self.engine.tables_pool));
     }
 
     /// Makes record batches a table. Replaces one of that name. Their memory stays the caller's.
@@ -114,7 +107,7 @@ impl Session {
     /// [`Error::Plan`] if there is no batch or schemas differ.
     pub fn register_batches(&self, name: &str, batches: Vec<RecordBatch>) -> Result<()> {
         let table = BatchesTable::new(batches)?;
-        self.catalog.lock().insert(name, Arc::new(table));
+        self.insert(name, Table::Open(Arc::new(table)));
         Ok(())
     }
 
@@ -124,8 +117,12 @@ impl Session {
     /// [`Error::Unsupported`] for columns of types the engine does not have, and for nested ones.
     pub fn register_table(&self, name: &str, provider: Arc<dyn TableProvider>) -> Result<()> {
         let table = ProvidedTable::new(provider)?;
-        self.catalog.lock().insert(name, Arc::new(table));
+        self.insert(name, Table::Open(Arc::new(table)));
         Ok(())
+    }
+
+    fn insert(&self, name: &str, table: Table) {
+        self.catalog.lock().insert(name, Arc::new(table));
     }
 
     /// Names of the tables.
@@ -173,12 +170,32 @@ impl Session {
         self.settings.lock().apply(&Assignment { name: Some(name.to_owned()), value, location: None })
     }
 
-    /// Splits a text into its statements.
+    /// Splits a text into its statements, for [`Session::query_statement`].
+    ///
+    /// ```
+    /// # fn main() -> gristmill::Result<()> {
+    /// let session = gristmill::Engine::builder().threads(1).build()?.session();
+    /// let mut errors = vec![];
+    /// for statement in session.statements("select 1;\nselect\n  x;")? {
+    ///     errors.extend(session.query_statement(&statement).err());
+    /// }
+    /// assert_eq!(errors[0].location().map(|place| place.line), Some(3));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`Error::Parse`] with line and column.
-    pub fn statements(&self, sql: &str) -> Result<Vec<String>> {
+    pub fn statements<'a>(&self, sql: &'a str) -> Result<Vec<SqlStatement<'a>>> {
         sql::split(sql)
+    }
+
+    /// Plans one statement of a text; lines and columns of errors count in the whole text.
+    ///
+    /// # Errors
+    /// Those of [`Session::query`].
+    pub fn query_statement(&self, statement: &SqlStatement<'_>) -> Result<Query> {
+        self.query(&statement.sql()).map_err(|error| statement.locate(error))
     }
 
     /// Plans one statement. Nothing runs until the query is streamed or collected.
@@ -220,7 +237,7 @@ impl Session {
         }
         let optimizer::Optimized { plan, timings } =
             optimizer::optimize(bound.plan, &rules).map_err(|e| e.with_excerpt(sql))?;
-        let resolve = |name: &str| catalog.get(name).map(|(_, table)| Arc::clone(table));
+        let resolve = |name: &str| tables::source_of(&catalog, name);
         let joins = self.engine.joins;
         let joins = physical::JoinPolicy {
             allows_merge: settings.enable_sort_merge_join.unwrap_or(joins.allows_merge),

@@ -111,7 +111,7 @@ impl Binder<'_> {
             rename(&mut bound.outputs, &cte.alias)?;
             return derived(bound, Some(shown.unwrap_or_else(|| cte.alias.name.value.clone())), alias);
         }
-        let Some((table, provider)) = self.resolver.table(&ident.value) else {
+        let Some((table, provider)) = self.resolver.table(&ident.value)? else {
             if let Some(view) = self.resolver.view(&ident.value) {
                 let bound = self.bind_view(&view, place(name))?;
                 return derived(bound, Some(shown.unwrap_or_else(|| view.name().to_owned())), alias);

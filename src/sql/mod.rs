@@ -13,6 +13,7 @@
 //! Must not know: optimizer rules, physical operators, execution.
 
 mod aggregate;
+mod explain;
 mod expression;
 mod from;
 mod function;
@@ -28,6 +29,7 @@ mod scope;
 mod select;
 mod set_operation;
 mod setting;
+mod split;
 mod subquery;
 #[cfg(test)]
 mod tests;
@@ -42,12 +44,18 @@ use sqlparser::tokenizer::Span;
 use std::sync::Arc;
 
 pub(crate) use setting::Assignment;
+pub use split::SqlStatement;
 pub(crate) use view::{Definition, View};
 
 /// Where the binder finds tables.
 pub(crate) trait TableResolver {
     /// The table of that name (any case), with the name as registered.
-    fn table(&self, name: &str) -> Option<(String, Arc<dyn TableProvider>)>;
+    ///
+    /// # Errors
+    /// Why a table that is known cannot be read.
+    fn table(&self, name: &str) -> Result<Option<(String, Arc<dyn TableProvider>)>>;
+    /// Whether there is a table of that name (any case), readable or not.
+    fn has_table(&self, name: &str) -> bool;
     /// The view of that name (any case).
     fn view(&self, _name: &str) -> Option<Arc<View>> {
         None
@@ -97,8 +105,8 @@ pub(crate) fn bind(sql: &str, resolver: &dyn TableResolver) -> Result<Vec<Statem
 ///
 /// # Errors
 /// [`Error::Parse`] if the text does not even fall into tokens.
-pub(crate) fn split(sql: &str) -> Result<Vec<String>> {
-    parse::split(sql).map_err(|error| error.with_excerpt(sql))
+pub(crate) fn split(sql: &str) -> Result<Vec<SqlStatement<'_>>> {
+    split::split(sql).map_err(|error| error.with_excerpt(sql))
 }
 
 fn bind_statement(statement: &ast::Statement, sql: &str, resolver: &dyn TableResolver) -> Result<Statement> {
@@ -113,21 +121,28 @@ fn bind_statement(statement: &ast::Statement, sql: &str, resolver: &dyn TableRes
         ast::Statement::Explain {
             describe_alias: ast::DescribeAlias::Explain,
             analyze,
+            verbose: false,
+            query_plan: false,
+            estimate: false,
             statement,
+            format: None,
             options,
-            ..
-        } => match statement.as_ref() {
-            ast::Statement::Query(query) => {
-                let mut options = options.iter().flatten();
-                let analyze = *analyze || options.any(|o| o.name.value.eq_ignore_ascii_case("analyze"));
-                Ok(Statement::Explain { analyze, query: Binder::new(resolver).bind_top(query)? })
+        } => {
+            let analyze = explain::analyzes(options.as_deref().unwrap_or_default())? || *analyze;
+            match statement.as_ref() {
+                ast::Statement::Query(query) => {
+                    Ok(Statement::Explain { analyze, query: Binder::new(resolver).bind_top(query)? })
+                }
+                // There is no plan of it, but what it does is done.
+                define @ (ast::Statement::CreateView(_) | ast::Statement::Drop { .. }) if analyze => {
+                    bind_statement(define, sql, resolver)
+                }
+                other => Err(unsupported_statement(other)),
             }
-            // There is no plan of it, but what it does is done.
-            define @ (ast::Statement::CreateView(_) | ast::Statement::Drop { .. }) if *analyze => {
-                bind_statement(define, sql, resolver)
-            }
-            other => Err(unsupported_statement(other)),
-        },
+        }
+        ast::Statement::Explain { describe_alias: ast::DescribeAlias::Explain, statement, .. } => {
+            Err(explain::unsupported_form(statement))
+        }
         other => Err(unsupported_statement(other)),
     }
 }

@@ -31,42 +31,11 @@ pub(super) fn parse(sql: &str) -> Result<Vec<Statement>> {
         })
 }
 
-fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>> {
+pub(super) fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>> {
     Tokenizer::new(&DuckDbDialect, sql).tokenize_with_location().map_err(|e| {
         let location = Location { line: e.location.line, column: e.location.column };
         Error::parse(e.message, Some(location))
     })
-}
-
-/// The texts between semicolons, those of nothing but white space and comments left out.
-pub(super) fn split(sql: &str) -> Result<Vec<String>> {
-    let mut lines = vec![0];
-    lines.extend(sql.match_indices('\n').map(|(at, _)| at + 1));
-    let offset = |place: sqlparser::tokenizer::Location| {
-        let start = lines.get(place.line.saturating_sub(1) as usize).copied().unwrap_or(sql.len());
-        let column = place.column.saturating_sub(1) as usize;
-        sql[start..].char_indices().nth(column).map_or(sql.len(), |(at, _)| start + at)
-    };
-    let mut statements = vec![];
-    let mut start = 0;
-    let mut has_content = false;
-    for token in tokenize(sql)? {
-        match token.token {
-            Token::SemiColon => {
-                let end = offset(token.span.start);
-                if has_content {
-                    statements.push(sql[start..end].trim().to_owned());
-                }
-                (start, has_content) = (end + 1, false);
-            }
-            Token::Whitespace(_) | Token::EOF => {}
-            _ => has_content = true,
-        }
-    }
-    if has_content {
-        statements.push(sql[start..].trim().to_owned());
-    }
-    Ok(statements)
 }
 
 fn too_deep(location: Option<Location>) -> Error {
@@ -193,16 +162,6 @@ mod tests {
         assert_eq!(error.location(), Some(Location { line: 1, column: 8 }), "{error}");
         let error = parse("select a,\nb from").expect_err("no table");
         assert_eq!(error.location(), Some(Location { line: 2, column: 7 }), "{error}");
-    }
-
-    #[test]
-    fn texts_split_at_semicolons_outside_of_strings() {
-        let split = |sql| split(sql).expect("tokens");
-        assert_eq!(
-            split("select ';';\n -- done; \n select 'ü' ; ;"),
-            ["select ';'", "-- done; \n select 'ü'"]
-        );
-        assert_eq!(split(" -- nothing\n"), Vec::<String>::new());
     }
 
     #[test]

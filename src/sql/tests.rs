@@ -248,6 +248,28 @@ fn explain_wraps_its_query() {
     assert_eq!(analyzed, [false, true]);
 }
 
+#[test]
+fn options_of_explain_are_followed_or_refused() {
+    for (sql, expected) in
+        [("explain (analyze) select 1", true), ("explain (analyze false, format text) select 1", false)]
+    {
+        let statements = bind(sql, &catalog()).expect("binds");
+        assert!(matches!(statements[0], Statement::Explain { analyze, .. } if analyze == expected), "{sql}");
+    }
+    for (sql, column) in [
+        ("explain (format json) select 1", 10),
+        ("explain (analyze, format 'json') select 1", 19),
+        ("explain (costs) select 1", 10),
+    ] {
+        let Err(error) = bind(sql, &catalog()) else { panic!("{sql} is bound") };
+        assert!(matches!(error, Error::Unsupported(_)), "{sql}: {error}");
+        assert_eq!(error.location(), Some(Location { line: 1, column }), "{sql}: {error}");
+    }
+    for sql in ["explain verbose select 1", "explain format json select 1"] {
+        assert!(matches!(bind(sql, &catalog()), Err(Error::Unsupported(_) | Error::Parse(_))), "{sql}");
+    }
+}
+
 /// `lineitem` as TPC-H defines it.
 fn tpch() -> FakeCatalog {
     let decimal = || DataType::Decimal { precision: 15, scale: 2 };

@@ -58,7 +58,7 @@ pub(super) fn create(create: &ast::CreateView, sql: &str, resolver: &dyn TableRe
         return Err(Error::unsupported(refused, location));
     }
     let name = simple_name(&create.name)?;
-    if resolver.table(name).is_some() {
+    if resolver.has_table(name) {
         return Err(Error::plan(format!("\"{name}\" is a table; give the view another name"), location));
     }
     if resolver.view(name).is_some() && !create.or_replace {
@@ -92,7 +92,7 @@ pub(super) fn drop(
         let name = simple_name(object)?;
         if resolver.view(name).is_some() {
             dropped.push(name.to_owned());
-        } else if resolver.table(name).is_some() {
+        } else if resolver.has_table(name) {
             return Err(Error::plan(format!("\"{name}\" is a table, not a view"), place(object)));
         } else if !if_exists {
             let known = resolver.names();

@@ -20,7 +20,7 @@ impl Setting for MemoryLimit {
     }
 
     fn set(&self, settings: &mut Settings, value: Option<&str>) -> Result<(), String> {
-        let bytes = value.map(parse_bytes).transpose()?;
+        let bytes = value.map(parse_bytes).transpose().map_err(|e| e.to_string())?;
         let in_address_space = |bytes: u64| usize::try_from(bytes).map_err(|e| e.to_string());
         settings.memory_limit = bytes.map(in_address_space).transpose()?;
         Ok(())

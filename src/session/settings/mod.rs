@@ -164,8 +164,8 @@ mod tests {
     fn a_refused_value_changes_nothing_and_says_what_would_do() {
         let mut settings = Settings::default();
         for (name, value, expected) in [
-            ("memory_limit", "64", "'256MB'"),
-            ("timeout", "30", "'30s'"),
+            ("memory_limit", "64 potatoes", "'256MB'"),
+            ("timeout", "soon", "'30s'"),
             ("priority", "0", "1"),
             ("threads", "3", "EngineBuilder::threads"),
             ("enable_sort_merge_join", "maybe", "true or false"),

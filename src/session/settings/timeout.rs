@@ -16,7 +16,7 @@ impl Setting for Timeout {
     }
 
     fn set(&self, settings: &mut Settings, value: Option<&str>) -> Result<(), String> {
-        settings.timeout = value.map(parse_duration).transpose()?;
+        settings.timeout = value.map(parse_duration).transpose().map_err(|e| e.to_string())?;
         Ok(())
     }
 

@@ -3,30 +3,47 @@
 //! Owns: the command line, exit codes and the one message an error ends in.
 //!
 //! Invariants:
-//! 1. An error is one message on stderr and exit code 1; results go to stdout (or `--output`) and nothing else does.
+//! 1. An error is one message on stderr and exit code 1, or 2 if the arguments are wrong; results go to stdout (or
+//!    `--output`) and nothing else does.
 //! 2. A file or folder the command makes appears whole or not at all: it is written under a temporary name and
 //!    renamed.
 //! 3. Ctrl-C (or SIGTERM) cancels what runs; a second one ends the process at once.
+//! 4. A reader of stdout that goes away ends the command quietly.
 //!
 //! Must not know: anything of the engine but its public interface.
 
+#![deny(clippy::print_stdout)] // `print` says why.
+
 mod benchmark;
 mod engine;
+mod folder;
 mod generate;
 mod interrupt;
 mod output;
+mod print;
 mod progress;
 mod query;
 mod tpch;
+mod usage;
 
 use clap::{Parser, Subcommand};
 use interrupt::Interrupt;
 use std::io;
 use std::process::ExitCode;
+use usage::UsageError;
+
+/// Exit code of arguments that cannot be followed: the one the parser of the command line has for what it refuses.
+const EXIT_USAGE: u8 = 2;
 
 /// SQL over Parquet files, inside the memory you give it.
 #[derive(Debug, Parser)]
-#[command(name = "gristmill", version, about, max_term_width = 100)]
+#[command(
+    name = "gristmill",
+    version,
+    about,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 done; 1 a query or a file failed; 2 the arguments are wrong; 130 interrupted twice."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -66,7 +83,7 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            if error.is::<UsageError>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
         }
     }
 }

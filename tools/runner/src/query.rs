@@ -2,12 +2,15 @@
 //!
 //! Owns: where the SQL comes from, running statement after statement. Must not know: formats (see `output`).
 
-use crate::engine::{EngineArgs, parse_duration, register_folder};
+use crate::engine::EngineArgs;
+use crate::folder::{register_folders, warn_of_nested};
 use crate::interrupt::Interrupt;
 use crate::output::{Format, Output};
 use crate::progress::QueryProgress;
+use crate::usage::UsageError;
 use anyhow::Context;
 use clap::Args;
+use gristmill::{SqlStatement, parse_duration};
 use std::fs;
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
@@ -33,8 +36,8 @@ pub struct QueryArgs {
     output: Option<PathBuf>,
     #[command(flatten)]
     engine: EngineArgs,
-    /// Give up after this time, such as 500ms, 30s or 5m
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    /// Give up after this time, such as 500ms, 30s or 5m; a number alone is seconds
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, allow_negative_numbers = true)]
     timeout: Option<Duration>,
     /// Run each statement and print its plan with measured rows and times, as text, instead of its rows
     #[arg(long)]
@@ -55,36 +58,47 @@ struct SqlSource {
     stdin: Option<String>,
 }
 
+/// What some editors put in front of UTF-8; it is no part of the text.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 impl SqlSource {
-    fn read(&self) -> anyhow::Result<String> {
-        match (&self.command, &self.file) {
-            (Some(sql), _) => Ok(sql.clone()),
-            (None, Some(file)) => {
-                fs::read_to_string(file).with_context(|| format!("cannot read SQL file '{}'", file.display()))
-            }
+    fn read(&self, interrupt: &Interrupt) -> anyhow::Result<String> {
+        let text = match (&self.command, &self.file) {
+            (Some(sql), _) => return Ok(sql.clone()),
+            (None, Some(file)) => fs::read_to_string(file)
+                .with_context(|| format!("cannot read SQL file '{}'", file.display()))?,
             (None, None) => {
+                let _waiting = interrupt.waiting()?;
                 let mut sql = String::new();
                 std::io::stdin().read_to_string(&mut sql).context("cannot read SQL from standard input")?;
-                Ok(sql)
+                sql
             }
-        }
+        };
+        Ok(text.strip_prefix(BYTE_ORDER_MARK).map_or(text.clone(), str::to_owned))
     }
 }
 
 /// Runs the statements and prints those that return rows.
 pub fn run(args: &QueryArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
-    let sql = args.source.read()?;
+    let sql = args.source.read(interrupt)?;
     let engine = args.engine.build()?;
     let session = engine.session();
-    for dir in &args.data {
-        register_folder(&session, dir)?;
+    let statements = session.statements(&sql)?;
+    if statements.is_empty() {
+        return Err(UsageError::new("no statement: the SQL is empty, or nothing but comments").into());
     }
-    let mut output = Output::open(args.output.as_deref(), args.format)?;
+    if !args.explain_analyze {
+        args.format.check_results(statements.iter().filter(|s| s.returns_rows()).count())?;
+    }
+    warn_of_nested(&args.data)?;
+    register_folders(&session, &args.data)?;
+    let mut output = Output::open(args.output.as_deref(), args.format, interrupt)?;
     let shares_terminal = args.output.is_none() && std::io::stdout().is_terminal();
-    for statement in session.statements(&sql)? {
+    for statement in statements {
         interrupt.check()?;
-        let text = if args.explain_analyze { format!("EXPLAIN ANALYZE {statement}") } else { statement };
-        let mut query = session.query(&text)?;
+        let statement =
+            if args.explain_analyze { SqlStatement::explain_analyze(statement) } else { statement };
+        let mut query = session.query_statement(&statement)?;
         if let Some(timeout) = args.timeout {
             query = query.with_timeout(timeout);
         }

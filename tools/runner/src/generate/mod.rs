@@ -14,10 +14,11 @@ mod writer;
 
 pub use tables::Table;
 
+use crate::engine::parse_count;
 use crate::interrupt::Interrupt;
 use anyhow::{Context, bail, ensure};
-use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
+use gristmill::parse_bytes;
 use indicatif::{ProgressBar, ProgressStyle};
 use parquet::basic::{BrotliLevel, Compression, GzipLevel, ZstdLevel};
 use std::fs::{self, Permissions};
@@ -27,7 +28,7 @@ use std::path::{Path, PathBuf};
 use writer::FilePlan;
 
 /// Row groups of tpchgen-cli.
-const DEFAULT_ROW_GROUP_BYTES: ByteSize = ByteSize(7 << 20);
+const DEFAULT_ROW_GROUP_BYTES: u64 = 7 << 20;
 
 /// Flags of `gristmill generate-parquet`.
 #[derive(Debug, Args)]
@@ -44,8 +45,8 @@ pub struct GenerateArgs {
     #[arg(long, value_enum, default_value_t = Codec::Snappy)]
     codec: Codec,
     /// Encoded size to aim at for a row group
-    #[arg(long, value_name = "SIZE", default_value_t = DEFAULT_ROW_GROUP_BYTES, value_parser = parse_row_group)]
-    row_group_bytes: ByteSize,
+    #[arg(long, value_name = "SIZE", default_value = "7MiB", value_parser = parse_row_group)]
+    row_group_bytes: u64,
     /// Files per table; more than one makes a folder NAME/ of part files
     #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN, value_parser = parse_parts)]
     parts: NonZeroUsize,
@@ -53,7 +54,7 @@ pub struct GenerateArgs {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "TABLES", hide_possible_values = false)]
     tables: Vec<Table>,
     /// Threads that generate and encode [default: one per core]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
     threads: Option<NonZeroUsize>,
     /// Replace tables that are already there
     #[arg(long)]
@@ -98,11 +99,11 @@ pub fn parse_scale(text: &str) -> Result<f64, String> {
     }
 }
 
-fn parse_row_group(text: &str) -> Result<ByteSize, String> {
-    match text.parse::<ByteSize>() {
-        Ok(size) if (1 << 10..=1 << 32).contains(&size.as_u64()) => Ok(size),
+fn parse_row_group(text: &str) -> Result<u64, String> {
+    match parse_bytes(text) {
+        Ok(bytes) if (1 << 10..=1 << 32).contains(&bytes) => Ok(bytes),
         Ok(_) => Err(String::from("a row group has between 1KiB and 4GiB")),
-        Err(error) => Err(error.clone()),
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -119,7 +120,7 @@ pub fn run(args: &GenerateArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
     let request = Request {
         scale: args.sf,
         codec: args.codec,
-        row_group_bytes: args.row_group_bytes.as_u64(),
+        row_group_bytes: args.row_group_bytes,
         parts: args.parts.get(),
         threads: args.threads.map_or(0, NonZeroUsize::get),
         overwrite: args.overwrite,
@@ -150,7 +151,7 @@ impl Request {
         Self {
             scale,
             codec: Codec::Snappy,
-            row_group_bytes: DEFAULT_ROW_GROUP_BYTES.as_u64(),
+            row_group_bytes: DEFAULT_ROW_GROUP_BYTES,
             parts: 1,
             threads: 0,
             overwrite: false,
@@ -175,6 +176,7 @@ impl Request {
             .permissions(Permissions::from_mode(0o777))
             .tempdir_in(folder)
             .with_context(failed)?;
+        let _removed_on_signal = interrupt.temporary(temporary.path());
         let plans: Vec<FilePlan> = tables.iter().flat_map(|&table| self.plan(table)).collect();
         self.write_all(&plans, temporary.path(), interrupt)?;
         for &table in tables {
@@ -247,7 +249,7 @@ pub fn missing_tables(folder: &Path, all: &[Table]) -> anyhow::Result<Vec<Table>
     if !folder.is_dir() {
         bail!("'{}' is not a folder", folder.display());
     }
-    let present = crate::engine::tables_in(folder)?;
+    let present = crate::folder::tables_in(folder)?;
     Ok(all.iter().copied().filter(|t| !present.contains_key(t.name())).collect())
 }
 

@@ -1,16 +1,20 @@
 //! JSON: an array of objects, or one object a line.
 //!
 //! Numbers keep their digits: integers and decimals are written as they are (a decimal at full scale), floats so that
-//! they round-trip. JSON has no NaN and no infinities; they become null.
+//! they round-trip. JSON has no NaN and no infinities; they become null. Lists are arrays, structs are objects, and so
+//! are maps, whose keys are written as text. Members of one object have different names: a column whose name an earlier
+//! one has gets `_1`, `_2` and so on behind it.
 
 use super::Encoder;
 use super::cells::formatter;
 use anyhow::bail;
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, OffsetSizeTrait, RecordBatch};
 use arrow::datatypes::{DataType, Field, Float16Type, Float32Type, Float64Type};
 use arrow::util::display::ArrayFormatter;
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::io::Write;
+use std::ops::Range;
 
 /// Writes rows as objects whose members are the columns, in order.
 pub(super) struct JsonEncoder<'w> {
@@ -67,8 +71,10 @@ enum Values<'a> {
     Bare(ArrayFormatter<'a>),
     Float(Vec<f64>, ArrayFormatter<'a>),
     Quoted(ArrayFormatter<'a>),
-    List(Vec<Option<std::ops::Range<usize>>>, Box<Column<'a>>),
+    List(Vec<Range<usize>>, Box<Column<'a>>),
     Struct(Vec<Column<'a>>),
+    /// The entries of each map; their keys and values.
+    Map(Vec<Range<usize>>, ArrayFormatter<'a>, Box<Column<'a>>),
 }
 
 struct Column<'a> {
@@ -82,7 +88,32 @@ fn columns<'a>(
     fields: impl Iterator<Item = &'a Field>,
     arrays: &'a [ArrayRef],
 ) -> anyhow::Result<Vec<Column<'a>>> {
-    fields.zip(arrays).map(|(field, array)| column(field.name(), array)).collect()
+    let names = distinct(&fields.map(|field| field.name().as_str()).collect::<Vec<_>>());
+    names.iter().zip(arrays).map(|(name, array)| column(name, array)).collect()
+}
+
+/// The names, those that an earlier one has with the first number behind it that makes it different from all.
+fn distinct(names: &[&str]) -> Vec<String> {
+    let mut taken: HashSet<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut seen = HashSet::new();
+    let mut distinct = Vec::with_capacity(names.len());
+    for name in names {
+        if seen.insert(*name) {
+            distinct.push((*name).to_owned());
+            continue;
+        }
+        let mut number = 1_u64;
+        while !taken.insert(format!("{name}_{number}")) {
+            number += 1;
+        }
+        distinct.push(format!("{name}_{number}"));
+    }
+    distinct
+}
+
+/// Where the items of each list lie.
+fn ranges<O: OffsetSizeTrait>(offsets: &[O]) -> Vec<Range<usize>> {
+    offsets.windows(2).map(|pair| pair[0].as_usize()..pair[1].as_usize()).collect()
 }
 
 fn column<'a>(name: &str, array: &'a ArrayRef) -> anyhow::Result<Column<'a>> {
@@ -101,24 +132,30 @@ fn column<'a>(name: &str, array: &'a ArrayRef) -> anyhow::Result<Column<'a>> {
         t if t.is_numeric() => Values::Bare(formatter(array)?),
         DataType::List(_) => {
             let list = array.as_list::<i32>();
-            let ranges = (0..list.len()).map(|i| {
-                list.is_valid(i)
-                    .then(|| list.value_offsets()[i] as usize..list.value_offsets()[i + 1] as usize)
-            });
-            Values::List(ranges.collect(), Box::new(column("", list.values())?))
+            Values::List(ranges(list.value_offsets()), Box::new(column("", list.values())?))
         }
         DataType::LargeList(_) => {
             let list = array.as_list::<i64>();
-            let ranges = (0..list.len()).map(|i| {
-                list.is_valid(i)
-                    .then(|| list.value_offsets()[i] as usize..list.value_offsets()[i + 1] as usize)
-            });
-            Values::List(ranges.collect(), Box::new(column("", list.values())?))
+            Values::List(ranges(list.value_offsets()), Box::new(column("", list.values())?))
         }
         DataType::Struct(fields) => {
             Values::Struct(columns(fields.iter().map(AsRef::as_ref), array.as_struct().columns())?)
         }
-        DataType::Map(..) | DataType::Union(..) => {
+        DataType::FixedSizeList(..) => {
+            let list = array.as_fixed_size_list();
+            let items = list.value_length() as usize;
+            let ranges = (0..list.len()).map(|i| i * items..(i + 1) * items);
+            Values::List(ranges.collect(), Box::new(column("", list.values())?))
+        }
+        DataType::Map(..) => {
+            let map = array.as_map();
+            Values::Map(
+                ranges(map.value_offsets()),
+                formatter(map.keys())?,
+                Box::new(column("", map.values())?),
+            )
+        }
+        DataType::Union(..) => {
             bail!("column '{name}' is of type {}, which --format json cannot write yet", array.data_type())
         }
         _ => Values::Quoted(formatter(array)?),
@@ -156,7 +193,7 @@ fn push_value(column: &Column<'_>, row: usize, text: &mut String) {
         Values::Quoted(formatter) => push_string(&formatter.value(row).to_string(), text),
         Values::List(ranges, items) => {
             text.push('[');
-            for (i, item) in ranges[row].clone().unwrap_or(0..0).enumerate() {
+            for (i, item) in ranges[row].clone().enumerate() {
                 if i > 0 {
                     text.push(',');
                 }
@@ -165,6 +202,18 @@ fn push_value(column: &Column<'_>, row: usize, text: &mut String) {
             text.push(']');
         }
         Values::Struct(fields) => push_object(fields, row, text),
+        Values::Map(ranges, keys, values) => {
+            text.push('{');
+            for (i, entry) in ranges[row].clone().enumerate() {
+                if i > 0 {
+                    text.push(',');
+                }
+                push_string(&keys.value(entry).to_string(), text);
+                text.push(':');
+                push_value(values, entry, text);
+            }
+            text.push('}');
+        }
     }
 }
 
@@ -193,9 +242,54 @@ fn push_string(value: &str, text: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{Float64Array, ListArray, StringArray, StructArray};
-    use arrow::datatypes::Int32Type;
+    use arrow::array::{
+        FixedSizeListArray, Float64Array, Int32Builder, Int64Array, ListArray, MapBuilder, StringArray,
+        StructArray,
+    };
+    use arrow::datatypes::{Int32Type, Int64Type};
     use std::sync::Arc;
+
+    fn lines(batch: &RecordBatch) -> String {
+        let mut out = Vec::new();
+        let mut encoder = Box::new(JsonEncoder::lines(&mut out));
+        encoder.write(batch).expect("encodes");
+        encoder.finish().expect("ends");
+        String::from_utf8(out).expect("UTF-8")
+    }
+
+    #[test]
+    fn lists_of_one_length_are_arrays_and_maps_are_objects() {
+        let lists = FixedSizeListArray::from_iter_primitive::<Int64Type, _, _>(
+            [Some(vec![Some(1), Some(2)]), None, Some(vec![None, Some(6)])],
+            2,
+        );
+        let mut maps = MapBuilder::new(None, Int32Builder::new(), Int32Builder::new());
+        maps.keys().append_slice(&[1, 2]);
+        maps.values().append_option(Some(10));
+        maps.values().append_option(None);
+        maps.append(true).expect("as many keys as values");
+        maps.append(false).expect("none");
+        maps.append(true).expect("none");
+        let batch =
+            RecordBatch::try_from_iter([("f", Arc::new(lists) as ArrayRef), ("m", Arc::new(maps.finish()))])
+                .expect("columns of one length");
+        let expected =
+            "{\"f\":[1,2],\"m\":{\"1\":10,\"2\":null}}\n{\"f\":null,\"m\":null}\n{\"f\":[null,6],\"m\":{}}\n";
+        assert_eq!(lines(&batch), expected);
+        // Part of an array: what lies before it counts.
+        let expected = expected.split_once('\n').expect("lines").1;
+        assert_eq!(lines(&batch.slice(1, 2)), expected);
+    }
+
+    #[test]
+    fn members_of_one_name_are_told_apart() {
+        assert_eq!(distinct(&["a", "a", "a_1", "b", "a"]), ["a", "a_2", "a_1", "b", "a_3"]);
+        let one: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+        let fields = ["x", "x"].map(|name| Field::new(name, DataType::Int64, true));
+        let schema = Arc::new(arrow::datatypes::Schema::new(fields.to_vec()));
+        let batch = RecordBatch::try_new(schema, vec![Arc::clone(&one), one]).expect("two columns");
+        assert_eq!(lines(&batch), "{\"x\":1,\"x_1\":1}\n");
+    }
 
     #[test]
     fn nested_values_and_odd_floats() {
@@ -208,12 +302,8 @@ mod tests {
             ("f", Arc::new(Float64Array::from(vec![f64::NAN, 2.0]))),
         ])
         .expect("columns of one length");
-        let mut out = Vec::new();
-        let mut encoder = Box::new(JsonEncoder::lines(&mut out));
-        encoder.write(&batch).expect("encodes");
-        encoder.finish().expect("ends");
         assert_eq!(
-            String::from_utf8(out).expect("UTF-8"),
+            lines(&batch),
             "{\"l\":[1,null],\"o\":{\"s\":\"tab\\t\"},\"f\":null}\n\
              {\"l\":null,\"o\":{\"s\":\"bell\\u0007\"},\"f\":2.0}\n"
         );

@@ -4,6 +4,7 @@
 //!
 //! Invariants:
 //! 1. A file named by `--output` is replaced only after everything was written; on any error it is untouched.
+//!    (What is no regular file is written to as rows come: see `target`.)
 //! 2. Every format but `table` streams: memory does not grow with the rows.
 //!
 //! Must not know: where batches come from.
@@ -13,18 +14,18 @@ mod columnar;
 mod delimited;
 mod json;
 mod table;
+mod target;
 
 pub use cells::Cells;
 
-use anyhow::{Context, bail};
+use crate::interrupt::Interrupt;
+use crate::usage::UsageError;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use clap::ValueEnum;
-use std::fs::Permissions;
-use std::io::{self, BufWriter, IsTerminal, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use tempfile::NamedTempFile;
+use std::io::{self, IsTerminal};
+use std::path::Path;
+use target::Target;
 
 /// How rows are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -35,22 +36,45 @@ pub enum Format {
     Csv,
     /// Tab-separated with a header; NULL is empty
     Tsv,
-    /// One JSON array of objects
+    /// One JSON array of objects; lists are arrays, maps and structs objects
     Json,
     /// One JSON object a line
     Ndjson,
     /// Arrow IPC file
     Arrow,
-    /// Parquet file, zstd
+    /// Parquet file, zstd; INTERVAL is written as text, HUGEINT as DECIMAL(38,0)
     Parquet,
 }
 
 impl Format {
-    /// Whether it is bytes rather than text; such a file holds one result.
+    /// Whether it is bytes rather than text.
     fn is_binary(self) -> bool {
         match self {
             Self::Arrow | Self::Parquet => true,
             Self::Table | Self::Csv | Self::Tsv | Self::Json | Self::Ndjson => false,
+        }
+    }
+
+    /// Whether what is written is one document, so that it holds one result and no more.
+    fn is_document(self) -> bool {
+        self.is_binary() || self == Self::Json
+    }
+
+    /// Refuses so many results if this format cannot hold them.
+    pub fn check_results(self, results: usize) -> anyhow::Result<()> {
+        let name = self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+        match results {
+            1 => Ok(()),
+            _ if !self.is_document() => Ok(()),
+            0 => Err(UsageError::new(format!(
+                "--format {name} writes one result, but no statement returns rows; add one that does, or choose csv"
+            ))
+            .into()),
+            _ => Err(UsageError::new(format!(
+                "--format {name} writes one document with one result, but {results} statements return rows; run them \
+                 one by one, or choose ndjson or csv"
+            ))
+            .into()),
         }
     }
 }
@@ -70,29 +94,16 @@ pub struct Output {
     results: usize,
 }
 
-enum Target {
-    Stdout(BufWriter<io::Stdout>),
-    File { path: PathBuf, temporary: BufWriter<NamedTempFile> },
-}
-
 impl Output {
-    /// Results of `format` into `path`, or standard output. The file appears at [`Output::commit`].
-    pub fn open(path: Option<&Path>, format: Format) -> anyhow::Result<Self> {
+    /// Results of `format` into `path`, or standard output. A file appears at [`Output::commit`].
+    pub fn open(path: Option<&Path>, format: Format, interrupt: &Interrupt) -> anyhow::Result<Self> {
         let target = match path {
-            Some(path) => {
-                let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-                let temporary = tempfile::Builder::new()
-                    .prefix(".gristmill-")
-                    // As `File::create` would make it: the umask decides.
-                    .permissions(Permissions::from_mode(0o666))
-                    .tempfile_in(folder)
-                    .with_context(|| format!("cannot write to '{}'", path.display()))?;
-                Target::File { path: path.to_owned(), temporary: BufWriter::new(temporary) }
-            }
+            Some(path) => Target::of(path, interrupt)?,
             None if format.is_binary() && io::stdout().is_terminal() => {
-                bail!("this format is not for a terminal; pass --output FILE or redirect stdout");
+                let message = "this format is not for a terminal; pass --output FILE or redirect stdout";
+                return Err(UsageError::new(message).into());
             }
-            None => Target::Stdout(BufWriter::new(io::stdout())),
+            None => Target::stdout(),
         };
         Ok(Self { format, target, results: 0 })
     }
@@ -106,11 +117,7 @@ impl Output {
     where
         anyhow::Error: From<E>,
     {
-        if self.results > 0 && self.format.is_binary() {
-            bail!(
-                "a file of this format holds one result, but several statements return rows; run them one by one"
-            );
-        }
+        self.format.check_results(self.results + 1)?;
         let writer = self.target.writer();
         if self.results > 0 && matches!(self.format, Format::Table | Format::Csv | Format::Tsv) {
             writeln!(writer)?;
@@ -157,25 +164,7 @@ impl Output {
 
     /// Makes everything written visible.
     pub fn commit(self) -> anyhow::Result<()> {
-        match self.target {
-            Target::Stdout(mut stdout) => Ok(stdout.flush()?),
-            Target::File { path, temporary } => {
-                let failed = || format!("cannot write '{}'", path.display());
-                let temporary =
-                    temporary.into_inner().map_err(io::IntoInnerError::into_error).with_context(failed)?;
-                temporary.persist(&path).map_err(|e| e.error).with_context(failed)?;
-                Ok(())
-            }
-        }
-    }
-}
-
-impl Target {
-    fn writer(&mut self) -> &mut (dyn Write + Send) {
-        match self {
-            Self::Stdout(stdout) => stdout,
-            Self::File { temporary, .. } => temporary,
-        }
+        self.target.commit()
     }
 }
 
@@ -203,7 +192,7 @@ mod tests {
     fn written(format: Format) -> Vec<u8> {
         let dir = tempfile::tempdir().expect("temporary folder");
         let path = dir.path().join("out");
-        let mut output = Output::open(Some(&path), format).expect("writable");
+        let mut output = Output::open(Some(&path), format, &Interrupt::default()).expect("writable");
         let batch = sample();
         output.write_result(&batch.schema(), [anyhow::Ok(batch.clone())]).expect("encodes");
         assert!(!path.exists(), "nothing appears before commit");
@@ -261,7 +250,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary folder");
         let path = dir.path().join("out.csv");
         fs::write(&path, "old").expect("writable");
-        let mut output = Output::open(Some(&path), Format::Csv).expect("writable");
+        let mut output = Output::open(Some(&path), Format::Csv, &Interrupt::default()).expect("writable");
         let batch = sample();
         let batches = [Ok(batch.clone()), Err(anyhow::anyhow!("disk on fire"))];
         output.write_result(&batch.schema(), batches).expect_err("the error passes");

@@ -14,7 +14,8 @@ mod files;
 mod plans;
 mod report;
 
-use crate::engine::{EngineArgs, register_folder};
+use crate::engine::{EngineArgs, parse_count};
+use crate::folder::open_folders;
 use crate::generate::{Request, Table, missing_tables, parse_scale};
 use crate::interrupt::Interrupt;
 use crate::progress::QueryProgress;
@@ -45,7 +46,7 @@ pub struct TpchArgs {
     #[arg(long, value_name = "LIST", value_parser = QuerySet::parse)]
     queries: Option<QuerySet>,
     /// Runs of each query; the fastest counts
-    #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN)]
+    #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN, value_parser = parse_count)]
     runs: NonZeroUsize,
     #[command(flatten)]
     engine: EngineArgs,
@@ -95,20 +96,20 @@ pub fn run(args: &TpchArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
     }
     let engine = args.engine.build()?;
     let session = engine.session();
-    register_folder(&session, &folder)?;
+    open_folders(&session, &[&folder])?;
 
     let all: Vec<usize> = (1..=QUERIES.len()).collect();
     let named = args.queries.is_some();
     let numbers = args.queries.as_ref().map_or(&all, |set| &set.0);
     let mut report = Report::new(args.sf, &args.engine);
-    Report::print_header();
+    Report::print_header()?;
     for &number in numbers {
         interrupt.check()?;
         let row = run_query(&session, number, args, interrupt);
-        row.print();
+        row.print()?;
         report.push(row);
     }
-    report.print_footer();
+    report.print_footer()?;
     if let Some(path) = &args.json {
         std::fs::write(path, report.to_json())
             .with_context(|| format!("cannot write '{}'", path.display()))?;

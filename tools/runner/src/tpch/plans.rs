@@ -7,9 +7,11 @@
 //! 2. Orders are compared by the fastest of several runs, taken in turns, so that a busy machine slows all alike.
 
 use super::files::{QUERIES, QueryText};
-use crate::engine::{EngineArgs, register_folder};
+use crate::engine::EngineArgs;
+use crate::folder::open_folders;
 use crate::generate::parse_scale;
 use crate::interrupt::Interrupt;
+use crate::print::outln;
 use clap::Args;
 use gristmill::{Engine, Error, OperatorProfile, Session, TestKnobs};
 use std::collections::HashMap;
@@ -49,7 +51,7 @@ pub fn run(args: &PlanArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
     let folder = args.data.clone().unwrap_or_else(|| Path::new("data").join(format!("tpch-sf{}", args.sf)));
     let engine = args.engine.build()?;
     let session = engine.session();
-    register_folder(&session, &folder)?;
+    open_folders(&session, &[&folder])?;
     let is_asked = |(at, _): &(usize, &QueryText)| args.query.is_none_or(|number| number == at + 1);
     let queries =
         QUERIES.iter().enumerate().filter(is_asked).map(|(_, query)| (query.name, query.sql_at(args.sf)));
@@ -81,7 +83,7 @@ fn timed(
 }
 
 fn print_errors(session: &Session, queries: &[(&str, String)], interrupt: &Interrupt) -> anyhow::Result<()> {
-    println!("| query | join | estimated rows | rows | q-error |\n|---|---|---:|---:|---:|");
+    outln!("| query | join | estimated rows | rows | q-error |\n|---|---|---:|---:|---:|")?;
     let mut all = vec![];
     for (name, sql) in queries {
         interrupt.check()?;
@@ -90,20 +92,20 @@ fn print_errors(session: &Session, queries: &[(&str, String)], interrupt: &Inter
             let Some(estimate) = operator.estimated_rows else { continue };
             let (a, b) = (estimate.max(1) as f64, operator.rows.max(1) as f64);
             let error = (a / b).max(b / a);
-            println!("| {name} | {} | {estimate} | {} | {error:.2} |", operator.title, operator.rows);
+            outln!("| {name} | {} | {estimate} | {} | {error:.2} |", operator.title, operator.rows)?;
             all.push(error);
         }
     }
     all.sort_by(f64::total_cmp);
     let quantile =
         |part: f64| all.get((all.len() as f64 * part) as usize).or(all.last()).copied().unwrap_or(1.0);
-    println!(
+    outln!(
         "{} joins: median {:.2}, 90 % {:.2}, worst {:.2}",
         all.len(),
         quantile(0.5),
         quantile(0.9),
         quantile(1.0)
-    );
+    )?;
     Ok(())
 }
 
@@ -123,9 +125,9 @@ fn compare_orders(
 ) -> anyhow::Result<()> {
     let with_seed = |seed: u64| -> anyhow::Result<(Engine, Session)> {
         let knobs = TestKnobs { join_order_seed: Some(seed), ..TestKnobs::default() };
-        let engine = args.engine.builder()?.testing(knobs).build()?;
+        let engine = args.engine.builder().testing(knobs).build()?;
         let session = engine.session();
-        register_folder(&session, folder)?;
+        open_folders(&session, &[folder])?;
         Ok((engine, session))
     };
     let mut ours = vec![];
@@ -155,9 +157,9 @@ fn compare_orders(
             seen[at].insert(plan, Order { seed, seconds });
         }
     }
-    println!(
+    outln!(
         "| query | other orders | chosen, ms | best other, ms | ratio | seed |\n|---|---:|---:|---:|---:|---:|"
-    );
+    )?;
     for (at, (name, sql)) in queries.iter().enumerate() {
         let mut others: Vec<&Order> = seen[at].values().filter(|order| order.seconds.is_finite()).collect();
         others.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
@@ -174,13 +176,13 @@ fn compare_orders(
         let best = best.into_iter().zip(&finalists).min_by(|a, b| a.0.total_cmp(&b.0));
         let count = seen[at].len() - 1;
         match best {
-            Some((seconds, (seed, _))) => println!(
+            Some((seconds, (seed, _))) => outln!(
                 "| {name} | {count} | {:.1} | {:.1} | {:.2} | {seed} |",
                 ours[at] * 1e3,
                 seconds * 1e3,
                 ours[at] / seconds
-            ),
-            None => println!("| {name} | {count} | {:.1} | – | – | – |", ours[at] * 1e3),
+            )?,
+            None => outln!("| {name} | {count} | {:.1} | – | – | – |", ours[at] * 1e3)?,
         }
     }
     Ok(())

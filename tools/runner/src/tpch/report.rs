@@ -3,8 +3,10 @@
 //! Owns: [`Report`], [`Row`], [`Check`].
 
 use crate::engine::EngineArgs;
+use crate::print::outln;
 use bytesize::ByteSize;
 use serde_json::json;
+use std::io;
 
 /// What became of a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +53,7 @@ impl Row {
     }
 
     /// One line of the table. A message is cut at its first line; the JSON has all of it.
-    pub(super) fn print(&self) {
+    pub(super) fn print(&self) -> io::Result<()> {
         let check = match &self.check {
             Check::Passed => "ok",
             Check::Unchecked => "unchecked",
@@ -60,14 +62,14 @@ impl Row {
             Check::Error(what) => &format!("ERROR: {}", what.lines().next().unwrap_or_default()),
         };
         match self.best() {
-            Some(best) => println!(
+            Some(best) => outln!(
                 "{:5}  {best:9.3}  {:8}  {:>10}  {:>10}  {check}",
                 self.name,
                 self.rows,
                 size(self.peak_granted_bytes as u64),
                 size(self.spilled_bytes)
             ),
-            None => println!("{:5}  {:>9}  {:>8}  {:>10}  {:>10}  {check}", self.name, "-", "-", "-", "-"),
+            None => outln!("{:5}  {:>9}  {:>8}  {:>10}  {:>10}  {check}", self.name, "-", "-", "-", "-"),
         }
     }
 }
@@ -88,7 +90,7 @@ pub(super) struct Report {
 impl Report {
     /// An empty report.
     pub(super) fn new(scale: f64, engine: &EngineArgs) -> Self {
-        let memory_limit = engine.memory_limit.map(|limit| limit.as_u64());
+        let memory_limit = engine.memory_limit.map(|bytes| bytes as u64);
         Self { scale, threads: engine.thread_count(), memory_limit, rows: Vec::new() }
     }
 
@@ -98,19 +100,19 @@ impl Report {
     }
 
     /// The table's heading.
-    pub(super) fn print_header() {
-        println!("{:5}  {:>9}  {:>8}  {:>10}  {:>10}  check", "query", "seconds", "rows", "peak", "spilled");
+    pub(super) fn print_header() -> io::Result<()> {
+        outln!("{:5}  {:>9}  {:>8}  {:>10}  {:>10}  check", "query", "seconds", "rows", "peak", "spilled")
     }
 
     /// Total and geometric mean of the queries that ran.
-    pub(super) fn print_footer(&self) {
+    pub(super) fn print_footer(&self) -> io::Result<()> {
         let times: Vec<f64> = self.rows.iter().filter_map(Row::best).collect();
         if times.len() < 2 {
-            return;
+            return Ok(());
         }
         let total: f64 = times.iter().sum();
         let geometric_mean = (times.iter().map(|t| t.max(1e-9).ln()).sum::<f64>() / times.len() as f64).exp();
-        println!("total  {total:9.3}  geometric mean {geometric_mean:.3} over {} queries", times.len());
+        outln!("total  {total:9.3}  geometric mean {geometric_mean:.3} over {} queries", times.len())
     }
 
     /// Names of the queries that make the command fail; those not supported yet count if they were `named`.
