@@ -1,4 +1,4 @@
-//! Columns our decoders cannot read, nested ones and rare encodings, through the `parquet` crate's Arrow reader.
+//! Columns our decoders cannot read, nested ones and rare types, through the `parquet` crate's Arrow reader.
 //!
 //! Owns: [`FallbackColumn`].
 //!
@@ -277,14 +277,16 @@ impl ChunkPages {
                 .ok_or_else(|| chunk.damaged(format!("a page is encoded as {e:?}, which is unknown")))
         };
         Ok(match header.kind {
-            PageKind::Data { values, encoding: values_encoding, level_encoding } => Some(Page::DataPage {
-                buf,
-                num_values: values,
-                encoding: encoding(values_encoding)?,
-                def_level_encoding: encoding(level_encoding)?,
-                rep_level_encoding: encoding(level_encoding)?,
-                statistics: None,
-            }),
+            PageKind::Data { values, encoding: e, definition_encoding, repetition_encoding } => {
+                Some(Page::DataPage {
+                    buf,
+                    num_values: values,
+                    encoding: encoding(e)?,
+                    def_level_encoding: encoding(definition_encoding)?,
+                    rep_level_encoding: encoding(repetition_encoding)?,
+                    statistics: None,
+                })
+            }
             PageKind::DataV2 {
                 values, rows, nulls, encoding: e, definition_bytes, repetition_bytes, ..
             } => Some(Page::DataPageV2 {
@@ -317,11 +319,11 @@ fn crate_encoding(encoding: super::page::PageEncoding) -> Option<Encoding> {
         E::Plain => Encoding::PLAIN,
         E::Dictionary => Encoding::RLE_DICTIONARY,
         E::Rle => Encoding::RLE,
-        E::Other(4) => bit_packed,
-        E::Other(5) => Encoding::DELTA_BINARY_PACKED,
-        E::Other(6) => Encoding::DELTA_LENGTH_BYTE_ARRAY,
-        E::Other(7) => Encoding::DELTA_BYTE_ARRAY,
-        E::Other(9) => Encoding::BYTE_STREAM_SPLIT,
+        E::BitPacked => bit_packed,
+        E::DeltaBinary => Encoding::DELTA_BINARY_PACKED,
+        E::DeltaLength => Encoding::DELTA_LENGTH_BYTE_ARRAY,
+        E::DeltaBytes => Encoding::DELTA_BYTE_ARRAY,
+        E::ByteStreamSplit => Encoding::BYTE_STREAM_SPLIT,
         E::Other(_) => return None,
     })
 }

@@ -18,7 +18,7 @@ use crate::io::ReadAt;
 use crate::mem::{Account, Pool, Reservation};
 use crate::scan::ColumnOrder;
 use parquet::arrow::{ProjectionMask, parquet_to_arrow_field_levels};
-use parquet::basic::{CompressionCodec, ConvertedType, Encoding, LogicalType, Type};
+use parquet::basic::{CompressionCodec, ConvertedType, LogicalType, Type};
 use parquet::file::metadata::{
     ColumnChunkMetaData, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData, SortingColumn,
 };
@@ -102,8 +102,6 @@ pub(crate) struct ChunkMeta {
     pub(crate) max: Bound,
     pub(crate) codec: Codec,
     pub(crate) has_dictionary: bool,
-    /// Whether our decoders know all its encodings.
-    pub(crate) is_decodable: bool,
     /// Bounds of its pages; empty if there are none.
     pub(crate) column_index: Span,
     /// Places and first rows of its pages; empty if not told.
@@ -211,7 +209,6 @@ impl FileFooter {
             max: Bound::Unknown,
             codec,
             has_dictionary: true,
-            is_decodable: true,
             column_index: Span::default(),
             offset_index: Span::default(),
             bloom_filter_at: 0,
@@ -391,17 +388,6 @@ impl ChunkContext<'_> {
             let rows = self.group.num_rows();
             return Err(self.damaged(chunk, format!("it has {values} values, but {rows} rows")));
         }
-        #[expect(deprecated, reason = "old files name it as the encoding of their levels")]
-        let is_decodable = chunk.encodings().all(|e| {
-            matches!(
-                e,
-                Encoding::PLAIN
-                    | Encoding::PLAIN_DICTIONARY
-                    | Encoding::RLE_DICTIONARY
-                    | Encoding::RLE
-                    | Encoding::BIT_PACKED
-            )
-        });
         let statistics = chunk.statistics();
         let null_count =
             statistics.and_then(parquet::file::statistics::Statistics::null_count_opt).unwrap_or(u64::MAX);
@@ -432,7 +418,6 @@ impl ChunkContext<'_> {
             max,
             codec: codec_of(chunk.compression_codec()),
             has_dictionary: dictionary.is_some(),
-            is_decodable,
             // They lie between the data and the footer; what does not is no help.
             column_index: span(chunk.column_index_offset(), chunk.column_index_length()).unwrap_or_default(),
             offset_index: span(chunk.offset_index_offset(), chunk.offset_index_length()).unwrap_or_default(),

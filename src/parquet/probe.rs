@@ -100,7 +100,7 @@ fn read_columns(file: &ParquetFile, pool: &Pool) -> Result<()> {
         for (at, layout) in file.footer.columns.iter().enumerate() {
             let leaf = layout.leaves.start;
             let chunk = file.chunk(row_group, leaf);
-            let Some(decode) = layout.decode.filter(|_| chunk.meta().is_decodable) else { continue };
+            let Some(decode) = layout.decode else { continue };
             let data_type = &file.footer.schema[at].data_type;
             let mut reader = ColumnReader::new(leaf, &chunk, decode, data_type);
             let mut row = 0;

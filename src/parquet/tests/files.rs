@@ -122,6 +122,11 @@ fn encoding_number(encoding: PageEncoding) -> u32 {
         PageEncoding::Plain => 0,
         PageEncoding::Dictionary => 8,
         PageEncoding::Rle => 3,
+        PageEncoding::BitPacked => 4,
+        PageEncoding::DeltaBinary => 5,
+        PageEncoding::DeltaLength => 6,
+        PageEncoding::DeltaBytes => 7,
+        PageEncoding::ByteStreamSplit => 9,
         PageEncoding::Other(number) => number as u32,
     }
 }
@@ -139,9 +144,10 @@ pub(super) fn encode_header(header: &PageHeader) -> Vec<u8> {
     number(1, header.uncompressed_bytes, &mut out);
     number(1, header.compressed_bytes, &mut out);
     match header.kind {
-        PageKind::Data { values, encoding, level_encoding } => {
+        PageKind::Data { values, encoding, definition_encoding, repetition_encoding } => {
             out.push(0x2c);
-            let fields = [values, encoding_number(encoding), encoding_number(level_encoding), 3];
+            let levels = [encoding_number(definition_encoding), encoding_number(repetition_encoding)];
+            let fields = [values, encoding_number(encoding), levels[0], levels[1]];
             fields.into_iter().for_each(|f| number(1, f, &mut out));
             out.push(0);
         }
@@ -185,6 +191,13 @@ fn compression(codec: Codec) -> Compression {
 
 /// The same file with its pages compressed, which the `parquet` crate is built without.
 pub(super) fn with_codec(bytes: Vec<u8>, codec: Codec) -> Vec<u8> {
+    rewrite(bytes, codec, &mut |_, _, body| body)
+}
+
+/// What becomes of a page's header and body, in a column with that many definition levels.
+type Edit<'a> = &'a mut dyn FnMut(i16, &mut PageHeader, Vec<u8>) -> Vec<u8>;
+
+fn rewrite(bytes: Vec<u8>, codec: Codec, edit: Edit<'_>) -> Vec<u8> {
     let pool = crate::mem::Pool::new("rewrite", 1 << 30);
     let account = crate::mem::Account::open(&pool, 0, 64 << 10, 0).expect("fits");
     let file = ParquetFile::new(0, Box::new(Memory(bytes)), &pool).expect("valid");
@@ -201,6 +214,7 @@ pub(super) fn with_codec(bytes: Vec<u8>, codec: Codec) -> Vec<u8> {
             let mut uncompressed = 0;
             while let Some(mut header) = walker.next(&chunk, &mut io, &account, true).expect("valid") {
                 let body = io.load(&chunk, &header, None, &account).expect("valid");
+                let body = edit(column.column_descr().max_def_level(), &mut header, body.to_vec());
                 let plain = match &mut header.kind {
                     PageKind::DataV2 { definition_bytes, repetition_bytes, is_compressed, .. } => {
                         *is_compressed = true;

@@ -2,5 +2,6 @@
 
 mod columns;
 mod damage;
+mod encodings;
 mod files;
 mod scans;
