@@ -304,3 +304,26 @@ pub(crate) fn read_validity(
     }
     Ok((valid < rows).then(|| bits.freeze()))
 }
+
+/// Definition levels of one bit, the first in a byte's highest, as validity; `None` if nothing is null. `levels` has a
+/// bit for each row.
+pub(crate) fn unpack_validity(
+    levels: &[u8],
+    rows: usize,
+    account: &Account,
+) -> Result<Option<Bitmap>, Failure> {
+    let mut bits = BitmapMut::with_len(account, rows)?;
+    let mut valid = 0;
+    let words = bits.words_mut().iter_mut().zip(levels.chunks(8));
+    for (at, (word, levels)) in words.enumerate() {
+        *word = levels
+            .iter()
+            .enumerate()
+            .fold(0, |word, (i, level)| word | u64::from(level.reverse_bits()) << (i * 8));
+        let rows = (rows - at * 64).min(64);
+        // What lies behind the last row is no row.
+        *word &= u64::MAX >> (64 - rows);
+        valid += word.count_ones() as usize;
+    }
+    Ok((valid < rows).then(|| bits.freeze()))
+}

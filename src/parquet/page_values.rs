@@ -10,7 +10,7 @@ use super::column::LaneState;
 use super::decode::{Delta, DeltaBytes, DeltaLength, Hybrid, Kernels, Short, Split, for_each_bytes};
 use super::file::Chunk;
 use super::footer::{Decode, Stored};
-use super::output::{Failure, Segment, bit, read_validity};
+use super::output::{Failure, Segment, bit, read_validity, unpack_validity};
 use super::page::{PageEncoding, PageHeader, PageKind, too_small};
 use crate::data::{Bitmap, Buf, BufMut};
 use crate::error::{Error, Result};
@@ -150,6 +150,11 @@ fn levels(
     const LONGER: Short = Short("the levels of a page are longer than the page");
     let (levels, start, encoding) = match header.kind {
         PageKind::Data { encoding, .. } if !decode.is_nullable => (None, 0, encoding),
+        PageKind::Data { encoding, definition_encoding: PageEncoding::BitPacked, .. } => {
+            let level_bytes = rows.div_ceil(8);
+            let levels = bytes[..len].get(..level_bytes).ok_or(LONGER)?;
+            return Ok((unpack_validity(levels, rows, lane.account)?, level_bytes, encoding));
+        }
         PageKind::Data { encoding, definition_encoding: PageEncoding::Rle, .. } => {
             let level_bytes = prefix(&bytes[..len], 0).ok_or(Short("a page has no levels"))?;
             (Some(4..4 + level_bytes), 4 + level_bytes, encoding)

@@ -1,7 +1,7 @@
-//! Pages of differences and of split bytes, against the arrays that were written.
+//! Pages of differences and of split bytes, and levels in the deprecated encoding, against the arrays that were written.
 
 use super::columns::check;
-use super::files::{Random, every_type, with_codec, write};
+use super::files::{Random, every_type, with_bit_packed_levels, with_codec, write};
 use crate::parquet::codec::Codec;
 use arrow::array::{self as arrays, ArrayRef, RecordBatch};
 use parquet::basic::Encoding;
@@ -120,5 +120,20 @@ fn strings_of_any_length_and_likeness() {
     .expect("equally long");
     for encoding in [Encoding::DELTA_LENGTH_BYTE_ARRAY, Encoding::DELTA_BYTE_ARRAY] {
         check_encoded(&batch, encoding, Codec::Snappy, "strings");
+    }
+}
+
+#[test]
+fn bit_packed_levels_are_read() {
+    for (null_every, distinct) in [(5, 60), (2, 5000), (1, 9)] {
+        let batch = every_type(1300, null_every, distinct);
+        let flat: Vec<usize> = (0..batch.num_columns() - 1).collect();
+        let batch = batch.project(&flat).expect("in bounds");
+        for rows in [173, 64, 20_000] {
+            let properties =
+                WriterProperties::builder().set_data_page_row_count_limit(rows).set_write_batch_size(32);
+            let bytes = with_bit_packed_levels(write(&batch, properties.build()));
+            check(bytes, &batch, &format!("bit-packed levels, {rows} rows a page, nulls 1/{null_every}"));
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! Files to read: every type, any writer setting, any codec.
 
 use crate::parquet::codec::{Codec, compress};
+use crate::parquet::decode::{Hybrid, Kernels};
 use crate::parquet::file::ParquetFile;
-use crate::parquet::page::{LaneIo, PageEncoding, PageHeader, PageKind, PageWalker};
+use crate::parquet::page::{LaneIo, PAD_BYTES, PageEncoding, PageHeader, PageKind, PageWalker};
 pub(super) use crate::parquet::probe::Memory;
 use arrow::array::{self as arrays, ArrayRef, RecordBatch};
 use parquet::arrow::ArrowWriter;
@@ -192,6 +193,28 @@ fn compression(codec: Codec) -> Compression {
 /// The same file with its pages compressed, which the `parquet` crate is built without.
 pub(super) fn with_codec(bytes: Vec<u8>, codec: Codec) -> Vec<u8> {
     rewrite(bytes, codec, &mut |_, _, body| body)
+}
+
+/// The same file with the definition levels of its flat nullable columns in the deprecated bit-packed encoding.
+pub(super) fn with_bit_packed_levels(bytes: Vec<u8>) -> Vec<u8> {
+    rewrite(bytes, Codec::None, &mut |max_level, header, body| {
+        let PageKind::Data { values, definition_encoding, .. } = &mut header.kind else { return body };
+        if max_level == 0 {
+            return body;
+        }
+        let level_bytes = u32::from_le_bytes([body[0], body[1], body[2], body[3]]) as usize;
+        let mut levels = vec![0; *values as usize];
+        let mut padded = body.clone();
+        padded.resize(body.len() + PAD_BYTES, 0);
+        let mut stream = Hybrid::new(1, 4..4 + level_bytes).expect("narrow");
+        stream.read(&padded, Kernels::Portable, &mut levels).expect("valid");
+        let pack = |levels: &[u32]| levels.iter().enumerate().fold(0, |b, (i, l)| b | (*l as u8) << (7 - i));
+        let mut out: Vec<u8> = levels.chunks(8).map(pack).collect();
+        out.extend(&body[4 + level_bytes..]);
+        *definition_encoding = PageEncoding::BitPacked;
+        header.uncompressed_bytes = out.len() as u32;
+        out
+    })
 }
 
 /// What becomes of a page's header and body, in a column with that many definition levels.
