@@ -148,8 +148,8 @@ impl FileFooter {
     /// Reads and checks the footer of a file; what is kept is charged to `pool`.
     ///
     /// # Errors
-    /// [`Error::Data`] if the file is no Parquet file or damaged, [`Error::Unsupported`] if it is encrypted, memory
-    /// and I/O errors.
+    /// [`Error::Data`] if the file is no Parquet file or damaged, [`Error::Unsupported`] if it is encrypted or
+    /// compressed with LZO, memory and I/O errors.
     pub(crate) fn read(read: &dyn ReadAt, pool: &Pool) -> Result<Self> {
         let encoded = locate(read)?;
         let (metadata, _charge) = decode(read, &encoded, pool)?;
@@ -416,7 +416,7 @@ impl ChunkContext<'_> {
             null_count,
             min,
             max,
-            codec: codec_of(chunk.compression_codec()),
+            codec: self.codec(chunk)?,
             has_dictionary: dictionary.is_some(),
             // They lie between the data and the footer; what does not is no help.
             column_index: span(chunk.column_index_offset(), chunk.column_index_length()).unwrap_or_default(),
@@ -424,17 +424,22 @@ impl ChunkContext<'_> {
             bloom_filter_at: bloom_filter_at.filter(|&at| at < self.data_end).unwrap_or(0),
         })
     }
-}
 
-fn codec_of(codec: CompressionCodec) -> Codec {
-    match codec {
-        CompressionCodec::UNCOMPRESSED => Codec::None,
-        CompressionCodec::SNAPPY => Codec::Snappy,
-        CompressionCodec::GZIP => Codec::Gzip,
-        CompressionCodec::BROTLI => Codec::Brotli,
-        CompressionCodec::ZSTD => Codec::Zstd,
-        CompressionCodec::LZ4_RAW => Codec::Lz4Raw,
-        CompressionCodec::LZO | CompressionCodec::LZ4 => Codec::Other,
+    fn codec(&self, chunk: &ColumnChunkMetaData) -> Result<Codec> {
+        Ok(match chunk.compression_codec() {
+            CompressionCodec::UNCOMPRESSED => Codec::None,
+            CompressionCodec::SNAPPY => Codec::Snappy,
+            CompressionCodec::GZIP => Codec::Gzip,
+            CompressionCodec::BROTLI => Codec::Brotli,
+            CompressionCodec::ZSTD => Codec::Zstd,
+            CompressionCodec::LZ4_RAW => Codec::Lz4Raw,
+            CompressionCodec::LZ4 => Codec::Lz4,
+            CompressionCodec::LZO => {
+                let (column, file) = (chunk.column_path().string(), self.read.path().display());
+                let what = format!("the LZO compression of column '{column}' in the Parquet file '{file}'");
+                return Err(Error::unsupported(what, None));
+            }
+        })
     }
 }
 

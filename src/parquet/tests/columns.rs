@@ -178,7 +178,7 @@ fn all_types_survive_all_writer_settings_with_and_without_nulls() {
 #[test]
 fn all_codecs_are_undone() {
     let batch = every_type(700, 6, 80);
-    for codec in [Codec::Snappy, Codec::Gzip, Codec::Brotli, Codec::Zstd, Codec::Lz4Raw] {
+    for codec in [Codec::Snappy, Codec::Gzip, Codec::Brotli, Codec::Zstd, Codec::Lz4Raw, Codec::Lz4] {
         for (name, properties) in settings() {
             let bytes = with_codec(write(&batch, properties.build()), codec);
             check(bytes, &batch, &format!("{codec:?}, {name}"));

@@ -1,11 +1,15 @@
-//! Pages of differences and of split bytes, and levels in the deprecated encoding, against the arrays that were written.
+//! Pages of differences and of split bytes, levels in the deprecated encoding, against the arrays that were written; and
+//! the codec there is no decoder for.
 
 use super::columns::check;
-use super::files::{Random, every_type, with_bit_packed_levels, with_codec, write};
+use super::files::{Memory, Random, every_type, with_bit_packed_levels, with_codec, write};
+use crate::error::Error;
+use crate::mem::Pool;
 use crate::parquet::codec::Codec;
+use crate::parquet::file::ParquetFile;
 use arrow::array::{self as arrays, ArrayRef, RecordBatch};
-use parquet::basic::Encoding;
-use parquet::file::metadata::ParquetMetaDataReader;
+use parquet::basic::{Compression, Encoding};
+use parquet::file::metadata::{ParquetMetaDataReader, ParquetMetaDataWriter};
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder, WriterVersion};
 use std::sync::Arc;
 
@@ -136,4 +140,24 @@ fn bit_packed_levels_are_read() {
             check(bytes, &batch, &format!("bit-packed levels, {rows} rows a page, nulls 1/{null_every}"));
         }
     }
+}
+
+#[test]
+fn lzo_is_named_when_a_file_is_opened() {
+    let batch = every_type(10, 0, 5).project(&[3, 4]).expect("in bounds");
+    let mut bytes = write(&batch, WriterProperties::builder().set_offset_index_disabled(true).build());
+    let end = bytes.len() - 8;
+    let len = u32::from_le_bytes([bytes[end], bytes[end + 1], bytes[end + 2], bytes[end + 3]]) as usize;
+    let metadata = ParquetMetaDataReader::decode_metadata(&bytes[end - len..end]).expect("valid");
+    let mut group = metadata.row_group(0).clone();
+    let mut columns = group.columns().to_vec();
+    columns[1] = columns[1].clone().into_builder().set_compression(Compression::LZO).build().expect("valid");
+    group = group.into_builder().set_column_metadata(columns).build().expect("valid");
+    let metadata = metadata.into_builder().set_row_groups(vec![group]).build();
+    bytes.truncate(end - len);
+    ParquetMetaDataWriter::new(&mut bytes, &metadata).finish().expect("a Vec takes all");
+    let opened = ParquetFile::new(0, Box::new(Memory(bytes)), &Pool::new("test", 1 << 20));
+    let Err(error @ Error::Unsupported(_)) = opened else { panic!("{opened:?}") };
+    let text = error.to_string();
+    assert!(text.contains("LZO") && text.contains("'i64'") && text.contains("memory.parquet"), "{text}");
 }

@@ -181,12 +181,13 @@ pub(super) fn encode_header(header: &PageHeader) -> Vec<u8> {
 
 fn compression(codec: Codec) -> Compression {
     match codec {
-        Codec::None | Codec::Other => Compression::UNCOMPRESSED,
+        Codec::None => Compression::UNCOMPRESSED,
         Codec::Snappy => Compression::SNAPPY,
         Codec::Gzip => Compression::GZIP(parquet::basic::GzipLevel::default()),
         Codec::Brotli => Compression::BROTLI(parquet::basic::BrotliLevel::default()),
         Codec::Zstd => Compression::ZSTD(parquet::basic::ZstdLevel::default()),
         Codec::Lz4Raw => Compression::LZ4_RAW,
+        Codec::Lz4 => Compression::LZ4,
     }
 }
 
