@@ -73,6 +73,8 @@ pub(crate) struct ColumnLayout {
 pub(crate) struct Leaf {
     /// Dotted path.
     pub(crate) path: Box<str>,
+    /// Whether a row may have several values of it.
+    pub(crate) is_repeated: bool,
 }
 
 /// A bound of a chunk's values.
@@ -216,7 +218,7 @@ impl FileFooter {
         Self {
             schema: [Field { name: "c".to_owned(), data_type, nullable: decode.is_nullable }].into(),
             columns: [ColumnLayout { leaves: 0..1, decode: Some(decode) }].into(),
-            leaves: [Leaf { path: "c".into() }].into(),
+            leaves: [Leaf { path: "c".into(), is_repeated: false }].into(),
             row_group_rows: [rows].into(),
             chunks: [chunk].into(),
             bytes: Box::default(),
@@ -237,8 +239,11 @@ impl FileFooter {
         let arrow = parquet::arrow::parquet_to_arrow_schema(descriptor, key_values)
             .or_else(|_| parquet::arrow::parquet_to_arrow_schema(descriptor, None))
             .map_err(|e| damaged(read, format!("its schema cannot be read: {e}")))?;
-        let leaves: Box<[Leaf]> =
-            descriptor.columns().iter().map(|c| Leaf { path: c.path().string().into() }).collect();
+        let leaf = |c: &Arc<ColumnDescriptor>| Leaf {
+            path: c.path().string().into(),
+            is_repeated: c.max_rep_level() > 0,
+        };
+        let leaves: Box<[Leaf]> = descriptor.columns().iter().map(leaf).collect();
         let mut columns = Vec::with_capacity(arrow.fields().len());
         let mut schema = Vec::with_capacity(arrow.fields().len());
         let mut next_leaf = 0;

@@ -28,6 +28,7 @@ mod lane;
 mod output;
 mod page;
 mod page_index;
+mod page_places;
 mod page_sizes;
 mod page_values;
 #[cfg(any(test, fuzzing))]

@@ -280,6 +280,20 @@ impl PageWalker {
         Ok(Some(header))
     }
 
+    /// Goes on with the page whose header lies at `position`, which is inside the chunk.
+    pub(crate) fn seek(&mut self, position: u64) {
+        debug_assert!(
+            (self.position..=self.end).contains(&position),
+            "walkers go forward, inside their chunk"
+        );
+        self.position = position;
+    }
+
+    /// Where the next page's header lies.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
     /// Invariant 1.
     fn check(&self, raw: &RawHeader, chunk: &Chunk<'_>) -> Result<PageHeader> {
         let body_offset = self.position + raw.header_bytes as u64;

@@ -4,4 +4,5 @@ mod columns;
 mod damage;
 mod encodings;
 mod files;
+mod reading;
 mod scans;
