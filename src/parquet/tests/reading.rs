@@ -1,11 +1,12 @@
-//! What of the pages of nested columns is read at all.
+//! What of a file is read at all: by late materialisation, in the order filters come to run, and of nested columns.
 
 use super::columns::check;
 use super::files::{Memory, every_type, write};
 use super::scans::Fixture;
-use crate::data::{DictionaryIds, Values, Vector};
+use crate::data::{DataType, DictionaryIds, Scalar, Values, Vector};
 use crate::error::Result;
 use crate::exec::{OpenCx, QueryCx, Source};
+use crate::expr::{CompareOp, Expr};
 use crate::io::ReadAt;
 use crate::mem::{Account, Knobs, Pool};
 use crate::metrics::OperatorMetrics;
@@ -87,6 +88,53 @@ fn pages_read(fixture: &Fixture, leaf: usize, reads: &Reads) -> Vec<u64> {
 
 fn numbers(value: impl Fn(u64) -> i64) -> ArrayRef {
     Arc::new(arrays::Int64Array::from_iter_values((0..ROWS).map(value)))
+}
+
+fn passing(fixture: &Fixture, name: &str, op: CompareOp, value: i64) -> Expr {
+    let left = fixture.column(name);
+    let right = Expr::Literal(Scalar::int(DataType::Int64, value.into()));
+    Expr::Compare { op, left: Box::new(left), right: Box::new(right) }
+}
+
+#[test]
+fn pages_of_which_no_row_survives_are_not_read() {
+    // Two runs of survivors, and a single one.
+    let survives =
+        |row: u64| (20_100..20_900).contains(&row) || (70_000..70_500).contains(&row) || row == 99_999;
+    let batch = RecordBatch::try_from_iter([
+        ("k", numbers(|row| row as i64 % 100 + if survives(row) { 1000 } else { 0 })),
+        ("plain", numbers(|row| row as i64)),
+        ("text", Arc::new(arrays::StringArray::from_iter_values((0..ROWS).map(|r| format!("{r:040}"))))),
+    ])
+    .expect("equally long");
+    let (fixture, reads) = watched(batch, properties());
+    let filter = vec![passing(&fixture, "k", CompareOp::GtEq, 1000)];
+    let rows = fixture.scan(&["plain", "text"], filter, 1, 1000);
+    assert_eq!(rows.len(), 1301);
+    assert_eq!(pages_read(&fixture, 0, &reads).len() as u64, ROWS / PAGE_ROWS, "the filter's are");
+    for leaf in [1, 2] {
+        let expected = [20_000, 20_500, 70_000, 99_500];
+        assert_eq!(pages_read(&fixture, leaf, &reads), expected, "leaf {leaf}");
+    }
+}
+
+#[test]
+fn filters_that_drop_more_come_to_run_first() {
+    // `keeps` comes first and drops nothing; `drops` drops nearly all.
+    let batch = RecordBatch::try_from_iter([
+        ("keeps", numbers(|row| row as i64 % 1000)),
+        ("drops", numbers(|row| if row % 20_000 == 7 { 1 } else { 0 })),
+    ])
+    .expect("equally long");
+    let (fixture, reads) = watched(batch, properties());
+    let filters =
+        vec![passing(&fixture, "keeps", CompareOp::GtEq, 0), passing(&fixture, "drops", CompareOp::Eq, 1)];
+    let rows = fixture.scan(&["drops"], filters, 1, PAGE_ROWS as usize);
+    assert_eq!(rows.len(), 5);
+    let read = pages_read(&fixture, 0, &reads);
+    assert_eq!(read[..16], (0..16).map(|page| page * PAGE_ROWS).collect::<Vec<_>>(), "before it is known");
+    let late: Vec<u64> = read.into_iter().filter(|row| *row >= 16 * 4 * PAGE_ROWS).collect();
+    assert_eq!(late, [40_000, 60_000, 80_000], "where `drops` has left rows");
 }
 
 fn lists() -> ArrayRef {
