@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! 1. The output slice is exactly as long as the header says; a body that yields more or fewer bytes is an error.
-//! 2. Contexts that can be reused are kept, one per lane; no codec allocates in proportion to the page, except
-//!    Brotli and gzip, whose windows are bounded by the formats (16 MiB and 32 KiB).
+//! 2. Contexts that can be reused are kept, one per lane; no codec allocates in proportion to the page. What Brotli,
+//!    gzip and LZ4 frames allocate is bounded by the formats (16 MiB, 32 KiB and 8 MiB).
 
 use std::io::Read;
 
@@ -16,8 +16,8 @@ pub(crate) enum Codec {
     Brotli,
     Zstd,
     Lz4Raw,
-    /// One this reader cannot undo: LZO, and LZ4 in Hadoop's undocumented framing.
-    Other,
+    /// LZ4 by the number that does not say how it is framed: as Hadoop does it, as an LZ4 frame or not at all.
+    Lz4,
 }
 
 /// Decompression contexts of one lane.
@@ -52,7 +52,7 @@ impl Decompressor {
             }
             Codec::Gzip => return fill(flate2::read::MultiGzDecoder::new(input), out),
             Codec::Brotli => return fill(brotli::Decompressor::new(input, 4096), out),
-            Codec::Other => return Err("its compression codec is not supported".to_owned()),
+            Codec::Lz4 => return lz4_of_any_framing(input, out),
         };
         if written == out.len() {
             Ok(())
@@ -60,6 +60,31 @@ impl Decompressor {
             Err(format!("it decompresses to {written} bytes where its header says {}", out.len()))
         }
     }
+}
+
+/// Writers agree on no framing, and none can be told from another for certain: what fills `out` exactly is right.
+fn lz4_of_any_framing(input: &[u8], out: &mut [u8]) -> Result<(), String> {
+    if lz4_of_hadoop(input, out).is_some() || fill(lz4_flex::frame::FrameDecoder::new(input), out).is_ok() {
+        return Ok(());
+    }
+    match lz4_flex::block::decompress_into(input, out) {
+        Ok(written) if written == out.len() => Ok(()),
+        Ok(written) => Err(format!("it decompresses to {written} bytes where its header says {}", out.len())),
+        Err(e) => Err(format!("it is LZ4 in none of the known framings: {e}")),
+    }
+}
+
+/// Blocks, each after its lengths as big-endian numbers: decompressed and compressed.
+fn lz4_of_hadoop(mut input: &[u8], mut out: &mut [u8]) -> Option<()> {
+    while let Some((&[a, b, c, d, e, f, g, h], rest)) = input.split_first_chunk::<8>() {
+        let (to, out_rest) = out.split_at_mut_checked(u32::from_be_bytes([a, b, c, d]) as usize)?;
+        let (from, rest) = rest.split_at_checked(u32::from_be_bytes([e, f, g, h]) as usize)?;
+        if lz4_flex::block::decompress_into(from, to).ok()? != to.len() {
+            return None;
+        }
+        (input, out) = (rest, out_rest);
+    }
+    (input.is_empty() && out.is_empty()).then_some(())
 }
 
 fn fill(mut from: impl Read, out: &mut [u8]) -> Result<(), String> {
@@ -75,9 +100,17 @@ fn fill(mut from: impl Read, out: &mut [u8]) -> Result<(), String> {
 pub(super) fn compress(codec: Codec, input: &[u8]) -> Vec<u8> {
     use std::io::Write;
     match codec {
-        Codec::None | Codec::Other => input.to_vec(),
+        Codec::None => input.to_vec(),
         Codec::Snappy => snap::raw::Encoder::new().compress_vec(input).expect("compresses"),
         Codec::Lz4Raw => lz4_flex::block::compress(input),
+        // As Hadoop does it, in blocks.
+        Codec::Lz4 => input.chunks(3000).fold(Vec::new(), |mut out, block| {
+            let compressed = lz4_flex::block::compress(block);
+            out.extend((block.len() as u32).to_be_bytes());
+            out.extend((compressed.len() as u32).to_be_bytes());
+            out.extend(compressed);
+            out
+        }),
         Codec::Zstd => zstd::bulk::compress(input, 1).expect("compresses"),
         Codec::Gzip => {
             let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -96,8 +129,8 @@ pub(super) fn compress(codec: Codec, input: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    const ALL: [Codec; 6] =
-        [Codec::None, Codec::Snappy, Codec::Gzip, Codec::Brotli, Codec::Zstd, Codec::Lz4Raw];
+    const ALL: [Codec; 7] =
+        [Codec::None, Codec::Snappy, Codec::Gzip, Codec::Brotli, Codec::Zstd, Codec::Lz4Raw, Codec::Lz4];
 
     #[test]
     fn every_codec_fills_the_output_exactly_or_fails() {
@@ -119,6 +152,34 @@ mod tests {
                     // Either an error or other bytes, never a panic.
                     let _ = decompressor.decompress(codec, &damaged, &mut out);
                 }
+            }
+        }
+    }
+    #[test]
+    fn lz4_is_read_in_every_framing() {
+        use std::io::Write;
+        let input: Vec<u8> = (0..20_000u32).map(|i| ((i * i) >> 9) as u8).collect();
+        let mut frame = lz4_flex::frame::FrameEncoder::new(Vec::new());
+        frame.write_all(&input).expect("a Vec takes all");
+        let framings = [
+            compress(Codec::Lz4, &input),
+            frame.finish().expect("a Vec takes all"),
+            lz4_flex::block::compress(&input),
+        ];
+        for (at, compressed) in framings.iter().enumerate() {
+            let mut out = vec![0; input.len()];
+            Decompressor::new().decompress(Codec::Lz4, compressed, &mut out).expect("valid");
+            assert_eq!(out, input, "framing {at}");
+            for len in [0, 7, 8, compressed.len() / 2, compressed.len() - 9] {
+                let cut = Decompressor::new().decompress(Codec::Lz4, &compressed[..len], &mut out);
+                assert!(cut.is_err(), "framing {at} cut to {len}");
+            }
+            for wrong in [0, 1, input.len() - 1, input.len() + 1] {
+                let mut out = vec![0; wrong];
+                assert!(
+                    Decompressor::new().decompress(Codec::Lz4, compressed, &mut out).is_err(),
+                    "{at} {wrong}"
+                );
             }
         }
     }

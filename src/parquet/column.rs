@@ -3,16 +3,18 @@
 //! Owns: [`ColumnReader`], [`LaneState`] (what the readers of a lane share).
 //!
 //! Invariants:
-//! 1. Rows are delivered once, in order; passing over rows reads no body of a page that lies wholly inside them.
+//! 1. Rows are delivered once, in order; no body is read of a page of which no row is wanted, but for what a read of the
+//!    page before takes along.
 //! 2. At most one page and the dictionary are held, besides what emitted vectors keep alive.
 //! 3. The pages of a chunk cover exactly its row group's rows, else the chunk is damaged.
 
-use super::decode::{Hybrid, Kernels, Short};
+use super::decode::{Kernels, Short};
 use super::file::Chunk;
-use super::footer::{Bound, Decode, Stored};
-use super::output::{Failure, Output, Segment, bit, dictionary_values, read_validity};
+use super::footer::{Bound, Decode};
+use super::output::{Failure, Output, dictionary_values};
 use super::page::{LaneIo, PAD_BYTES, PageEncoding, PageHeader, PageKind, PageWalker, too_small};
-use crate::data::{Bitmap, Bounds, Buf, BufMut, DataType, Dictionary, DictionaryIds, PhysicalType, Vector};
+use super::page_values::{Loaded, PageValues, failed};
+use crate::data::{Bounds, BufMut, DataType, Dictionary, DictionaryIds, PhysicalType, Vector};
 use crate::error::{Error, Result};
 use crate::mem::Account;
 use std::sync::Arc;
@@ -23,26 +25,6 @@ pub(crate) struct LaneState<'a> {
     pub(crate) ids: &'a DictionaryIds,
     pub(crate) io: &'a mut LaneIo,
     pub(crate) kernels: Kernels,
-}
-
-/// How the values of a loaded page are read on.
-enum PageValues {
-    Codes(Hybrid),
-    Rle(Hybrid),
-    /// Offset of the next value; for booleans, the index of the next bit.
-    Plain(usize),
-}
-
-/// A page whose body is in memory.
-struct Loaded {
-    /// The body and its padding.
-    bytes: Buf<u8>,
-    /// Bytes of the body.
-    len: usize,
-    validity: Option<Bitmap>,
-    values: PageValues,
-    /// Rows read or skipped.
-    at: usize,
 }
 
 enum Page {
@@ -74,14 +56,6 @@ pub(crate) struct ColumnReader {
     row: u64,
     /// The buffer of the page before, if nobody else holds it.
     recycled: Option<BufMut<u8>>,
-}
-
-#[allow(clippy::needless_pass_by_value, reason = "the shape `map_err` calls")]
-fn failed(failure: Failure, chunk: &Chunk<'_>, account: &Account) -> Error {
-    match failure {
-        Failure::Data(Short(what)) => chunk.damaged(what),
-        Failure::Memory(denied) => too_small(denied, account, chunk),
-    }
 }
 
 impl ColumnReader {
@@ -141,7 +115,13 @@ impl ColumnReader {
         let mut shifted: Option<BufMut<u32>> = None;
         let (mut done, mut taken) = (0, 0);
         while done < rows {
-            self.find_page(chunk, lane)?;
+            let wanted = match positions {
+                None => self.row,
+                Some(positions) => {
+                    positions.get(taken).map_or(u64::MAX, |p| self.row + u64::from(*p) - done as u64)
+                }
+            };
+            self.find_page(wanted, chunk, lane)?;
             let in_page = (self.page_start + self.page_rows - self.row).min((rows - done) as u64) as usize;
             let selected = positions.map(|positions| {
                 let rest = &positions[taken..];
@@ -172,7 +152,7 @@ impl ColumnReader {
                 };
                 self.load(chunk, lane)?;
                 self.decode_segment(in_page, selected, &mut output, lane)
-                    .map_err(|failure| failed(failure, chunk, account))?;
+                    .map_err(|failure| failed(failure, chunk, lane))?;
             }
             self.row += in_page as u64;
             done += in_page;
@@ -180,11 +160,11 @@ impl ColumnReader {
         output.finish(&self.data_type, self.bounds, account).map_err(|d| too_small(d, account, chunk))
     }
 
-    /// Makes the current page the one that holds `self.row`.
-    fn find_page(&mut self, chunk: &Chunk<'_>, lane: &mut LaneState<'_>) -> Result<()> {
+    /// Makes the current page the one that holds `self.row`. The first row to be decoded is `wanted`.
+    fn find_page(&mut self, wanted: u64, chunk: &Chunk<'_>, lane: &mut LaneState<'_>) -> Result<()> {
         while self.row >= self.page_start + self.page_rows {
             // Pages of a chunk are about equally long.
-            let is_wanted = self.row < self.page_start + self.page_rows + self.page_rows.max(1);
+            let is_wanted = wanted < self.page_start + self.page_rows + self.page_rows.max(1);
             let Some(header) = self.walker.next(chunk, lane.io, lane.account, is_wanted)? else {
                 let rows = self.page_start + self.page_rows;
                 return Err(chunk.damaged(format!(
@@ -247,7 +227,7 @@ impl ColumnReader {
         page.set_len(len + PAD_BYTES);
         let page = page.freeze();
         let values = dictionary_values(&page, len, values as usize, self.decode, self.bounds, lane.account)
-            .map_err(|failure| failed(failure, chunk, lane.account))?;
+            .map_err(|failure| failed(failure, chunk, lane))?;
         let dictionary = Arc::new(Dictionary::new(lane.ids, values));
         self.dictionary = DictionaryState::Ready(Arc::clone(&dictionary));
         Ok(Some(dictionary))
@@ -259,7 +239,8 @@ impl ColumnReader {
             let mut body = lane.io.load(chunk, &header, self.recycled.take(), lane.account)?;
             let len = body.len();
             body.set_len(len + PAD_BYTES);
-            let loaded = self.open(&header, body.freeze(), len, chunk, lane)?;
+            let rows = self.page_rows as usize;
+            let loaded = Loaded::open(&header, body.freeze(), len, rows, self.decode, chunk, lane)?;
             self.page = Page::Loaded(loaded);
             if let Page::Loaded(Loaded { values: PageValues::Codes(_), .. }) = &self.page
                 && self.load_dictionary(chunk, lane)?.is_none()
@@ -272,75 +253,7 @@ impl ColumnReader {
             return Err(Error::internal("a page was read before it was found"));
         };
         let rows = target - page.at;
-        page.skip(rows, self.decode).map_err(|short| chunk.damaged(short.0))
-    }
-
-    /// Finds levels and values in a page body.
-    fn open(
-        &self,
-        header: &PageHeader,
-        bytes: Buf<u8>,
-        len: usize,
-        chunk: &Chunk<'_>,
-        lane: &LaneState<'_>,
-    ) -> Result<Loaded> {
-        let rows = self.page_rows as usize;
-        let damaged = |short: Short| chunk.damaged(short.0);
-        let prefix = |at: usize| {
-            bytes[..len].get(at..).and_then(|rest| rest.first_chunk::<4>()).map(|p| u32::from_le_bytes(*p))
-        };
-        let (levels, start, encoding) = match header.kind {
-            PageKind::Data { encoding, .. } if !self.decode.is_nullable => (None, 0, encoding),
-            PageKind::Data { encoding, level_encoding, .. } => {
-                if level_encoding != PageEncoding::Rle {
-                    return Err(
-                        chunk.damaged("its definition levels are in the deprecated bit-packed encoding")
-                    );
-                }
-                let level_bytes = prefix(0).ok_or_else(|| damaged(Short("a page has no levels")))? as usize;
-                (Some(4..4 + level_bytes), 4 + level_bytes, encoding)
-            }
-            PageKind::DataV2 { encoding, definition_bytes, repetition_bytes, .. } => {
-                let (first, end) =
-                    (repetition_bytes as usize, (repetition_bytes + definition_bytes) as usize);
-                (self.decode.is_nullable.then_some(first..end), end, encoding)
-            }
-            PageKind::Dictionary { .. } | PageKind::Other => {
-                return Err(Error::internal("a page without rows was opened"));
-            }
-        };
-        if start > len {
-            return Err(chunk.damaged("the levels of a page are longer than the page"));
-        }
-        let validity = match levels {
-            Some(range) => {
-                let mut levels = Hybrid::new(1, range).map_err(damaged)?;
-                read_validity(&mut levels, &bytes, rows, lane.kernels, lane.account)
-                    .map_err(|failure| failed(failure, chunk, lane.account))?
-            }
-            None => None,
-        };
-        let values = match encoding {
-            PageEncoding::Plain if self.decode.stored == Stored::Boolean => PageValues::Plain(start * 8),
-            PageEncoding::Plain => PageValues::Plain(start),
-            PageEncoding::Dictionary => {
-                // A page of nulls may have no values, not even their width.
-                let (width, first) = if start < len { (bytes[start].into(), start + 1) } else { (0, len) };
-                PageValues::Codes(Hybrid::new(width, first..len).map_err(damaged)?)
-            }
-            PageEncoding::Rle if self.decode.stored == Stored::Boolean => {
-                let stream = prefix(start).map_or(0, |p| p as usize);
-                let first = (start + 4).min(len);
-                let end = first.saturating_add(stream).min(len);
-                PageValues::Rle(Hybrid::new(1, first..end).map_err(damaged)?)
-            }
-            PageEncoding::Rle | PageEncoding::Other(_) => {
-                return Err(chunk.damaged(format!(
-                    "a page is encoded as {encoding:?}, which its column's metadata does not mention"
-                )));
-            }
-        };
-        Ok(Loaded { bytes, len, validity, values, at: 0 })
+        page.skip(rows, self.decode, lane.kernels).map_err(|short| chunk.damaged(short.0))
     }
 
     /// Decodes the next `rows` rows of the loaded page, or those at `positions`.
@@ -352,24 +265,23 @@ impl ColumnReader {
         lane: &LaneState<'_>,
     ) -> Result<(), Failure> {
         let Page::Loaded(page) = &mut self.page else { return Err(Short("a page is missing").into()) };
-        let dense = page.dense(page.at, rows);
-        let validity = match &page.validity {
-            Some(bits) if dense < rows => Some((bits.words(), page.at)),
-            Some(_) | None => None,
-        };
-        let segment = Segment { rows, dense, validity, positions };
-        match (&mut page.values, &self.dictionary) {
+        let len = page.len;
+        let (segment, values, bytes) = page.segment(rows, positions);
+        match (values, &self.dictionary) {
             (PageValues::Codes(stream), DictionaryState::Ready(dictionary)) => {
-                output.append_codes(&segment, &page.bytes, stream, dictionary, lane.kernels, lane.account)?;
+                output.append_codes(&segment, bytes, stream, dictionary, lane.kernels, lane.account)?;
             }
             (PageValues::Codes(_), DictionaryState::None | DictionaryState::Unread(_)) => {
                 return Err(Short("its dictionary is missing").into());
             }
             (PageValues::Rle(stream), _) => {
-                output.append_rle(&segment, &page.bytes, stream, lane.kernels, lane.account)?;
+                output.append_rle(&segment, bytes, stream, lane.kernels, lane.account)?;
             }
             (PageValues::Plain(at), _) => {
-                *at = output.append_plain(&segment, &page.bytes, page.len, *at, lane.account)?;
+                *at = output.append_plain(&segment, bytes, len, *at, lane.account)?;
+            }
+            (PageValues::Differences(values), _) => {
+                output.append_differences(&segment, bytes, values, lane.kernels, lane.account)?;
             }
         }
         page.at += rows;
@@ -379,43 +291,5 @@ impl ColumnReader {
     /// Gives back what can be had again at little cost.
     pub(crate) fn release(&mut self) {
         self.recycled = None;
-    }
-}
-
-impl Loaded {
-    /// How many of `rows` rows from `first` are not null.
-    fn dense(&self, first: usize, rows: usize) -> usize {
-        let Some(bits) = &self.validity else { return rows };
-        let words = bits.words();
-        let (end, mut at, mut count) = (first + rows, first, 0);
-        while at < end {
-            if at % 64 == 0 && end - at >= 64 {
-                count += words[at / 64].count_ones() as usize;
-                at += 64;
-            } else {
-                count += usize::from(bit(words, at));
-                at += 1;
-            }
-        }
-        count
-    }
-
-    fn skip(&mut self, rows: usize, decode: Decode) -> Result<(), Short> {
-        if rows == 0 {
-            return Ok(());
-        }
-        let dense = self.dense(self.at, rows);
-        match (&mut self.values, decode.stored) {
-            (PageValues::Codes(stream) | PageValues::Rle(stream), _) => stream.skip(&self.bytes, dense)?,
-            (PageValues::Plain(at), Stored::ByteArray) => {
-                *at = super::decode::for_each_bytes(&self.bytes[..self.len], *at, dense, |_, _, _| Ok(()))?;
-            }
-            (PageValues::Plain(at), Stored::Boolean) => *at += dense,
-            (PageValues::Plain(at), Stored::Int32 | Stored::Float) => *at += dense * 4,
-            (PageValues::Plain(at), Stored::Int64 | Stored::Double) => *at += dense * 8,
-            (PageValues::Plain(at), Stored::Fixed(width)) => *at += dense * width as usize,
-        }
-        self.at += rows;
-        Ok(())
     }
 }

@@ -18,7 +18,7 @@ use crate::io::ReadAt;
 use crate::mem::{Account, Pool, Reservation};
 use crate::scan::ColumnOrder;
 use parquet::arrow::{ProjectionMask, parquet_to_arrow_field_levels};
-use parquet::basic::{CompressionCodec, ConvertedType, Encoding, LogicalType, Type};
+use parquet::basic::{CompressionCodec, ConvertedType, LogicalType, Type};
 use parquet::file::metadata::{
     ColumnChunkMetaData, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData, SortingColumn,
 };
@@ -73,6 +73,8 @@ pub(crate) struct ColumnLayout {
 pub(crate) struct Leaf {
     /// Dotted path.
     pub(crate) path: Box<str>,
+    /// Whether a row may have several values of it.
+    pub(crate) is_repeated: bool,
 }
 
 /// A bound of a chunk's values.
@@ -102,8 +104,6 @@ pub(crate) struct ChunkMeta {
     pub(crate) max: Bound,
     pub(crate) codec: Codec,
     pub(crate) has_dictionary: bool,
-    /// Whether our decoders know all its encodings.
-    pub(crate) is_decodable: bool,
     /// Bounds of its pages; empty if there are none.
     pub(crate) column_index: Span,
     /// Places and first rows of its pages; empty if not told.
@@ -150,8 +150,8 @@ impl FileFooter {
     /// Reads and checks the footer of a file; what is kept is charged to `pool`.
     ///
     /// # Errors
-    /// [`Error::Data`] if the file is no Parquet file or damaged, [`Error::Unsupported`] if it is encrypted, memory
-    /// and I/O errors.
+    /// [`Error::Data`] if the file is no Parquet file or damaged, [`Error::Unsupported`] if it is encrypted or
+    /// compressed with LZO, memory and I/O errors.
     pub(crate) fn read(read: &dyn ReadAt, pool: &Pool) -> Result<Self> {
         let encoded = locate(read)?;
         let (metadata, _charge) = decode(read, &encoded, pool)?;
@@ -211,7 +211,6 @@ impl FileFooter {
             max: Bound::Unknown,
             codec,
             has_dictionary: true,
-            is_decodable: true,
             column_index: Span::default(),
             offset_index: Span::default(),
             bloom_filter_at: 0,
@@ -219,7 +218,7 @@ impl FileFooter {
         Self {
             schema: [Field { name: "c".to_owned(), data_type, nullable: decode.is_nullable }].into(),
             columns: [ColumnLayout { leaves: 0..1, decode: Some(decode) }].into(),
-            leaves: [Leaf { path: "c".into() }].into(),
+            leaves: [Leaf { path: "c".into(), is_repeated: false }].into(),
             row_group_rows: [rows].into(),
             chunks: [chunk].into(),
             bytes: Box::default(),
@@ -240,8 +239,11 @@ impl FileFooter {
         let arrow = parquet::arrow::parquet_to_arrow_schema(descriptor, key_values)
             .or_else(|_| parquet::arrow::parquet_to_arrow_schema(descriptor, None))
             .map_err(|e| damaged(read, format!("its schema cannot be read: {e}")))?;
-        let leaves: Box<[Leaf]> =
-            descriptor.columns().iter().map(|c| Leaf { path: c.path().string().into() }).collect();
+        let leaf = |c: &Arc<ColumnDescriptor>| Leaf {
+            path: c.path().string().into(),
+            is_repeated: c.max_rep_level() > 0,
+        };
+        let leaves: Box<[Leaf]> = descriptor.columns().iter().map(leaf).collect();
         let mut columns = Vec::with_capacity(arrow.fields().len());
         let mut schema = Vec::with_capacity(arrow.fields().len());
         let mut next_leaf = 0;
@@ -391,17 +393,6 @@ impl ChunkContext<'_> {
             let rows = self.group.num_rows();
             return Err(self.damaged(chunk, format!("it has {values} values, but {rows} rows")));
         }
-        #[expect(deprecated, reason = "old files name it as the encoding of their levels")]
-        let is_decodable = chunk.encodings().all(|e| {
-            matches!(
-                e,
-                Encoding::PLAIN
-                    | Encoding::PLAIN_DICTIONARY
-                    | Encoding::RLE_DICTIONARY
-                    | Encoding::RLE
-                    | Encoding::BIT_PACKED
-            )
-        });
         let statistics = chunk.statistics();
         let null_count =
             statistics.and_then(parquet::file::statistics::Statistics::null_count_opt).unwrap_or(u64::MAX);
@@ -430,26 +421,30 @@ impl ChunkContext<'_> {
             null_count,
             min,
             max,
-            codec: codec_of(chunk.compression_codec()),
+            codec: self.codec(chunk)?,
             has_dictionary: dictionary.is_some(),
-            is_decodable,
             // They lie between the data and the footer; what does not is no help.
             column_index: span(chunk.column_index_offset(), chunk.column_index_length()).unwrap_or_default(),
             offset_index: span(chunk.offset_index_offset(), chunk.offset_index_length()).unwrap_or_default(),
             bloom_filter_at: bloom_filter_at.filter(|&at| at < self.data_end).unwrap_or(0),
         })
     }
-}
 
-fn codec_of(codec: CompressionCodec) -> Codec {
-    match codec {
-        CompressionCodec::UNCOMPRESSED => Codec::None,
-        CompressionCodec::SNAPPY => Codec::Snappy,
-        CompressionCodec::GZIP => Codec::Gzip,
-        CompressionCodec::BROTLI => Codec::Brotli,
-        CompressionCodec::ZSTD => Codec::Zstd,
-        CompressionCodec::LZ4_RAW => Codec::Lz4Raw,
-        CompressionCodec::LZO | CompressionCodec::LZ4 => Codec::Other,
+    fn codec(&self, chunk: &ColumnChunkMetaData) -> Result<Codec> {
+        Ok(match chunk.compression_codec() {
+            CompressionCodec::UNCOMPRESSED => Codec::None,
+            CompressionCodec::SNAPPY => Codec::Snappy,
+            CompressionCodec::GZIP => Codec::Gzip,
+            CompressionCodec::BROTLI => Codec::Brotli,
+            CompressionCodec::ZSTD => Codec::Zstd,
+            CompressionCodec::LZ4_RAW => Codec::Lz4Raw,
+            CompressionCodec::LZ4 => Codec::Lz4,
+            CompressionCodec::LZO => {
+                let (column, file) = (chunk.column_path().string(), self.read.path().display());
+                let what = format!("the LZO compression of column '{column}' in the Parquet file '{file}'");
+                return Err(Error::unsupported(what, None));
+            }
+        })
     }
 }
 

@@ -400,11 +400,11 @@ impl Window<'_> {
         let leaf = layout.leaves.start;
         let chunk = file.chunk(morsel.row_group, leaf);
         let state = match layout.decode {
-            Some(decode) if chunk.meta().is_decodable => {
+            Some(decode) => {
                 let data_type = &file.footer.schema[at].data_type;
                 ColumnState::Open(Box::new(ColumnReader::new(leaf, &chunk, decode, data_type)))
             }
-            Some(_) | None => {
+            None => {
                 let metadata = self.run.metadata(file, self.cx)?;
                 let (rows, pool) = (self.cx.batch_rows(), &self.cx.query.pool);
                 let reader = FallbackColumn::new(file, &metadata, morsel.row_group, at, rows, pool)?;

@@ -2,7 +2,7 @@
 //!
 //! Owns: footers in compact form, the walk along column chunks, decompression, the decoders, pruning by statistics, page
 //! indexes and Bloom filters, and the scan with its late materialisation. The `parquet` crate decodes footers and, for
-//! rare encodings and nested columns, pages that are read and charged here.
+//! nested columns and rare types, pages that are read and charged here.
 //!
 //! Invariants:
 //! 1. A size in a file is checked before anything is allocated for it, and what is allocated comes from the account of
@@ -21,12 +21,16 @@ mod edge;
 mod fallback;
 mod file;
 mod filter;
+mod flat;
+mod flat_differences;
 mod footer;
 mod lane;
 mod output;
 mod page;
 mod page_index;
+mod page_places;
 mod page_sizes;
+mod page_values;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod probe;
 mod prune;

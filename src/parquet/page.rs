@@ -32,6 +32,12 @@ pub(crate) enum PageEncoding {
     Plain,
     Dictionary,
     Rle,
+    /// Deprecated, of levels only.
+    BitPacked,
+    DeltaBinary,
+    DeltaLength,
+    DeltaBytes,
+    ByteStreamSplit,
     /// By its number in the format.
     Other(i32),
 }
@@ -42,6 +48,11 @@ impl PageEncoding {
             0 => Self::Plain,
             2 | 8 => Self::Dictionary,
             3 => Self::Rle,
+            4 => Self::BitPacked,
+            5 => Self::DeltaBinary,
+            6 => Self::DeltaLength,
+            7 => Self::DeltaBytes,
+            9 => Self::ByteStreamSplit,
             other => Self::Other(other),
         }
     }
@@ -51,7 +62,12 @@ impl PageEncoding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PageKind {
     /// Values with levels in front, all compressed together.
-    Data { values: u32, encoding: PageEncoding, level_encoding: PageEncoding },
+    Data {
+        values: u32,
+        encoding: PageEncoding,
+        definition_encoding: PageEncoding,
+        repetition_encoding: PageEncoding,
+    },
     /// Values with uncompressed levels in front.
     DataV2 {
         values: u32,
@@ -161,7 +177,8 @@ fn parse_header(bytes: &[u8]) -> Result<RawHeader, ThriftError> {
                 kind = Some(PageKind::Data {
                     values: count(fields[1], "number of values")?,
                     encoding: encoding(fields[2]),
-                    level_encoding: encoding(fields[3]),
+                    definition_encoding: encoding(fields[3]),
+                    repetition_encoding: encoding(fields[4]),
                 });
             }
             (7, Kind::Struct) => {
@@ -261,6 +278,20 @@ impl PageWalker {
             }
         };
         Ok(Some(header))
+    }
+
+    /// Goes on with the page whose header lies at `position`, which is inside the chunk.
+    pub(crate) fn seek(&mut self, position: u64) {
+        debug_assert!(
+            (self.position..=self.end).contains(&position),
+            "walkers go forward, inside their chunk"
+        );
+        self.position = position;
+    }
+
+    /// Where the next page's header lies.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
     }
 
     /// Invariant 1.
@@ -446,7 +477,8 @@ mod tests {
         let expected = PageKind::Data {
             values: 5,
             encoding: PageEncoding::Dictionary,
-            level_encoding: PageEncoding::Rle,
+            definition_encoding: PageEncoding::Rle,
+            repetition_encoding: PageEncoding::Rle,
         };
         assert_eq!(raw.kind, Some(expected));
         for len in 0..DATA.len() {

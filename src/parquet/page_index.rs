@@ -22,7 +22,7 @@ use crate::mem::{Pool, Reservation};
 use std::ops::Range;
 
 /// Larger indexes are left alone: their pages are too small for pruning to pay.
-const LARGEST_INDEX_BYTES: u32 = 1 << 20;
+pub(super) const LARGEST_INDEX_BYTES: u32 = 1 << 20;
 
 /// The rows of a row group that may pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -215,7 +215,7 @@ impl<'a> ColumnPages<'a> {
     }
 }
 
-type Parsed<T> = Result<T, ThriftError>;
+pub(super) type Parsed<T> = Result<T, ThriftError>;
 
 /// Goes to field `wanted` of a structure, a list; its element kind and length.
 fn find_list(reader: &mut Reader<'_>, last: &mut i16, wanted: i16) -> Parsed<Option<(Kind, usize)>> {
@@ -236,7 +236,7 @@ fn list_of(found: Option<(Kind, usize)>, kinds: &[Kind]) -> Parsed<usize> {
 }
 
 /// A reader at the first page of an offset index, and how many there are.
-fn count_pages(bytes: &[u8]) -> Parsed<(Reader<'_>, usize)> {
+pub(super) fn count_pages(bytes: &[u8]) -> Parsed<(Reader<'_>, usize)> {
     let mut reader = Reader::new(bytes);
     let found = find_list(&mut reader, &mut 0, 1)?;
     let count = list_of(found, &[Kind::Struct])?;

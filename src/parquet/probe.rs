@@ -71,10 +71,11 @@ pub(super) fn read_chunk(bytes: &[u8]) -> Result<()> {
         _ => (Stored::ByteArray, P::View, DataType::Utf8),
     };
     let decode = Decode { stored, target, is_nullable: kind & 1 == 1, is_text: data_type == DataType::Utf8 };
-    let codec = match codec % 3 {
+    let codec = match codec % 4 {
         0 => Codec::None,
         1 => Codec::Snappy,
-        _ => Codec::Lz4Raw,
+        2 => Codec::Lz4Raw,
+        _ => Codec::Lz4,
     };
     let rows = u16::from_le_bytes([low, high]).into();
     within_pool(|pool| {
@@ -100,7 +101,7 @@ fn read_columns(file: &ParquetFile, pool: &Pool) -> Result<()> {
         for (at, layout) in file.footer.columns.iter().enumerate() {
             let leaf = layout.leaves.start;
             let chunk = file.chunk(row_group, leaf);
-            let Some(decode) = layout.decode.filter(|_| chunk.meta().is_decodable) else { continue };
+            let Some(decode) = layout.decode else { continue };
             let data_type = &file.footer.schema[at].data_type;
             let mut reader = ColumnReader::new(leaf, &chunk, decode, data_type);
             let mut row = 0;

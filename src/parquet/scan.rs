@@ -5,14 +5,14 @@
 //! Invariants:
 //! 1. Every row of every row group that may pass the filters lies in exactly one morsel.
 //! 2. Morsels are claimed in file order from one counter, so lanes never wait for each other; the last row groups are
-//!    cut so that lanes end at about the same time.
+//!    cut so that lanes end at about the same time, unless each would have to decode them from their first row.
 
 use super::bloom::{self, BloomFilter};
 use super::decode::Kernels;
 use super::fallback::CrateMetadata;
 use super::file::ParquetFile;
 use super::filter::{FilterPlan, LaneFilter, Test};
-use super::footer::{ChunkMeta, Decode};
+use super::footer::{ChunkMeta, Decode, Span};
 use super::lane::LaneScan;
 use super::page::PAD_BYTES;
 use super::page_index::{Kept, kept_rows};
@@ -179,7 +179,11 @@ impl ParquetScan {
         for (at, group) in groups.into_iter().enumerate() {
             // The last row groups, one per lane, are cut so that all lanes share them.
             let pieces = if at >= whole && lanes > 1 { lanes as u64 } else { 1 };
-            let most = group.end.div_ceil(pieces).clamp(SMALLEST_PIECE_ROWS.min(group.end), MORSEL_ROWS);
+            let most = if self.is_read_from_its_start(group) {
+                group.end
+            } else {
+                group.end.div_ceil(pieces).clamp(SMALLEST_PIECE_ROWS.min(group.end), MORSEL_ROWS)
+            };
             let mut start = 0;
             while start < group.end {
                 // A rest too small to be worth a piece goes with the one before.
@@ -190,6 +194,18 @@ impl ParquetScan {
             }
         }
         morsels
+    }
+
+    /// Whether some column of a row group is read from its first row on, whatever row is wanted: one that the crate's
+    /// reader decodes, of several values a row, and without an index of its pages' rows.
+    fn is_read_from_its_start(&self, group: Morsel) -> bool {
+        let file = &self.files[group.file];
+        let footer = &file.file.footer;
+        self.columns.iter().flat_map(|column| leaves_of(file, column)).any(|(leaf, decode)| {
+            decode.is_none()
+                && footer.leaves[leaf].is_repeated
+                && footer.chunk(group.row_group, leaf).offset_index == Span::default()
+        })
     }
 
     /// Says that the columns of a row group will be read soon.

@@ -1,6 +1,7 @@
 //! From page bytes to values.
 //!
-//! Owns: the bit-packed and RLE decoders ([`Hybrid`], [`Kernels`]) and the plain ones.
+//! Owns: the bit-packed and RLE decoders ([`Hybrid`], [`Kernels`]), the plain ones, those of differences ([`Delta`],
+//! [`DeltaLength`], [`DeltaBytes`]) and of split bytes ([`Split`]).
 //!
 //! Invariants:
 //! 1. No index that comes from a file is used unchecked; a page that is too short is an error, not a panic.
@@ -10,10 +11,18 @@
 //!
 //! Must not know: files, chunks, vectors.
 
+mod byte_stream_split;
+mod delta;
+mod delta_bytes;
+mod delta_length;
 mod hybrid;
 mod plain;
 mod unpack;
 
+pub(crate) use byte_stream_split::Split;
+pub(crate) use delta::Delta;
+pub(crate) use delta_bytes::DeltaBytes;
+pub(crate) use delta_length::DeltaLength;
 pub(crate) use hybrid::Hybrid;
 pub(crate) use plain::{bits, bits_at, decimal_from_be, fixed, fixed_at, for_each_bytes};
 pub(crate) use unpack::Kernels;

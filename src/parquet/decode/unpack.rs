@@ -3,7 +3,7 @@
 //! Owns: [`Kernels`].
 //!
 //! Invariants:
-//! 1. Widths are 0 to 32 bits.
+//! 1. Widths of codes are 0 to 32 bits.
 //! 2. A kernel reads at most [`READ_AHEAD_BYTES`] past the last packed value, and checks that they exist.
 
 /// Bytes that must be readable behind packed values.
@@ -99,6 +99,15 @@ pub(super) fn extract(packed: &[u8], width: u32, index: usize) -> u32 {
     let bit = index * width as usize;
     let word: [u8; 8] = packed[bit / 8..bit / 8 + 8].try_into().expect("invariant: eight bytes were sliced");
     (u64::from_le_bytes(word) >> (bit % 8) & mask(width)) as u32
+}
+
+/// As [`extract`] for a `width` of 33 to 64; 16 bytes from the value's first must be readable.
+#[inline]
+pub(super) fn extract_wide(packed: &[u8], width: u32, index: usize) -> u64 {
+    let bit = index * width as usize;
+    let word: [u8; 16] =
+        packed[bit / 8..bit / 8 + 16].try_into().expect("invariant: sixteen bytes were sliced");
+    (u128::from_le_bytes(word) >> (bit % 8)) as u64 & (u64::MAX >> (64 - width))
 }
 
 fn unpack_portable(packed: &[u8], width: u32, first: usize, out: &mut [u32]) -> u32 {

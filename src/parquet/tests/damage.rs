@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::parquet::codec::Codec;
 use crate::parquet::page::{PageEncoding, PageHeader, PageKind};
 use crate::parquet::probe::{read_chunk, read_file};
+use parquet::basic::Encoding;
 use parquet::file::properties::WriterProperties;
 
 fn sample() -> Vec<u8> {
@@ -66,6 +67,39 @@ fn flipped_bits_do_no_harm() {
 }
 
 #[test]
+fn flipped_bits_of_differences_do_no_harm() {
+    let mut random = Random(8);
+    for encoding in [
+        Encoding::DELTA_BINARY_PACKED,
+        Encoding::DELTA_LENGTH_BYTE_ARRAY,
+        Encoding::DELTA_BYTE_ARRAY,
+        Encoding::BYTE_STREAM_SPLIT,
+    ] {
+        let columns: &[&str] = match encoding {
+            Encoding::DELTA_BINARY_PACKED => &["i16", "i32", "i64"],
+            Encoding::BYTE_STREAM_SPLIT => &["f64", "fixed20"],
+            _ => &["text", "blob"],
+        };
+        let batch = every_type(300, 7, 4000);
+        let indices: Vec<usize> =
+            columns.iter().map(|c| batch.schema().index_of(c).expect("exists")).collect();
+        let batch = batch.project(&indices).expect("in bounds");
+        let properties = WriterProperties::builder().set_dictionary_enabled(false).set_encoding(encoding);
+        let bytes = write(&batch, properties.build());
+        read_file(bytes.clone()).expect("valid");
+        let footer = footer_range(&bytes);
+        for _ in 0..2000 {
+            let mut damaged = bytes.clone();
+            for _ in 0..1 + random.below(3) {
+                let at = random.below(footer.start as u64) as usize;
+                damaged[at] = random.next() as u8;
+            }
+            let _ = read_file(damaged);
+        }
+    }
+}
+
+#[test]
 fn flipped_bits_in_the_footer_do_no_harm() {
     let bytes = sample();
     let footer = footer_range(&bytes);
@@ -87,7 +121,8 @@ fn with_first_header(change: impl FnOnce(&mut PageHeader)) -> Vec<u8> {
         kind: PageKind::Data {
             values: 400,
             encoding: PageEncoding::Plain,
-            level_encoding: PageEncoding::Rle,
+            definition_encoding: PageEncoding::Rle,
+            repetition_encoding: PageEncoding::Rle,
         },
         body_offset: 0,
         compressed_bytes: 0,
@@ -108,8 +143,12 @@ fn absurd_page_sizes_are_refused_before_anything_is_allocated() {
     expect_data(read_file(with_first_header(|h| h.compressed_bytes = u32::MAX)), "column 'i64'");
     let values = |values| {
         move |h: &mut PageHeader| {
-            let (encoding, level_encoding) = (PageEncoding::Plain, PageEncoding::Rle);
-            h.kind = PageKind::Data { values, encoding, level_encoding };
+            h.kind = PageKind::Data {
+                values,
+                encoding: PageEncoding::Plain,
+                definition_encoding: PageEncoding::Rle,
+                repetition_encoding: PageEncoding::Rle,
+            };
         }
     };
     expect_data(read_file(with_first_header(values(huge))), "more rows than its row group");
@@ -133,11 +172,26 @@ fn arbitrary_pages_do_no_harm() {
         let mut noise = |len: u64| (0..random.below(len)).map(|_| random.next() as u8).collect::<Vec<u8>>();
         let plain = PageEncoding::Plain;
         page(PageKind::Dictionary { values: dictionary_values, encoding: plain }, noise(200), 0);
-        let encoding = [plain, PageEncoding::Dictionary, PageEncoding::Rle][round as usize % 3];
+        let encoding = [
+            plain,
+            PageEncoding::Dictionary,
+            PageEncoding::Rle,
+            PageEncoding::DeltaBinary,
+            PageEncoding::DeltaLength,
+            PageEncoding::DeltaBytes,
+            PageEncoding::ByteStreamSplit,
+        ][round as usize % 7];
         let mut body = vec![2, 0, 0, 0, 0xff, 0x01, width];
+        // Differences begin with sizes that are seldom possible by chance.
+        if round % 2 == 0 {
+            body.truncate(if round % 4 == 0 { 6 } else { 0 });
+            body.extend([128, 1, 4, (values % 128) as u8, 2]);
+        }
         body.extend(noise(300));
-        let level_encoding = PageEncoding::Rle;
-        page(PageKind::Data { values, encoding, level_encoding }, body, u32::from(round % 7 == 0));
+        let definition_encoding = [PageEncoding::Rle, PageEncoding::BitPacked][usize::from(round % 11 == 0)];
+        let repetition_encoding = PageEncoding::Rle;
+        let kind = PageKind::Data { values, encoding, definition_encoding, repetition_encoding };
+        page(kind, body, u32::from(round % 7 == 0));
         let _ = read_chunk(&bytes);
     }
 }

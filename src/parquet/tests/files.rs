@@ -1,8 +1,9 @@
 //! Files to read: every type, any writer setting, any codec.
 
 use crate::parquet::codec::{Codec, compress};
+use crate::parquet::decode::{Hybrid, Kernels};
 use crate::parquet::file::ParquetFile;
-use crate::parquet::page::{LaneIo, PageEncoding, PageHeader, PageKind, PageWalker};
+use crate::parquet::page::{LaneIo, PAD_BYTES, PageEncoding, PageHeader, PageKind, PageWalker};
 pub(super) use crate::parquet::probe::Memory;
 use arrow::array::{self as arrays, ArrayRef, RecordBatch};
 use parquet::arrow::ArrowWriter;
@@ -122,6 +123,11 @@ fn encoding_number(encoding: PageEncoding) -> u32 {
         PageEncoding::Plain => 0,
         PageEncoding::Dictionary => 8,
         PageEncoding::Rle => 3,
+        PageEncoding::BitPacked => 4,
+        PageEncoding::DeltaBinary => 5,
+        PageEncoding::DeltaLength => 6,
+        PageEncoding::DeltaBytes => 7,
+        PageEncoding::ByteStreamSplit => 9,
         PageEncoding::Other(number) => number as u32,
     }
 }
@@ -139,9 +145,10 @@ pub(super) fn encode_header(header: &PageHeader) -> Vec<u8> {
     number(1, header.uncompressed_bytes, &mut out);
     number(1, header.compressed_bytes, &mut out);
     match header.kind {
-        PageKind::Data { values, encoding, level_encoding } => {
+        PageKind::Data { values, encoding, definition_encoding, repetition_encoding } => {
             out.push(0x2c);
-            let fields = [values, encoding_number(encoding), encoding_number(level_encoding), 3];
+            let levels = [encoding_number(definition_encoding), encoding_number(repetition_encoding)];
+            let fields = [values, encoding_number(encoding), levels[0], levels[1]];
             fields.into_iter().for_each(|f| number(1, f, &mut out));
             out.push(0);
         }
@@ -174,17 +181,47 @@ pub(super) fn encode_header(header: &PageHeader) -> Vec<u8> {
 
 fn compression(codec: Codec) -> Compression {
     match codec {
-        Codec::None | Codec::Other => Compression::UNCOMPRESSED,
+        Codec::None => Compression::UNCOMPRESSED,
         Codec::Snappy => Compression::SNAPPY,
         Codec::Gzip => Compression::GZIP(parquet::basic::GzipLevel::default()),
         Codec::Brotli => Compression::BROTLI(parquet::basic::BrotliLevel::default()),
         Codec::Zstd => Compression::ZSTD(parquet::basic::ZstdLevel::default()),
         Codec::Lz4Raw => Compression::LZ4_RAW,
+        Codec::Lz4 => Compression::LZ4,
     }
 }
 
 /// The same file with its pages compressed, which the `parquet` crate is built without.
 pub(super) fn with_codec(bytes: Vec<u8>, codec: Codec) -> Vec<u8> {
+    rewrite(bytes, codec, &mut |_, _, body| body)
+}
+
+/// The same file with the definition levels of its flat nullable columns in the deprecated bit-packed encoding.
+pub(super) fn with_bit_packed_levels(bytes: Vec<u8>) -> Vec<u8> {
+    rewrite(bytes, Codec::None, &mut |max_level, header, body| {
+        let PageKind::Data { values, definition_encoding, .. } = &mut header.kind else { return body };
+        if max_level == 0 {
+            return body;
+        }
+        let level_bytes = u32::from_le_bytes([body[0], body[1], body[2], body[3]]) as usize;
+        let mut levels = vec![0; *values as usize];
+        let mut padded = body.clone();
+        padded.resize(body.len() + PAD_BYTES, 0);
+        let mut stream = Hybrid::new(1, 4..4 + level_bytes).expect("narrow");
+        stream.read(&padded, Kernels::Portable, &mut levels).expect("valid");
+        let pack = |levels: &[u32]| levels.iter().enumerate().fold(0, |b, (i, l)| b | (*l as u8) << (7 - i));
+        let mut out: Vec<u8> = levels.chunks(8).map(pack).collect();
+        out.extend(&body[4 + level_bytes..]);
+        *definition_encoding = PageEncoding::BitPacked;
+        header.uncompressed_bytes = out.len() as u32;
+        out
+    })
+}
+
+/// What becomes of a page's header and body, in a column with that many definition levels.
+type Edit<'a> = &'a mut dyn FnMut(i16, &mut PageHeader, Vec<u8>) -> Vec<u8>;
+
+fn rewrite(bytes: Vec<u8>, codec: Codec, edit: Edit<'_>) -> Vec<u8> {
     let pool = crate::mem::Pool::new("rewrite", 1 << 30);
     let account = crate::mem::Account::open(&pool, 0, 64 << 10, 0).expect("fits");
     let file = ParquetFile::new(0, Box::new(Memory(bytes)), &pool).expect("valid");
@@ -201,6 +238,7 @@ pub(super) fn with_codec(bytes: Vec<u8>, codec: Codec) -> Vec<u8> {
             let mut uncompressed = 0;
             while let Some(mut header) = walker.next(&chunk, &mut io, &account, true).expect("valid") {
                 let body = io.load(&chunk, &header, None, &account).expect("valid");
+                let body = edit(column.column_descr().max_def_level(), &mut header, body.to_vec());
                 let plain = match &mut header.kind {
                     PageKind::DataV2 { definition_bytes, repetition_bytes, is_compressed, .. } => {
                         *is_compressed = true;

@@ -2,5 +2,7 @@
 
 mod columns;
 mod damage;
+mod encodings;
 mod files;
+mod reading;
 mod scans;

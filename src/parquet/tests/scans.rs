@@ -18,10 +18,10 @@ use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 use std::sync::Arc;
 use std::task::Waker;
 
-struct Fixture {
-    batch: RecordBatch,
-    pool: Pool,
-    table: ParquetTable,
+pub(super) struct Fixture {
+    pub(super) batch: RecordBatch,
+    pub(super) pool: Pool,
+    pub(super) table: ParquetTable,
 }
 
 fn fixture(batch: RecordBatch, properties: WriterPropertiesBuilder) -> Fixture {
@@ -40,7 +40,7 @@ fn small() -> WriterPropertiesBuilder {
 }
 
 impl Fixture {
-    fn column(&self, name: &str) -> Expr {
+    pub(super) fn column(&self, name: &str) -> Expr {
         let at = self.batch.schema().index_of(name).expect("exists");
         let data_type = self.table.schema()[at].data_type.clone();
         Expr::Column { id: ColumnId(at as u32), data_type, nullable: true }
@@ -52,7 +52,7 @@ impl Fixture {
         Expr::Compare { op, left: Box::new(left), right: Box::new(right) }
     }
 
-    fn request(&self, outputs: &[&str], filters: Vec<Expr>) -> ScanRequest {
+    pub(super) fn request(&self, outputs: &[&str], filters: Vec<Expr>) -> ScanRequest {
         let id = |name: &&str| ColumnId(self.batch.schema().index_of(name).expect("exists") as u32);
         let outputs: Vec<ColumnId> = outputs.iter().map(id).collect();
         let mut ids = outputs.clone();
@@ -71,7 +71,13 @@ impl Fixture {
     }
 
     /// The rows of a scan as text, sorted, and how many row groups were pruned.
-    fn scan(&self, outputs: &[&str], filters: Vec<Expr>, lanes: usize, batch_rows: usize) -> Vec<String> {
+    pub(super) fn scan(
+        &self,
+        outputs: &[&str],
+        filters: Vec<Expr>,
+        lanes: usize,
+        batch_rows: usize,
+    ) -> Vec<String> {
         self.try_scan(outputs, filters, lanes, batch_rows).expect("valid").0
     }
 
