@@ -54,7 +54,9 @@ fn run(sql: &str, threads: usize, limit_bytes: usize) -> Answer {
         Ok((count, hash)) => Answer::Rows(count, hash),
         Err(Error::Memory(error)) => Answer::Refused(match *error {
             gristmill::MemoryError::BudgetTooSmall { required_bytes, .. } => required_bytes,
-            other => panic!("{sql} in {limit_bytes} bytes with {threads} threads: {other}"),
+            other @ gristmill::MemoryError::Exceeded { .. } => {
+                panic!("{sql} in {limit_bytes} bytes with {threads} threads: {other}")
+            }
         }),
         Err(error) => panic!("{sql} in {limit_bytes} bytes with {threads} threads: {error}"),
     }

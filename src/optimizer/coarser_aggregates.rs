@@ -10,7 +10,7 @@ use super::copy::{copy, with_new_ids};
 use super::partial_aggregates::{has_parts, put_together};
 use super::projection_pushdown::ProjectionPushdown;
 use super::shared_subplans::{first_free_number, is_same, may_be_shared};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::expr::Expr;
 use crate::functions::AggregateCall;
 use crate::logical::{Column, ColumnIds, Plan};
@@ -53,7 +53,7 @@ impl Rule for CoarserAggregates {
                 }
                 None => continue,
             };
-            let from_groups = coarse.from_groups_of(fine, &shared, ids)?;
+            let from_groups = coarse.over_groups_of(fine, &shared, ids)?;
             replaced.push((Arc::clone(&coarse.plan), from_groups));
         }
         Ok(replace(plan, &replaced))
@@ -98,11 +98,11 @@ impl Aggregation {
     }
 
     /// This aggregation over the rows of `shared`, which is `fine`.
-    fn from_groups_of(&self, fine: &Self, shared: &Plan, ids: &mut ColumnIds) -> Result<Arc<Plan>> {
+    fn over_groups_of(&self, fine: &Self, shared: &Plan, ids: &mut ColumnIds) -> Result<Arc<Plan>> {
         let (Plan::Shared { number, plan, columns }, Plan::Aggregate { groups, aggregates, .. }) =
             (shared, self.plan.as_ref())
         else {
-            return Err(crate::error::Error::internal("an aggregation of the plan is none"));
+            return Err(Error::internal("an aggregation of the plan is none"));
         };
         let columns: Vec<Column> =
             columns.iter().map(|column| Column { id: ids.fresh(), ..column.clone() }).collect();
@@ -118,7 +118,7 @@ impl Aggregation {
         for ((column, asked), call) in aggregates.iter().zip(&self.calls) {
             let part = parts.iter().zip(&fine.calls).find(|(_, known)| *known == call);
             let Some((part, _)) = part else {
-                return Err(crate::error::Error::internal("a finer aggregation lacks a part"));
+                return Err(Error::internal("a finer aggregation lacks a part"));
             };
             let (total, value) = put_together(asked, column, part, groups.is_empty(), ids)?;
             totals.push(total);
