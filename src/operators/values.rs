@@ -6,7 +6,7 @@ use crate::data::{
 use crate::data::{Vector, ViewBuilder};
 use crate::error::{Error, Result};
 use crate::exec::{LaneCx, Need, OpenCx, Pull, Source, SourceBox};
-use crate::mem::{Account, Denied, Knobs};
+use crate::mem::{Account, Denied, Knobs, size_class_bytes};
 
 /// Emits `rows`, whose values have `types`, in order. Rows may have no columns.
 pub(crate) fn values(types: Vec<DataType>, rows: Vec<Vec<Scalar>>) -> SourceBox {
@@ -29,8 +29,18 @@ impl Source for LiteralRows {
 
     fn need(&self, knobs: &Knobs) -> Need {
         let rows = knobs.batch_rows.min(self.rows.len());
-        let width: usize = self.types.iter().map(|t| t.value_bytes() + 1).sum();
-        Need { lane_bytes: rows * width, shared_bytes: 0 }
+        let column_bytes = |(at, data_type): (usize, &DataType)| {
+            let strings =
+                self.rows.iter().filter_map(|row| row[at].as_bytes()).map(<[u8]>::len).sum::<usize>();
+            // Buffers of strings double, so that they take at most twice what is in them.
+            let strings_bytes = if strings > 0 { size_class_bytes(2 * strings) } else { 0 };
+            size_class_bytes(rows * data_type.value_bytes())
+                + size_class_bytes(rows.div_ceil(8))
+                + strings_bytes
+        };
+        // A single row is made of constants.
+        let lane_bytes = if rows > 1 { self.types.iter().enumerate().map(column_bytes).sum() } else { 0 };
+        Need { lane_bytes, shared_bytes: 0 }
     }
 
     fn max_lanes(&self) -> usize {
