@@ -118,6 +118,6 @@ pub(super) fn assert_rewrites_after(before: &[&dyn Rule], rule: &dyn Rule, sql: 
 }
 
 /// The plan with all rules applied.
-pub(crate) fn optimized(plan: Arc<Plan>) -> crate::error::Result<Arc<Plan>> {
+pub(crate) fn optimized(plan: Arc<Plan>) -> Result<Arc<Plan>> {
     super::optimize(plan, &super::OptimizerSettings::default()).map(|optimized| optimized.plan)
 }
