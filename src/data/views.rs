@@ -106,13 +106,11 @@ impl ViewBuilder {
         Ok(Self { views: BufMut::with_capacity(account, capacity)?, full: Vec::new(), current })
     }
 
-    /// The buffer after the current one: larger than it, or, where memory is short, as large as `bytes` need.
+    /// The buffer after the current one: larger than it, for at least `bytes`. Where that is refused a smaller one is not
+    /// tried: whoever then makes room needs what is left.
     fn next_buffer(&self, account: &Account, bytes: usize) -> Result<BufMut<u8>, Denied> {
         let larger = (self.current.capacity() * 2).clamp(FIRST_BUFFER_BYTES, LARGEST_BUFFER_BYTES);
-        match BufMut::with_capacity(account, larger.max(bytes)) {
-            Err(_) if bytes < larger => BufMut::with_capacity(account, bytes),
-            answer => answer,
-        }
+        BufMut::with_capacity(account, larger.max(bytes))
     }
 
     /// Appends a value, copying its bytes.

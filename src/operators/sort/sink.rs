@@ -85,8 +85,11 @@ struct Pending {
     at: usize,
     /// Rows from `at` to here have their keys in the lane's.
     encoded: usize,
-    /// How many rows to try at once.
+    /// How many rows to encode at once.
     step: usize,
+    /// How many of those that have keys and are kept are in the builder, and how many more to try at once.
+    appended: usize,
+    append_step: usize,
     /// For as long as it waits for memory.
     waiting: Option<Patience>,
 }
@@ -94,7 +97,7 @@ struct Pending {
 impl Pending {
     fn new(batch: Batch) -> Self {
         let step = batch.rows();
-        Self { batch, columns: None, at: 0, encoded: 0, step, waiting: None }
+        Self { batch, columns: None, at: 0, encoded: 0, step, appended: 0, append_step: step, waiting: None }
     }
 }
 
@@ -266,13 +269,18 @@ impl SortSink {
                     local.kept_keys.push(at as u32);
                 }
             }
-            pending.encoded = end;
+            (pending.encoded, pending.appended) = (end, 0);
         }
-        if !local.kept.is_empty() {
-            let keys = local.kept_keys.iter().map(|number| local.keys.get(*number as usize));
-            local.builder.append(&pending.batch, &local.kept, keys, &local.accounts.rows)?;
+        let end = (pending.appended + pending.append_step).min(local.kept.len());
+        if pending.appended < end {
+            let part = pending.appended..end;
+            let keys = local.kept_keys[part.clone()].iter().map(|number| local.keys.get(*number as usize));
+            local.builder.append(&pending.batch, &local.kept[part], keys, &local.accounts.rows)?;
+            pending.appended = end;
         }
-        pending.at = pending.encoded;
+        if end == local.kept.len() {
+            pending.at = pending.encoded;
+        }
         pending.waiting = None;
         let is_last = pending.at == rows.len();
         let full_bytes = shared.run_bytes.max(2 * PAGE_BYTES * self.spec.types.len());
@@ -298,15 +306,23 @@ impl SortSink {
             self.start_spill(shared, local, cx)?;
             return Ok(None);
         }
-        // Scratch that more rows have grown may have used up what a few rows need.
-        local.keys.release();
-        local.builder = RunBuilder::new(self.spec.types.len(), &local.accounts.rows)?;
+        // What more rows have grown may have used up what a few rows need. Keys that are made already stay: room for
+        // them would have to be found again.
         let Some(pending) = &mut local.pending else { return Ok(None) };
-        pending.encoded = pending.at;
-        let tried = pending.step.min(pending.batch.rows() - pending.at);
-        if tried > 1 {
-            pending.step = tried.div_ceil(2);
-            return Ok(None);
+        if pending.encoded > pending.at {
+            local.builder = RunBuilder::new(self.spec.types.len(), &local.accounts.rows)?;
+            let tried = pending.append_step.min(local.kept.len() - pending.appended);
+            if tried > 1 {
+                pending.append_step = tried.div_ceil(2);
+                return Ok(None);
+            }
+        } else {
+            local.keys.release();
+            let tried = pending.step.min(pending.batch.rows() - pending.at);
+            if tried > 1 {
+                pending.step = tried.div_ceil(2);
+                return Ok(None);
+            }
         }
         // Somebody may be about to give back what was asked for.
         if pending.waiting.get_or_insert_with(|| Patience::new(&cx.query.pool)).is_over() {
