@@ -77,7 +77,7 @@ impl Slab {
     }
 
     /// Whether it is large enough to be made larger where it is cheaper than to copy: its pages are moved, not its
-    /// bytes, and it was never of a size that caches keep.
+    /// bytes.
     pub(super) fn is_growable(&self) -> bool {
         cfg!(target_os = "linux") && self.len() >= HUGE_BYTES
     }

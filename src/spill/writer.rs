@@ -81,8 +81,8 @@ impl SpillWriter {
     /// the writer's blocks should be. Without rows nothing is written.
     ///
     /// Flat columns without a selection are written from where they lie; whatever else they are is first copied into
-    /// slabs of `account`, one block's worth at a time, or as much as there is memory for. After an error the partition holds what it held before, or
-    /// some whole blocks of the batch more; the query is expected to end.
+    /// slabs of `account`, one block's worth at a time, or as much as there is memory for. After an error the
+    /// partition holds what it held before, or some whole blocks of the batch more; the query is expected to end.
     ///
     /// # Errors
     /// [`Error::SpillQuota`], [`Error::Io`], memory errors.
