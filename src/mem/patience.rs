@@ -5,10 +5,12 @@
 //! Invariants:
 //! 1. As long as anybody of the pool tree moves on, which ends some time and then gives bytes back, patience lasts; who
 //!    waits for those who wait himself gives up after [`LONGEST_STILL`].
-//! 2. Moving on costs a load of a shared flag while nobody waits.
+//! 2. It lasts, too, while a client has not taken rows of the same query that are ready: how slow he is is no error of
+//!    the budget. Rows of other queries do not count, for the same client may be waiting for this one.
+//! 3. Moving on costs a load of a shared flag while nobody waits.
 
-use super::pool::{Pool, Root};
-use crate::sync::{Arc, Ordering::Relaxed};
+use super::pool::Pool;
+use crate::sync::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 /// How long nobody may have moved on: more than a call to an operator takes, on a machine with other things to do.
@@ -17,7 +19,7 @@ const LONGEST_STILL: Duration = Duration::from_secs(2);
 /// Somebody whose request was refused, and who tries again. The counters publish no data: relaxed order is enough.
 #[derive(Debug)]
 pub(crate) struct Patience {
-    root: Arc<Root>,
+    pool: Pool,
     seen: usize,
     since: Instant,
 }
@@ -25,16 +27,16 @@ pub(crate) struct Patience {
 impl Patience {
     /// Begins now, with what was refused by `pool`.
     pub(crate) fn new(pool: &Pool) -> Self {
-        let root = Arc::clone(pool.root());
+        let root = pool.root();
         root.impatient.fetch_add(1, Relaxed);
         let seen = root.progress.load(Relaxed);
-        Self { root, seen, since: Instant::now() }
+        Self { pool: pool.clone(), seen, since: Instant::now() }
     }
 
     /// Whether nobody has moved on for so long that there is nothing to wait for.
     pub(crate) fn is_over(&mut self) -> bool {
-        let progress = self.root.progress.load(Relaxed);
-        if progress != self.seen {
+        let progress = self.pool.root().progress.load(Relaxed);
+        if progress != self.seen || self.pool.has_untaken() {
             (self.seen, self.since) = (progress, Instant::now());
         }
         self.since.elapsed() >= LONGEST_STILL
@@ -43,7 +45,7 @@ impl Patience {
 
 impl Drop for Patience {
     fn drop(&mut self) {
-        self.root.impatient.fetch_sub(1, Relaxed);
+        self.pool.root().impatient.fetch_sub(1, Relaxed);
     }
 }
 
@@ -77,6 +79,8 @@ mod tests {
         }
         // Less a sleep, since which nobody has moved on.
         assert!(start.elapsed() >= LONGEST_STILL * 17 / 8);
+        pool.set_untaken(true);
+        assert!(!waiting.is_over(), "a client is awaited");
         drop((waiting, other));
         pool.note_progress();
         let progress = pool.root().progress.load(Relaxed);

@@ -4,7 +4,7 @@
 
 use super::reclaim::Registry;
 use super::ticket::Queue;
-use crate::sync::{Arc, AtomicUsize, Ordering::SeqCst, fence};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst, fence};
 
 /// A grant was refused: some pool on the way to the root has not that many bytes left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,9 @@ impl From<Denied> for crate::error::Error {
     }
 }
 
+/// A pool of which less than one part in so many is left is short.
+const SHORT_SHARE: usize = 16;
+
 /// A limit on bytes, nested in its parent's. Cloning shares the pool.
 #[derive(Clone, Debug)]
 pub struct Pool {
@@ -39,6 +42,8 @@ struct Node {
     peak_bytes: AtomicUsize,
     parent: Option<Pool>,
     root: Arc<Root>,
+    /// Whether somebody outside the engine is to take rows that are charged here.
+    has_untaken: AtomicBool,
 }
 
 /// What all pools of one tree share.
@@ -162,6 +167,21 @@ impl Pool {
         self.node.root.pressure.load(SeqCst)
     }
 
+    /// Whether a request of a few batches may be refused: tickets wait, or little is left.
+    pub(crate) fn is_short(&self) -> bool {
+        self.node.root.queue.is_waited() || self.available_bytes() < self.limit_bytes() / SHORT_SHARE
+    }
+
+    /// Says whether rows charged to this pool lie ready for somebody outside the engine, whose time is his own.
+    pub(crate) fn set_untaken(&self, has_untaken: bool) {
+        self.node.has_untaken.store(has_untaken, Relaxed);
+    }
+
+    /// What [`set_untaken`](Self::set_untaken) said last. It publishes no data: relaxed order is enough.
+    pub(super) fn has_untaken(&self) -> bool {
+        self.node.has_untaken.load(Relaxed)
+    }
+
     pub(super) fn root(&self) -> &Arc<Root> {
         &self.node.root
     }
@@ -194,6 +214,7 @@ impl Node {
             peak_bytes: AtomicUsize::new(0),
             parent,
             root,
+            has_untaken: AtomicBool::new(false),
         }
     }
 }

@@ -6,11 +6,13 @@
 //! 2. Queued batches live in slabs and stay charged to the query. A batch that is handed out has been copied out of
 //!    them: what a client holds never keeps a query from its memory.
 //! 3. One batch always fits: a query whose every batch exceeds the capacity goes on, batch by batch.
+//! 4. While memory is short, a lane makes no batch before all those queued have been taken: floors have room for one, not
+//!    for what a client leaves lying.
 
 use crate::data::{Batch, Field, to_record_batch};
 use crate::error::{Error, Result};
 use crate::exec::{Combine, Finish, Flow, LaneCx, Need, OpenCx, Sink, SinkBox, Wait, WaitReason};
-use crate::mem::Knobs;
+use crate::mem::{Knobs, Pool};
 use arrow::array::{Array, ArrayData, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, make_array};
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer};
 use arrow::datatypes::{DataType as ArrowType, SchemaRef};
@@ -35,8 +37,10 @@ struct State {
     batches: VecDeque<(RecordBatch, usize)>,
     bytes: usize,
     capacity_bytes: usize,
-    /// Lanes that found it full.
+    /// Lanes that found it full, or too full while memory is short.
     waiting: Vec<Waker>,
+    /// What queued batches are charged to; `None` before the query starts.
+    pool: Option<Pool>,
     /// How the query ended, once it has; taken by the client.
     outcome: Option<Result<()>>,
     is_closed: bool,
@@ -50,6 +54,7 @@ impl ResultQueue {
             bytes: 0,
             capacity_bytes: LEAST_CAPACITY_BYTES,
             waiting: Vec::new(),
+            pool: None,
             outcome: None,
             is_closed: false,
         };
@@ -66,6 +71,7 @@ impl ResultQueue {
         state.is_closed = true;
         let dropped = if outcome.is_err() { std::mem::take(&mut state.batches) } else { VecDeque::new() };
         state.outcome = Some(outcome);
+        state.note_untaken();
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
         self.arrived.notify_all();
@@ -84,6 +90,7 @@ impl ResultQueue {
         loop {
             if let Some((batch, bytes)) = state.batches.pop_front() {
                 state.bytes -= bytes;
+                state.note_untaken();
                 let waiting = std::mem::take(&mut state.waiting);
                 drop(state);
                 waiting.into_iter().for_each(Waker::wake);
@@ -113,16 +120,39 @@ impl ResultQueue {
         }
         let fits = state.batches.len() < CAPACITY_BATCHES && state.bytes + bytes <= state.capacity_bytes;
         if !fits && !state.batches.is_empty() {
-            if !state.waiting.iter().any(|w| w.will_wake(waker)) {
-                state.waiting.push(waker.clone());
-            }
+            state.wait(waker);
             return Err(batch);
         }
         state.bytes += bytes;
         state.batches.push_back((batch, bytes));
+        state.note_untaken();
         drop(state);
         self.arrived.notify_one();
         Ok(())
+    }
+
+    /// Whether the lane may make its next batch now; else it is woken when it should ask again.
+    fn is_clear(&self, waker: &Waker) -> bool {
+        let mut state = self.state.lock();
+        if state.batches.is_empty() || state.pool.as_ref().is_none_or(|pool| !pool.is_short()) {
+            return true;
+        }
+        state.wait(waker);
+        false
+    }
+}
+
+impl State {
+    fn wait(&mut self, waker: &Waker) {
+        if !self.waiting.iter().any(|w| w.will_wake(waker)) {
+            self.waiting.push(waker.clone());
+        }
+    }
+
+    fn note_untaken(&self) {
+        if let Some(pool) = &self.pool {
+            pool.set_untaken(!self.batches.is_empty());
+        }
     }
 }
 
@@ -140,11 +170,19 @@ struct ResultSink {
 impl ResultSink {
     fn offer(&self, batch: RecordBatch, held: &mut Option<RecordBatch>, cx: &LaneCx<'_>) -> Flow {
         match self.queue.offer(batch, cx.waker) {
-            Ok(()) => Flow::NeedInput,
+            Ok(()) => self.go_on(cx),
             Err(batch) => {
                 *held = Some(batch);
                 Flow::Wait(Wait::registered(WaitReason::Queue, ()))
             }
+        }
+    }
+
+    fn go_on(&self, cx: &LaneCx<'_>) -> Flow {
+        if self.queue.is_clear(cx.waker) {
+            Flow::NeedInput
+        } else {
+            Flow::Wait(Wait::registered(WaitReason::Queue, ()))
         }
     }
 }
@@ -165,8 +203,10 @@ impl Sink for ResultSink {
     }
 
     fn open(&self, cx: &OpenCx<'_>) -> Result<()> {
-        let share = cx.query.pool.limit_bytes() / 32;
-        self.queue.state.lock().capacity_bytes = share.clamp(LEAST_CAPACITY_BYTES, LARGEST_CAPACITY_BYTES);
+        let pool = cx.query.pool.clone();
+        let mut state = self.queue.state.lock();
+        state.capacity_bytes = (pool.limit_bytes() / 32).clamp(LEAST_CAPACITY_BYTES, LARGEST_CAPACITY_BYTES);
+        state.pool = Some(pool);
         Ok(())
     }
 
@@ -188,7 +228,7 @@ impl Sink for ResultSink {
     fn resume(&self, _shared: &(), held: &mut Option<RecordBatch>, cx: &LaneCx<'_>) -> Result<Flow> {
         match held.take() {
             Some(batch) => Ok(self.offer(batch, held, cx)),
-            None => Ok(Flow::NeedInput),
+            None => Ok(self.go_on(cx)),
         }
     }
 

@@ -295,6 +295,11 @@ impl Merge {
         rows.map(|(_, columns)| Chunk::new(columns, None)).transpose()
     }
 
+    /// How many of its runs have rows left.
+    pub(super) fn runs(&self) -> usize {
+        self.cursors.iter().filter(|cursor| cursor.current.is_some() || cursor.run.rows > 0).count()
+    }
+
     /// Whether some of its rows are in memory without being on disk.
     pub(super) fn is_in_memory(&self) -> bool {
         let is_in_memory = |cursor: &Cursor| {

@@ -3,7 +3,8 @@
 //! Invariants:
 //! 1. A refusal of blocks ends the merge it befalls; what is left of its runs is merged fewer at a time.
 //! 2. Runs in memory go to disk before that, and when others want memory.
-//! 3. Of what reads rows by turns, one at a time reduces its runs: they may share the account for that.
+//! 3. Who has nothing more to give waits for others, and for the client, before the budget is called too small.
+//! 4. Of what reads rows by turns, one at a time reduces its runs: they may share the account for that.
 
 use super::consumer::Victim;
 use super::merge::{Merge, Picked, Portion};
@@ -13,8 +14,8 @@ use super::spill::Spill;
 use super::{SLICE, SortSpec};
 use crate::data::FlatVector;
 use crate::error::{Error, Result};
-use crate::exec::{Handoff, LaneCx, Wait};
-use crate::mem::{Account, Knobs};
+use crate::exec::{Handoff, LaneCx, Wait, WaitReason};
+use crate::mem::{Account, Knobs, Patience};
 use crate::metrics::MERGE_NANOS;
 use crate::spill::SpillWriter;
 use std::ops::Range;
@@ -57,6 +58,8 @@ pub(in crate::operators) struct SortedRows {
     must_spill: bool,
     /// Refusals injected so far.
     forced: u32,
+    /// For as long as it waits for memory.
+    waiting: Option<Patience>,
     victim: Victim,
     blocks: Account,
 }
@@ -125,6 +128,7 @@ impl SortedSide {
             fan_in: usize::MAX,
             must_spill: false,
             forced: 0,
+            waiting: None,
             victim,
             blocks,
         })
@@ -157,26 +161,43 @@ impl SortedRows {
         Ok(Stage::Reducing(Box::new(Reduction { before: runs, spill, after, writer })))
     }
 
-    /// What to do after a refusal with what is left of the runs.
-    fn retreat(&mut self, runs: Vec<Run>, refused: &Error, cx: &LaneCx<'_>) -> Result<Stage> {
+    /// After a refusal, makes a merge of `runs` need less; whether there was a way.
+    fn retreat(&mut self, runs: usize, is_in_memory: bool) -> bool {
         self.blocks.trim();
-        if runs.iter().any(Run::is_in_memory) && !self.must_spill {
+        if is_in_memory && !self.must_spill {
             self.must_spill = true;
-        } else if self.fan_in > LEAST_FAN_IN && runs.len() > LEAST_FAN_IN {
-            self.fan_in = (self.fan_in.min(runs.len()) / 2).max(LEAST_FAN_IN);
+        } else if self.fan_in > LEAST_FAN_IN && runs > LEAST_FAN_IN {
+            self.fan_in = (self.fan_in.min(runs) / 2).max(LEAST_FAN_IN);
         } else {
+            return false;
+        }
+        true
+    }
+
+    /// Waits for what was `refused` and nothing here can be given back for.
+    ///
+    /// # Errors
+    /// `BudgetTooSmall` once nobody else is about to give back anything.
+    fn wait(&mut self, refused: &Error, cx: &LaneCx<'_>) -> Result<Wait> {
+        if self.waiting.get_or_insert_with(|| Patience::new(&cx.query.pool)).is_over() {
             return Err(self.spec.too_small(refused, &cx.query.pool));
         }
-        Ok(Stage::Runs(runs))
+        cx.waker.wake_by_ref();
+        Ok(Wait::registered(WaitReason::Memory, ()))
     }
 
     /// Goes on making one run of several for a while.
-    fn reduce(&mut self, mut reduction: Box<Reduction>, account: &Account, cx: &LaneCx<'_>) -> Result<Stage> {
+    fn reduce(
+        &mut self,
+        mut reduction: Box<Reduction>,
+        account: &Account,
+        cx: &LaneCx<'_>,
+    ) -> Result<(Stage, Wait)> {
         let until = Some(Instant::now() + SLICE);
         let Reduction { spill, writer, .. } = &mut *reduction;
         let outcome = spill.advance(writer, 0, (&self.blocks, account), until, cx);
         let refused = match outcome {
-            Ok(false) => return Ok(Stage::Reducing(reduction)),
+            Ok(false) => return Ok((Stage::Reducing(reduction), turn(cx))),
             Ok(true) => None,
             Err(error) if error.is_refusal() => Some(error),
             Err(error) => return Err(error),
@@ -185,18 +206,21 @@ impl SortedRows {
         if spill.rows > 0 {
             let file = Arc::new(writer.finish()?);
             runs.push(Run::of_file(file.reader(0), spill.rows));
+            self.waiting = None;
         }
         if let Some(refused) = refused {
             runs.extend(spill.into_runs());
             runs.extend(after);
-            return self.retreat(runs, &refused, cx);
+            let has_given = self.retreat(runs.len(), runs.iter().any(Run::is_in_memory));
+            let wait = if has_given { turn(cx) } else { self.wait(&refused, cx)? };
+            return Ok((Stage::Runs(runs), wait));
         }
         runs.extend(after);
         self.blocks.trim();
         if !runs.iter().any(Run::is_in_memory) {
             self.victim.publish(0);
         }
-        Ok(Stage::Runs(runs))
+        Ok((Stage::Runs(runs), turn(cx)))
     }
 
     /// Whether the fault injector wants a merge of `runs` refused: it may while that makes a difference.
@@ -215,8 +239,16 @@ impl SortedRows {
                 merge.next_rows(portion, &cx.query.ids, blocks, cx.account)
             });
             match next? {
-                Ok(next) => return Ok(next),
-                Err(Refused(error)) => self.give_way(&error, cx)?,
+                Ok(next) => {
+                    if let Sorted::Rows(..) = next {
+                        self.waiting = None;
+                    }
+                    return Ok(next);
+                }
+                Err(Refused(error)) if !self.give_way() => {
+                    return Ok(Sorted::Wait(self.wait(&error, cx)?));
+                }
+                Err(Refused(_)) => {}
             }
         }
     }
@@ -234,16 +266,23 @@ impl SortedRows {
         Ok(picked?.ok())
     }
 
-    /// Gives memory back after a refusal: takes the merge apart.
-    pub(super) fn give_way(&mut self, refused: &Error, cx: &LaneCx<'_>) -> Result<()> {
-        self.stage = match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Emitting(merge) => self.retreat(merge.into_runs(), refused, cx)?,
-            Stage::Runs(runs) => self.retreat(runs, refused, cx)?,
+    /// Gives memory back after a refusal, by taking the merge apart; whether there was anything.
+    pub(super) fn give_way(&mut self) -> bool {
+        let (runs, is_in_memory) = match &self.stage {
+            Stage::Emitting(merge) => (merge.runs(), merge.is_in_memory()),
+            Stage::Runs(runs) => (runs.len(), runs.iter().any(Run::is_in_memory)),
             // It gives back what it holds when it is through.
-            Stage::Reducing(reduction) => Stage::Reducing(reduction),
-            Stage::Done => return Err(self.spec.too_small(refused, &cx.query.pool)),
+            Stage::Reducing(_) => return true,
+            Stage::Done => return false,
         };
-        Ok(())
+        let has_given = self.retreat(runs, is_in_memory);
+        if has_given {
+            self.stage = match std::mem::replace(&mut self.stage, Stage::Done) {
+                Stage::Emitting(merge) => Stage::Runs(merge.into_runs()),
+                stage => stage,
+            };
+        }
+        has_given
     }
 
     /// Goes on to the next rows, which `take` takes from the merge. A refusal leaves the merge as it is.
@@ -258,13 +297,14 @@ impl SortedRows {
         loop {
             self.stage = match std::mem::replace(&mut self.stage, Stage::Done) {
                 Stage::Runs(runs) if self.is_forced(&runs, cx) => {
-                    let refused = crate::mem::Denied { bytes: 0 }.into();
-                    self.retreat(runs, &refused, cx)?
+                    self.retreat(runs.len(), runs.iter().any(Run::is_in_memory));
+                    Stage::Runs(runs)
                 }
                 Stage::Runs(runs) => self.plan(runs, spill, cx)?,
                 Stage::Reducing(reduction) => {
-                    self.stage = self.reduce(reduction, spill, cx)?;
-                    return Ok(Ok(Sorted::Wait(turn(cx))));
+                    let (stage, wait) = self.reduce(reduction, spill, cx)?;
+                    self.stage = stage;
+                    return Ok(Ok(Sorted::Wait(wait)));
                 }
                 Stage::Emitting(merge) if is_asked && !self.must_spill && merge.is_in_memory() => {
                     self.must_spill = true;

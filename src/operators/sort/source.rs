@@ -15,7 +15,7 @@ use super::{SLICE, sink::turn};
 use crate::data::{Batch, FlatVector, Vector};
 use crate::error::Result;
 use crate::exec::{LaneCx, Need, OpenCx, Pull, Source, Wait, WaitReason};
-use crate::mem::{Account, Knobs};
+use crate::mem::{Account, Knobs, Patience};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -60,10 +60,19 @@ struct Ordered {
 }
 
 pub(super) enum Local {
-    /// Emits; what of the rows picked is being laid out.
-    Emitting(Option<Picked>),
+    /// Emits.
+    Emitting(Emitting),
     /// Picks ahead.
     Ahead,
+}
+
+/// What a lane emits.
+#[derive(Default)]
+pub(super) struct Emitting {
+    /// What of the rows picked is being laid out.
+    current: Option<Picked>,
+    /// For as long as it waits for memory.
+    waiting: Option<Patience>,
 }
 
 impl Shared {
@@ -107,28 +116,38 @@ impl SortSource {
     }
 
     /// Emits the next rows.
-    fn emit(shared: &Shared, current: &mut Option<Picked>, cx: &LaneCx<'_>) -> Result<Pull> {
+    fn emit(&self, shared: &Shared, local: &mut Emitting, cx: &LaneCx<'_>) -> Result<Pull> {
         loop {
-            if let Some(picked) = current {
+            if let Some(picked) = &mut local.current {
                 match picked.next_rows(false, cx.account) {
-                    Ok(Some((rows, columns))) => return Ok(Pull::Emit(batch(rows, columns))),
-                    Ok(None) => *current = None,
+                    Ok(Some((rows, columns))) => {
+                        local.waiting = None;
+                        return Ok(Pull::Emit(batch(rows, columns)));
+                    }
+                    Ok(None) => local.current = None,
                     Err(error) if error.is_refusal() => {
                         // What the merge holds may be all that there is to give back.
                         let merge = Shared::take(&mut shared.state.lock());
                         if let Some(mut merge) = merge {
-                            let gave = merge.rows.give_way(&error, cx);
+                            let has_given = merge.rows.give_way();
                             shared.put_back(merge);
-                            gave?;
+                            if has_given {
+                                return Ok(Pull::Wait(turn(cx)));
+                            }
                         }
-                        return Ok(Pull::Wait(turn(cx)));
+                        let pool = &cx.query.pool;
+                        if local.waiting.get_or_insert_with(|| Patience::new(pool)).is_over() {
+                            return Err(self.side.spec().too_small(&error, pool));
+                        }
+                        cx.waker.wake_by_ref();
+                        return Ok(Pull::Wait(Wait::registered(WaitReason::Memory, ())));
                     }
                     Err(error) => return Err(error),
                 }
             }
             let mut state = shared.state.lock();
-            *current = state.ahead.pop_front();
-            if current.is_some() {
+            local.current = state.ahead.pop_front();
+            if local.current.is_some() {
                 Shared::wake(state);
                 continue;
             }
@@ -233,7 +252,7 @@ impl Source for SortSource {
             Taken::Unopened(blocks, spill) => {
                 let rows = self.side.rows(blocks, &spill, false, cx)?;
                 state.merge = Taken::Free(Box::new(Ordered { rows, spill }));
-                Ok(Local::Emitting(None))
+                Ok(Local::Emitting(Emitting::default()))
             }
             opened => {
                 state.merge = opened;
@@ -244,7 +263,7 @@ impl Source for SortSource {
 
     fn pull(&self, shared: &Shared, local: &mut Local, cx: &LaneCx<'_>) -> Result<Pull> {
         match local {
-            Local::Emitting(current) => Self::emit(shared, current, cx),
+            Local::Emitting(local) => self.emit(shared, local, cx),
             Local::Ahead => Self::run_ahead(shared, cx),
         }
     }
