@@ -19,7 +19,7 @@ use super::park::Announced;
 use super::queue::RunQueue;
 use super::stride::{Priority, nanos, raise};
 use super::task::{Task, TaskCore, TaskHandle};
-use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 
 /// The tasks of one query. Clones are handles to the same group.
 ///
@@ -33,6 +33,7 @@ impl Group {
             core: Arc::clone(core),
             queue: RunQueue::new(),
             pass: AtomicU64::new(core.clock.now()),
+            is_expedited: AtomicBool::new(false),
             weight: AtomicU64::new(u64::from(priority.weight())),
             consumed_nanos: AtomicU64::new(0),
             members: Mutex::new(Members {
@@ -74,10 +75,10 @@ impl Group {
         self.0.weight.store(u64::from(priority.weight()), Ordering::Relaxed);
     }
 
-    /// Makes the group level with the one served now, whatever it has consumed: a query that was cancelled only has to
-    /// let go, and must not wait for its turn as a long one.
+    /// Serves the group before all others from now on, whatever it has consumed: a query that was cancelled only has to
+    /// let go, and must wait neither as a long one nor behind those that have just come.
     pub fn expedite(&self) {
-        self.0.pass.store(self.0.core.clock.now(), Ordering::Relaxed);
+        self.0.is_expedited.store(true, Ordering::Relaxed);
     }
 
     /// Time workers spent in this group's slices, summed over the workers.
@@ -153,6 +154,8 @@ pub(super) struct GroupCore {
     queue: RunQueue<Arc<TaskCore>>,
     /// Virtual time consumed, in ticks; the runnable group with the lowest is served next.
     pass: AtomicU64,
+    /// Served before all others, at pass 0.
+    is_expedited: AtomicBool,
     weight: AtomicU64,
     consumed_nanos: AtomicU64,
     members: Mutex<Members>,
@@ -179,7 +182,7 @@ impl GroupCore {
     }
 
     pub(super) fn pass(&self) -> u64 {
-        self.pass.load(Ordering::Relaxed)
+        if self.is_expedited.load(Ordering::Relaxed) { 0 } else { self.pass.load(Ordering::Relaxed) }
     }
 
     /// Pays for a slice.
