@@ -207,13 +207,19 @@ fn engine(number: u64, spill: &Path) -> (&'static str, EngineBuilder) {
     match number % 4 {
         0 => ("ample", builder.memory_limit(512 << 20)),
         1 => {
-            let knobs =
-                TestKnobs { refuse_grant: one_in(20), wait: one_in(10), seed, ..TestKnobs::default() };
+            let knobs = TestKnobs {
+                refuse_grant: one_in(20),
+                refuse_charge: one_in(10),
+                wait: one_in(10),
+                seed,
+                ..TestKnobs::default()
+            };
             ("tight", builder.memory_limit(32 << 20).testing(knobs))
         }
         2 => {
             let knobs = TestKnobs {
                 refuse_grant: one_in(10),
+                refuse_charge: one_in(10),
                 wait: one_in(10),
                 spill_error: one_in(200),
                 panic: one_in(3000),

@@ -14,6 +14,7 @@ use super::erased::{SinkLane, SourceLane, TransformLane};
 use super::wait::{Wait, WaitReason};
 use crate::data::Batch;
 use crate::error::Result;
+use crate::mem::{Account, Pool, Reservation};
 
 /// Where an operator stands in its protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,17 +53,24 @@ pub(super) struct CheckedSource {
     standing: Standing,
     /// A batch of which single rows are still to be emitted, and the next row.
     single: Option<(Batch, usize)>,
+    /// For what single rows take: no floor has room for it.
+    singles: Account,
 }
 
 impl CheckedSource {
     /// Checks `inner` where lanes are checked.
     pub(super) fn wrap(inner: Box<dyn SourceLane>, cx: &LaneCx<'_>) -> Box<dyn SourceLane> {
-        if is_checked(cx) { Box::new(Self { inner, standing: Standing::Ready, single: None }) } else { inner }
+        if !is_checked(cx) {
+            return inner;
+        }
+        let singles =
+            Account::from_reservation(Reservation::empty(&Pool::new("single rows", usize::MAX)), 0, 0);
+        Box::new(Self { inner, standing: Standing::Ready, single: None, singles })
     }
 
-    fn next_single(&mut self, cx: &LaneCx<'_>) -> Result<Option<Batch>> {
+    fn next_single(&mut self) -> Result<Option<Batch>> {
         let Some((batch, row)) = &mut self.single else { return Ok(None) };
-        let one = batch.slice(*row, 1, cx.account)?;
+        let one = batch.slice(*row, 1, &self.singles)?;
         *row += 1;
         if *row == batch.rows() {
             self.single = None;
@@ -73,7 +81,7 @@ impl CheckedSource {
 
 impl SourceLane for CheckedSource {
     fn pull(&mut self, cx: &LaneCx<'_>) -> Result<Pull> {
-        if let Some(one) = self.next_single(cx)? {
+        if let Some(one) = self.next_single()? {
             return Ok(Pull::Emit(one));
         }
         assert_ne!(self.standing, Standing::Over, "contract: {} is pulled after its end", cx.metrics.name);
@@ -86,7 +94,7 @@ impl SourceLane for CheckedSource {
                 assert_rows(&batch, &cx.metrics.name);
                 if cx.query.faults.as_ref().is_some_and(|f| f.config().one_row_batches) {
                     self.single = Some((batch, 0));
-                    return Ok(self.next_single(cx)?.map_or(Pull::Done, Pull::Emit));
+                    return Ok(self.next_single()?.map_or(Pull::Done, Pull::Emit));
                 }
                 Ok(Pull::Emit(batch))
             }

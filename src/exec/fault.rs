@@ -2,6 +2,7 @@
 //!
 //! Owns: [`Faults`]. The probabilities are per call, in 1/65536.
 
+use crate::mem::RefusalHook;
 use crate::spill::{DiskFault, FaultHook};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -18,6 +19,8 @@ pub(crate) struct Faults {
 pub(crate) struct FaultConfig {
     /// Refuse a revocable grant, so that breakers spill.
     pub(crate) refuse_grant: u16,
+    /// Refuse any bytes beyond an account's floor.
+    pub(crate) refuse_charge: u16,
     /// Answer with a wait first.
     pub(crate) wait: u16,
     /// Fail a spill read or write.
@@ -37,6 +40,7 @@ impl FaultConfig {
     #[cfg(test)]
     pub(crate) const NONE: Self = Self {
         refuse_grant: 0,
+        refuse_charge: 0,
         wait: 0,
         spill_error: 0,
         spill_corruption: 0,
@@ -60,6 +64,13 @@ impl Faults {
     /// Whether to refuse a revocable grant.
     pub(crate) fn refuses_grant(&self) -> bool {
         self.chance(self.config.refuse_grant)
+    }
+
+    /// What asks before every grant beyond a floor whether to refuse it; `None` if none ever is.
+    pub(crate) fn charge_hook(self: &Arc<Self>) -> Option<RefusalHook> {
+        let faults = Arc::clone(self);
+        (self.config.refuse_charge > 0)
+            .then(|| Box::new(move || faults.chance(faults.config.refuse_charge)) as RefusalHook)
     }
 
     /// Whether to answer with a wait.

@@ -265,10 +265,10 @@ impl AccountShared {
             let Err(slack) = taken else { return Ok(()) };
             let missing = bytes - slack;
             let grown = missing.max(self.quantum_bytes);
-            let grown = match self.pool.try_grow(grown) {
+            let grown = match self.pool.try_grow_beyond(grown) {
                 Ok(()) => grown,
                 Err(_) => {
-                    self.pool.try_grow(missing)?;
+                    self.pool.try_grow_beyond(missing)?;
                     missing
                 }
             };

@@ -4,6 +4,9 @@
 
 use super::reclaim::Registry;
 use super::ticket::Queue;
+use std::fmt;
+use std::sync::OnceLock;
+
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst, fence};
 
 /// A grant was refused: some pool on the way to the root has not that many bytes left.
@@ -28,13 +31,15 @@ impl From<Denied> for crate::error::Error {
 /// A pool of which less than one part in so many is left is short.
 const SHORT_SHARE: usize = 16;
 
+/// Asked before bytes beyond an account's floor are granted; whether to refuse them.
+pub(crate) type RefusalHook = Box<dyn Fn() -> bool + Send + Sync>;
+
 /// A limit on bytes, nested in its parent's. Cloning shares the pool.
 #[derive(Clone, Debug)]
 pub struct Pool {
     node: Arc<Node>,
 }
 
-#[derive(Debug)]
 struct Node {
     name: Box<str>,
     limit_bytes: AtomicUsize,
@@ -44,6 +49,8 @@ struct Node {
     root: Arc<Root>,
     /// Whether somebody outside the engine is to take rows that are charged here.
     has_untaken: AtomicBool,
+    /// Only in tests.
+    refuses: OnceLock<RefusalHook>,
 }
 
 /// What all pools of one tree share.
@@ -167,6 +174,21 @@ impl Pool {
         self.node.root.pressure.load(SeqCst)
     }
 
+    /// As `try_grow`, for what is wanted beyond a floor: refused also as [`inject`](Self::inject) says.
+    pub(super) fn try_grow_beyond(&self, bytes: usize) -> Result<(), Denied> {
+        if self.node.refuses.get().is_some_and(|refuses| refuses()) {
+            self.node.root.pressure.fetch_add(1, SeqCst);
+            return Err(Denied { bytes });
+        }
+        self.try_grow(bytes)
+    }
+
+    /// From now on `refuses` may refuse accounts of this pool what is beyond their floors. For fault injection, once.
+    pub(crate) fn inject(&self, refuses: RefusalHook) {
+        // A second one is ignored: the first goes on.
+        let _ = self.node.refuses.set(refuses);
+    }
+
     /// Whether a request of a few batches may be refused: tickets wait, or little is left.
     pub(crate) fn is_short(&self) -> bool {
         self.node.root.queue.is_waited() || self.available_bytes() < self.limit_bytes() / SHORT_SHARE
@@ -205,6 +227,18 @@ impl Pool {
     }
 }
 
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("name", &self.name)
+            .field("limit_bytes", &self.limit_bytes)
+            .field("granted_bytes", &self.granted_bytes)
+            .field("peak_bytes", &self.peak_bytes)
+            .field("parent", &self.parent)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Node {
     fn new(name: Box<str>, limit_bytes: usize, parent: Option<Pool>, root: Arc<Root>) -> Self {
         Self {
@@ -215,6 +249,7 @@ impl Node {
             parent,
             root,
             has_untaken: AtomicBool::new(false),
+            refuses: OnceLock::new(),
         }
     }
 }

@@ -43,6 +43,8 @@ pub struct TestKnobs {
     pub batch_rows: Option<usize>,
     /// Chance, in 1/65536, that a revocable grant is refused, so that breakers spill.
     pub refuse_grant: u16,
+    /// Chance that any bytes beyond a floor are refused.
+    pub refuse_charge: u16,
     /// Chance that an operator waits first.
     pub wait: u16,
     /// Chance that a spill read or write fails.

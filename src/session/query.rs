@@ -182,6 +182,7 @@ impl Query {
         })?;
         let faults = FaultConfig {
             refuse_grant: testing.refuse_grant,
+            refuse_charge: testing.refuse_charge,
             wait: testing.wait,
             spill_error: testing.spill_error,
             spill_corruption: testing.spill_corruption,
@@ -191,6 +192,9 @@ impl Query {
         };
         let faults = (faults != FaultConfig { seed: faults.seed, ..FaultConfig::default() })
             .then(|| Arc::new(Faults::new(faults)));
+        if let Some(refuses) = faults.as_ref().and_then(Faults::charge_hook) {
+            pool.inject(refuses);
+        }
         let spill = Arc::new(engine.spill.for_query(faults.as_ref().and_then(Faults::disk_hook)));
         let ending = Arc::new(Ending::new());
         let cx = Arc::new(QueryCx::new(pool.clone(), knobs, Arc::clone(&spill), self.timeout, faults));

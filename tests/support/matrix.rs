@@ -12,6 +12,7 @@ const MANY_WORKERS: usize = 4;
 
 /// Chances in 1/65536.
 const ALWAYS: u16 = u16::MAX;
+const HALF: u16 = 1 << 15;
 const ONE_IN_TEN: u16 = 6_553;
 const ONE_IN_A_HUNDRED: u16 = 655;
 
@@ -19,7 +20,7 @@ const ONE_IN_A_HUNDRED: u16 = 655;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Faults {
     None,
-    /// Every revocable grant is refused: whatever can spill does.
+    /// Every revocable grant is refused: whatever can spill does. So is half of what is asked for beyond any floor.
     ForcedSpill,
     /// Some grants are refused, some calls wait, some spill reads and writes fail.
     Injected,
@@ -120,9 +121,12 @@ impl Setting {
     pub fn engine(self, spill: &Path, attempt: u64) -> Result<Engine, Error> {
         let knobs = match self.faults {
             Faults::None => TestKnobs::default(),
-            Faults::ForcedSpill => TestKnobs { refuse_grant: ALWAYS, ..TestKnobs::default() },
+            Faults::ForcedSpill => {
+                TestKnobs { refuse_grant: ALWAYS, refuse_charge: HALF, ..TestKnobs::default() }
+            }
             Faults::Injected => TestKnobs {
                 refuse_grant: ONE_IN_TEN,
+                refuse_charge: ONE_IN_TEN,
                 wait: ONE_IN_TEN,
                 // The last attempt must succeed, so that rows are compared and not only errors survived.
                 spill_error: if attempt < Self::LAST_ATTEMPT { ONE_IN_A_HUNDRED } else { 0 },

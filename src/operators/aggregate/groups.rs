@@ -256,6 +256,18 @@ impl Groups {
         self.accumulators.iter_mut().for_each(|accumulator| accumulator.clear());
     }
 
+    /// Without group keys: the one group has counted nothing. Its states go before there are new ones, which need the same
+    /// memory.
+    pub(super) fn begin_again(&mut self, account: &Account) -> Result<(), Denied> {
+        debug_assert!(!self.plan.has_groups(), "groups are cleared");
+        let count = self.keys.len();
+        self.accumulators.iter_mut().for_each(|accumulator| accumulator.clear());
+        for accumulator in &mut self.accumulators {
+            accumulator.resize(count, account)?;
+        }
+        Ok(())
+    }
+
     /// Bytes of memory behind the groups.
     pub(super) fn allocated_bytes(&self) -> usize {
         let states = self.accumulators.iter().map(|accumulator| accumulator.allocated_bytes());

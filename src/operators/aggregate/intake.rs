@@ -219,7 +219,7 @@ impl Intake {
         if self.plan.has_groups() {
             self.groups.clear();
         } else {
-            self.groups = Groups::new(&self.plan, &self.account)?;
+            self.groups.begin_again(&self.account)?;
         }
         self.spill = Spill::new(used_bits, fan_out);
         let is_shallow = used_bits <= fan_out_bits(fan_out);

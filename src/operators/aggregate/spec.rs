@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::exec::Need;
 use crate::expr::{ColumnId, Evaluator, Expr};
 use crate::functions::{Accumulator, AggregateCall, AggregateFunction};
-use crate::mem::Knobs;
+use crate::mem::{Knobs, size_class_bytes};
 use crate::spill::SpillWriter;
 use std::ops::Range;
 use std::sync::Arc;
@@ -173,11 +173,20 @@ impl Plan {
         (self.block_rows(knobs) * knobs.fan_out).min(1 << 16)
     }
 
+    /// What counting a batch takes beside the table: of one aggregate after the other, an argument that is a constant or
+    /// codes written out, or the numbers of the rows that count.
+    fn update_bytes(&self, knobs: &Knobs) -> usize {
+        let arguments = self.aggregates.iter().flat_map(|aggregate| &aggregate.argument_types);
+        let width = arguments.chain(&self.state_schema).map(DataType::value_bytes).max();
+        let numbers = 2 * size_of::<u32>();
+        width.map_or(0, |width| size_class_bytes(knobs.batch_rows * width.max(numbers)) + 2 * BUFFER_BYTES)
+    }
+
     /// What the sink must be granted.
     pub(super) fn sink_need(&self, knobs: &Knobs) -> Need {
         let evaluation_bytes = Evaluator::scratch_bytes(&self.expressions, knobs.batch_rows);
         Need {
-            lane_bytes: evaluation_bytes + self.spill_floor_bytes(knobs),
+            lane_bytes: evaluation_bytes + self.update_bytes(knobs) + self.spill_floor_bytes(knobs),
             shared_bytes: knobs.lanes * self.table_floor_bytes(knobs),
         }
     }
@@ -187,7 +196,10 @@ impl Plan {
         let batch_bytes = knobs.batch_rows * self.state_row_bytes() * 3 / 2;
         let columns_bytes = self.state_schema.len() * 2 * BUFFER_BYTES;
         Need {
-            lane_bytes: 2 * batch_bytes + columns_bytes + self.spill_floor_bytes(knobs),
+            lane_bytes: 2 * batch_bytes
+                + columns_bytes
+                + self.update_bytes(knobs)
+                + self.spill_floor_bytes(knobs),
             shared_bytes: knobs.lanes * self.table_floor_bytes(knobs),
         }
     }

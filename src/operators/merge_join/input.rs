@@ -27,14 +27,18 @@ pub(super) enum SideInput {
 
 /// The same while it runs, before the lane starts.
 pub(super) enum SideRun {
-    /// With the memory for its blocks.
-    Sorted(Account),
+    /// With the memory for its blocks, and for the rows in hand: what one side's strings take is not the other's.
+    Sorted {
+        blocks: Account,
+        rows: Account,
+    },
     Streamed(InnerRun),
 }
 
 /// The same on the lane.
 pub(super) enum SideRows {
-    Sorted(SortedRows),
+    /// With the memory for the rows in hand.
+    Sorted(SortedRows, Account),
     Streamed(Box<Streamed>),
 }
 
@@ -83,10 +87,10 @@ impl BatchKeys {
 }
 
 impl SideInput {
-    /// Memory of the lane for a batch of its rows.
+    /// Memory of the lane for a batch of its rows, where that is not an account of its own.
     pub(super) fn lane_bytes(&self, knobs: &Knobs) -> usize {
         match self {
-            Self::Sorted(side) => side.batch_bytes(knobs),
+            Self::Sorted(_) => 0,
             Self::Streamed { source, spec, .. } => {
                 let scratch = Evaluator::scratch_bytes(&key_exprs(spec), knobs.batch_rows);
                 let key_bytes = knobs.batch_rows * (spec.keys.len() * KEY_BYTES + 3 * size_of::<u32>());
@@ -100,9 +104,14 @@ impl SideInput {
     /// Memory of the run.
     pub(super) fn shared_bytes(&self, knobs: &Knobs) -> usize {
         match self {
-            Self::Sorted(side) => side.read_floor_bytes(knobs),
+            Self::Sorted(side) => side.read_floor_bytes(knobs) + Self::batch_bytes(side, knobs),
             Self::Streamed { source, .. } => source.need(knobs).shared_bytes,
         }
+    }
+
+    /// Memory for a batch of sorted rows with their keys.
+    fn batch_bytes(side: &SortedSide, knobs: &Knobs) -> usize {
+        side.batch_bytes(knobs) + knobs.batch_rows * (size_of::<u128>() + KEY_BYTES) + 2 * PAGE_BYTES
     }
 
     /// Memory to write its rows to disk once more, if that may be.
@@ -116,8 +125,13 @@ impl SideInput {
     /// Starts the run.
     pub(super) fn open(&self, quantum_bytes: usize, cx: &OpenCx<'_>) -> Result<SideRun> {
         Ok(match self {
-            Self::Sorted(_) => {
-                SideRun::Sorted(cx.account(self.shared_bytes(&cx.query.knobs), quantum_bytes, 4 << 20))
+            Self::Sorted(side) => {
+                let knobs = &cx.query.knobs;
+                let batch_bytes = Self::batch_bytes(side, knobs);
+                SideRun::Sorted {
+                    blocks: cx.account(side.read_floor_bytes(knobs), quantum_bytes, 4 << 20),
+                    rows: cx.account(batch_bytes, quantum_bytes, batch_bytes),
+                }
             }
             Self::Streamed { source, .. } => SideRun::Streamed(source.open_inner(cx)?),
         })
@@ -126,8 +140,8 @@ impl SideInput {
     /// Starts the lane.
     pub(super) fn rows(&self, run: SideRun, spill: &Account, cx: &LaneCx<'_>) -> Result<SideRows> {
         match (self, run) {
-            (Self::Sorted(side), SideRun::Sorted(blocks)) => {
-                Ok(SideRows::Sorted(side.rows(blocks, spill, true, cx)?))
+            (Self::Sorted(side), SideRun::Sorted { blocks, rows }) => {
+                Ok(SideRows::Sorted(side.rows(blocks, spill, true, cx)?, rows))
             }
             (Self::Streamed { source, spec, kept }, SideRun::Streamed(run)) => {
                 Ok(SideRows::Streamed(Box::new(Streamed {
@@ -140,7 +154,7 @@ impl SideInput {
                     last: None,
                 })))
             }
-            (Self::Sorted(_), SideRun::Streamed(_)) | (Self::Streamed { .. }, SideRun::Sorted(_)) => {
+            (Self::Sorted(_), SideRun::Streamed(_)) | (Self::Streamed { .. }, SideRun::Sorted { .. }) => {
                 Err(Error::internal("a side of a merge join is not what it was opened as"))
             }
         }
@@ -155,7 +169,7 @@ impl SideRows {
     /// The next rows.
     pub(super) fn next(&mut self, spill: &Account, cx: &LaneCx<'_>) -> Result<Next> {
         match self {
-            Self::Sorted(rows) => match rows.next(spill, cx)? {
+            Self::Sorted(rows, account) => match rows.next(spill, account, cx)? {
                 Sorted::Rows(rows, mut columns) => {
                     let Some(FlatVector { values: Values::View(keys), .. }) = columns.pop() else {
                         return Err(Error::internal("sorted rows without their keys"));
@@ -176,7 +190,7 @@ impl SideRows {
     /// Gives back memory of a source that is read.
     pub(super) fn reclaim(&mut self, target_bytes: usize, cx: &LaneCx<'_>) -> Result<usize> {
         match self {
-            Self::Sorted(_) => Ok(0),
+            Self::Sorted(..) => Ok(0),
             Self::Streamed(streamed) => streamed.lane.reclaim(target_bytes, cx),
         }
     }

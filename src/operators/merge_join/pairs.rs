@@ -5,6 +5,7 @@ use crate::data::key_bits::resize;
 use crate::data::{Batch, BufMut, DataType, FlatVector, Scalar, Vector};
 use crate::error::{Error, Result};
 use crate::mem::{Account, Denied};
+use std::ops::Range;
 
 /// Pairs of a row of the probe batch and a row of one batch or block of the build side.
 pub(super) struct Pairs {
@@ -72,25 +73,26 @@ impl Pairs {
 }
 
 impl Plan {
-    /// The pairs as rows of `columns`, which are not of the mark.
+    /// The pairs `some` as rows of `columns`, which are not of the mark.
     pub(super) fn join(
         columns: &[JoinColumn],
         probe: &[FlatVector],
         build: &[FlatVector],
         pairs: &Pairs,
+        some: Range<usize>,
         account: &Account,
     ) -> Result<Batch> {
+        let (positions, rows) = (&pairs.positions()[some.clone()], &pairs.rows()[some]);
         let is_whole = |column: &FlatVector| {
-            pairs.len() == column.len()
-                && pairs.positions().iter().zip(0..).all(|(&position, row)| position == row)
+            rows.len() == column.len() && positions.iter().zip(0..).all(|(&position, row)| position == row)
         };
         let column = |column: &JoinColumn| match column.origin {
             Origin::Probe(at) if is_whole(&probe[at]) => Ok(Vector::Flat(probe[at].clone())),
-            Origin::Probe(at) => Ok(Vector::Flat(probe[at].gather(pairs.positions(), account)?)),
-            Origin::Build(at) => Ok(Vector::Flat(build[at].gather(pairs.rows(), account)?)),
+            Origin::Probe(at) => Ok(Vector::Flat(probe[at].gather(positions, account)?)),
+            Origin::Build(at) => Ok(Vector::Flat(build[at].gather(rows, account)?)),
             Origin::Mark => Err(Error::internal("only a mark join has a mark")),
         };
-        Ok(Batch::new(columns.iter().map(column).collect::<Result<_>>()?, pairs.len()))
+        Ok(Batch::new(columns.iter().map(column).collect::<Result<_>>()?, rows.len()))
     }
 
     /// Output columns over all rows of `probe`, with nulls for the build side and the mark.

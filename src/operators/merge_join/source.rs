@@ -16,8 +16,8 @@ use super::plan::{NullFinder, Origin, Plan};
 use super::residual::Residual;
 use crate::data::{Batch, BitmapMut, BufMut, FlatVector, Selection, Values, Vector};
 use crate::error::{Error, Result};
-use crate::exec::{LaneCx, Need, OpenCx, Pull, Source, Wait};
-use crate::mem::{Account, Knobs};
+use crate::exec::{LaneCx, Need, OpenCx, Pull, Source, Wait, WaitReason};
+use crate::mem::{Account, Knobs, Patience};
 use parking_lot::Mutex;
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -63,6 +63,10 @@ pub(super) struct Local {
     /// Held rows that are done with and may have to come out.
     owing: Option<(Box<Held>, HeldReader)>,
     pairs: Pairs,
+    /// Of the pairs, once it is known which match, how many have come out.
+    emitted: Option<usize>,
+    /// For as long as it waits for memory.
+    waiting: Option<Patience>,
     /// Of the rows of the probe batch, which have a match, and for which the residual is null.
     matched: Option<BitmapMut>,
     unknown: Option<BitmapMut>,
@@ -180,6 +184,8 @@ impl Source for MergeJoinSource {
             replay: None,
             owing: None,
             pairs: Pairs::new(),
+            emitted: None,
+            waiting: None,
             matched: None,
             unknown: None,
             flags: None,
@@ -239,7 +245,13 @@ impl Local {
             return Ok(Step::Done);
         }
         if self.pairs.len() > 0 {
-            return Ok(self.decide_pairs(cx)?.map_or(Step::Again, Step::Emit));
+            if self.emitted.is_none() {
+                match self.decide_pairs(cx) {
+                    Err(error) if error.is_refusal() => return self.wait(error, cx),
+                    decided => decided?,
+                }
+            }
+            return self.emit_pairs(cx);
         }
         if let Some((held, reader)) = &mut self.owing {
             let Some((before, block)) = reader.next(held, &self.memory, cx)? else {
@@ -484,8 +496,57 @@ impl Local {
         Ok(())
     }
 
-    /// Asks the residual which pairs match, and makes rows of those.
-    fn decide_pairs(&mut self, cx: &LaneCx<'_>) -> Result<Option<Batch>> {
+    /// The pairs' build rows, and how many held rows come before them.
+    fn paired_build(&self) -> Result<(&[FlatVector], usize)> {
+        match (&self.replay, &self.build.batch) {
+            (Some(Replay { block: Some((before, block)), .. }), _) => Ok((&block.columns, *before)),
+            (_, Some(batch)) => Ok((&batch.columns, 0)),
+            (_, None) => Err(Error::internal("pairs without build rows")),
+        }
+    }
+
+    /// Makes rows of the pairs that match, of fewer at a time where memory is short.
+    fn emit_pairs(&mut self, cx: &LaneCx<'_>) -> Result<Step> {
+        let start = self.emitted.unwrap_or(0);
+        let left = self.pairs.len() - start;
+        if left == 0 || !self.plan.kind.emits_pairs() {
+            self.pairs.clear();
+            self.emitted = None;
+            return Ok(Step::Again);
+        }
+        let Some(probe) = &self.probe.batch else { return Err(Error::internal("pairs without probe rows")) };
+        let (build, _) = self.paired_build()?;
+        let mut rows = left;
+        let joined = loop {
+            let some = start..start + rows;
+            match Plan::join(&self.plan.output, &probe.columns, build, &self.pairs, some, cx.account) {
+                Err(error) if error.is_refusal() && rows > 1 => rows /= 2,
+                answer => break answer,
+            }
+        };
+        match joined {
+            Ok(batch) => {
+                self.waiting = None;
+                self.emitted = Some(start + rows);
+                Ok(Step::Emit(batch))
+            }
+            Err(error) if error.is_refusal() => self.wait(error, cx),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits for what was refused, after which everything is as it was: what was emitted before may be about to go, and
+    /// others may give back what they hold.
+    fn wait(&mut self, refused: Error, cx: &LaneCx<'_>) -> Result<Step> {
+        if self.waiting.get_or_insert_with(|| Patience::new(&cx.query.pool)).is_over() {
+            return Err(refused);
+        }
+        cx.waker.wake_by_ref();
+        Ok(Step::Wait(Wait::registered(WaitReason::Memory, ())))
+    }
+
+    /// Asks the residual which pairs match, and keeps those.
+    fn decide_pairs(&mut self, cx: &LaneCx<'_>) -> Result<()> {
         let Self { plan, probe, build, residual, replay, pairs, matched, unknown, flags, group, .. } = self;
         let is_held = replay.is_some();
         let Some(probe) = &probe.batch else { return Err(Error::internal("pairs without probe rows")) };
@@ -495,7 +556,8 @@ impl Local {
             (_, None) => return Err(Error::internal("pairs without build rows")),
         };
         if !residual.is_nothing() {
-            let batch = Plan::join(&plan.residual_columns, &probe.columns, build, pairs, cx.account)?;
+            let all = 0..pairs.len();
+            let batch = Plan::join(&plan.residual_columns, &probe.columns, build, pairs, all, cx.account)?;
             residual.apply(&batch, pairs, unknown, cx)?;
         }
         let flags = match group {
@@ -514,12 +576,8 @@ impl Local {
                 matched.set(position as usize, true);
             }
         }
-        let is_emitted = pairs.len() > 0 && plan.kind.emits_pairs();
-        let joined = is_emitted
-            .then(|| Plan::join(&plan.output, &probe.columns, build, pairs, cx.account))
-            .transpose()?;
-        pairs.clear();
-        Ok(joined)
+        self.emitted = Some(0);
+        Ok(())
     }
 
     /// What is to come out of the probe batch besides pairs, all its rows having met all they could. Lets it go.

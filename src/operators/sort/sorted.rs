@@ -232,11 +232,16 @@ impl SortedRows {
         is_forced
     }
 
-    /// The next rows. `spill` is what rows are written to disk with.
-    pub(in crate::operators) fn next(&mut self, spill: &Account, cx: &LaneCx<'_>) -> Result<Sorted> {
+    /// The next rows, laid out in `account`. `spill` is what rows are written to disk with.
+    pub(in crate::operators) fn next(
+        &mut self,
+        spill: &Account,
+        account: &Account,
+        cx: &LaneCx<'_>,
+    ) -> Result<Sorted> {
         loop {
             let next = self.step(spill, cx, |merge, portion, blocks| {
-                merge.next_rows(portion, &cx.query.ids, blocks, cx.account)
+                merge.next_rows(portion, &cx.query.ids, blocks, account)
             });
             match next? {
                 Ok(next) => {

@@ -158,7 +158,7 @@ impl SortSource {
                 });
             };
             drop(state);
-            let next = merge.rows.next(&merge.spill, cx);
+            let next = merge.rows.next(&merge.spill, cx.account, cx);
             if let Ok(Sorted::End) = next {
                 drop(merge);
                 let mut state = shared.state.lock();
