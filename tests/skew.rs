@@ -106,13 +106,7 @@ fn sessions(case: &Case, folder: &Path) -> Vec<(Setting, Engine, Session)> {
             .threads(threads)
             .memory_limit(case.memory_bytes)
             .temp_directory(folder.join("spill"))
-            .testing(TestKnobs {
-                merge_joins,
-                refuse_grant,
-                refuse_charge: refuse_grant / 2,
-                seed: 1,
-                ..TestKnobs::default()
-            })
+            .testing(TestKnobs { merge_joins, refuse_grant, seed: 1, ..TestKnobs::default() })
             .build()
             .expect("starts");
         let session = engine.session();

@@ -18,6 +18,7 @@ mod filter_pushdown;
 mod fold_constants;
 mod functional_dependencies;
 mod join_order;
+mod joined_aggregates;
 mod limit_pushdown;
 mod mark_joins;
 mod or_factors;
@@ -72,6 +73,7 @@ static RULES: &[&dyn Rule] = &[
     &mark_joins::MarkJoins,
     &outer_joins::OuterJoins,
     &or_factors::OrFactors,
+    &joined_aggregates::JoinedAggregates,
     &split_averages::SplitAverages,
     &distinct_aggregates::DistinctAggregates,
     &constant_groups::ConstantGroups,
