@@ -12,14 +12,20 @@
 //! averages are taken apart. It pays where keeping the joined rows does (see [`super::shared_subplans`]).
 
 use super::Rule;
+use super::constant_groups::ConstantGroups;
 use super::copy::{Renamed, with_new_ids};
+use super::distinct_aggregates::DistinctAggregates;
 use super::filter_pushdown::FilterPushdown;
 use super::functional_dependencies::FunctionalDependencies;
 use super::join_order::JoinOrder;
+use super::limit_pushdown::LimitPushdown;
 use super::projection_pushdown::ProjectionPushdown;
 use super::semi_join_reduction::SemiJoinReduction;
 use super::shared_subplans::{first_free_number, may_be_shared};
+use super::sort_keys::SortKeys;
+use super::split_averages::SplitAverages;
 use super::substitute::is_deterministic;
+use super::top_n::TopN;
 use super::transitive_predicates::TransitivePredicates;
 use crate::error::Result;
 use crate::expr::{ColumnId, CompareOp, Expr};
@@ -33,11 +39,17 @@ const MOST_INPUTS: usize = 32;
 /// Tables an aggregation reads, of which each may stand for several of the same name.
 const MOST_TABLES: usize = 8;
 
-/// What makes a plan of its own of the joined rows.
-const PART_RULES: [&dyn Rule; 6] = [
+/// What makes a plan of its own of the joined rows: rules that run later leave what is shared as it is.
+const PART_RULES: [&dyn Rule; 12] = [
+    &SplitAverages,
+    &DistinctAggregates,
+    &ConstantGroups,
+    &SortKeys,
     &FilterPushdown,
     &TransitivePredicates,
     &FunctionalDependencies,
+    &LimitPushdown,
+    &TopN,
     &SemiJoinReduction,
     &JoinOrder::BY_COST,
     &ProjectionPushdown,
