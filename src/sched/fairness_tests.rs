@@ -193,6 +193,8 @@ fn an_expedited_group_does_not_wait_behind_its_debt() {
     // Those that have just come are level with whom is served now.
     let newcomers: Vec<_> = (0..20).map(|_| s.group(100, 1)).collect();
     cancelled.expedite();
+    // Whoever has the worker has been promised this slice.
+    s.step(SLICE);
     let [c, _] = s.count([&cancelled, &other], 8);
     assert_eq!(c, 8, "each of its tasks lets go before {} others are served", newcomers.len());
 }
