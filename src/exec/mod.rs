@@ -41,4 +41,4 @@ pub(crate) use query::{QueryRun, QuerySpec};
 pub(crate) use resident::ResidentMeter;
 pub(crate) use shape::{Feed, Shape};
 pub(crate) use slots::Slots;
-pub(crate) use wait::{Wait, WaitReason};
+pub(crate) use wait::{Retry, Wait, WaitReason};

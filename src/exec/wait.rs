@@ -1,13 +1,13 @@
 //! Why a lane cannot go on right now.
 
-use crate::mem::MemoryTicket;
+use super::cx::LaneCx;
+use crate::mem::{MemoryTicket, Patience};
 use std::any::Any;
 
 /// What a lane waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WaitReason {
     /// Bytes of memory.
-    #[allow(dead_code, reason = "the contract is whole before every part has a user")]
     Memory,
     /// Room in, or rows from, a bounded queue.
     Queue,
@@ -38,6 +38,26 @@ impl Wait {
     /// Waits for something that has registered the lane's waker already; `registered` is its proof.
     pub(crate) fn registered(reason: WaitReason, registered: impl Any + Send) -> Self {
         Self { reason, _ticket: Box::new(registered) }
+    }
+}
+
+/// What somebody knows of his waits for memory that was refused and nobody has promised; he tries again after each.
+#[derive(Debug, Default)]
+pub(crate) struct Retry(Option<Patience>);
+
+impl Retry {
+    /// The wait before the next try; `None` once there is nothing to wait for (see [`Patience`]).
+    pub(crate) fn wait(&mut self, cx: &LaneCx<'_>) -> Option<Wait> {
+        if self.0.get_or_insert_with(|| Patience::new(&cx.query.pool)).is_over() {
+            return None;
+        }
+        cx.waker.wake_by_ref();
+        Some(Wait::registered(WaitReason::Memory, ()))
+    }
+
+    /// A try was successful: a later refusal is another matter.
+    pub(crate) fn end(&mut self) {
+        self.0 = None;
     }
 }
 

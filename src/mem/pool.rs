@@ -4,10 +4,9 @@
 
 use super::reclaim::Registry;
 use super::ticket::Queue;
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst, fence};
 use std::fmt;
 use std::sync::OnceLock;
-
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst, fence};
 
 /// A grant was refused: some pool on the way to the root has not that many bytes left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -111,12 +111,13 @@ impl ResultQueue {
         }
     }
 
-    /// Takes a batch, or gives it back and wakes the lane when there is room. Rows after the end go nowhere.
-    fn offer(&self, batch: RecordBatch, waker: &Waker) -> Result<(), RecordBatch> {
+    /// Takes a batch, or gives it back; whether the lane may make its next one now. If it may not, or had its batch back,
+    /// it is woken when it should ask again. Rows after the end go nowhere.
+    fn offer(&self, batch: RecordBatch, waker: &Waker) -> Result<bool, RecordBatch> {
         let bytes = batch.get_array_memory_size();
         let mut state = self.state.lock();
         if state.is_closed {
-            return Ok(());
+            return Ok(true);
         }
         let fits = state.batches.len() < CAPACITY_BATCHES && state.bytes + bytes <= state.capacity_bytes;
         if !fits && !state.batches.is_empty() {
@@ -126,23 +127,27 @@ impl ResultQueue {
         state.bytes += bytes;
         state.batches.push_back((batch, bytes));
         state.note_untaken();
+        let is_clear = state.is_clear(waker);
         drop(state);
         self.arrived.notify_one();
-        Ok(())
+        Ok(is_clear)
     }
 
     /// Whether the lane may make its next batch now; else it is woken when it should ask again.
     fn is_clear(&self, waker: &Waker) -> bool {
-        let mut state = self.state.lock();
-        if state.batches.is_empty() || state.pool.as_ref().is_none_or(|pool| !pool.is_short()) {
-            return true;
-        }
-        state.wait(waker);
-        false
+        self.state.lock().is_clear(waker)
     }
 }
 
 impl State {
+    fn is_clear(&mut self, waker: &Waker) -> bool {
+        if self.batches.is_empty() || self.pool.as_ref().is_none_or(|pool| !pool.is_short()) {
+            return true;
+        }
+        self.wait(waker);
+        false
+    }
+
     fn wait(&mut self, waker: &Waker) {
         if !self.waiting.iter().any(|w| w.will_wake(waker)) {
             self.waiting.push(waker.clone());
@@ -170,7 +175,7 @@ struct ResultSink {
 impl ResultSink {
     fn offer(&self, batch: RecordBatch, held: &mut Option<RecordBatch>, cx: &LaneCx<'_>) -> Flow {
         match self.queue.offer(batch, cx.waker) {
-            Ok(()) => self.go_on(cx),
+            Ok(is_clear) => Self::go_on(is_clear),
             Err(batch) => {
                 *held = Some(batch);
                 Flow::Wait(Wait::registered(WaitReason::Queue, ()))
@@ -178,12 +183,8 @@ impl ResultSink {
         }
     }
 
-    fn go_on(&self, cx: &LaneCx<'_>) -> Flow {
-        if self.queue.is_clear(cx.waker) {
-            Flow::NeedInput
-        } else {
-            Flow::Wait(Wait::registered(WaitReason::Queue, ()))
-        }
+    fn go_on(is_clear: bool) -> Flow {
+        if is_clear { Flow::NeedInput } else { Flow::Wait(Wait::registered(WaitReason::Queue, ())) }
     }
 }
 
@@ -228,7 +229,7 @@ impl Sink for ResultSink {
     fn resume(&self, _shared: &(), held: &mut Option<RecordBatch>, cx: &LaneCx<'_>) -> Result<Flow> {
         match held.take() {
             Some(batch) => Ok(self.offer(batch, held, cx)),
-            None => Ok(self.go_on(cx)),
+            None => Ok(Self::go_on(self.queue.is_clear(cx.waker))),
         }
     }
 

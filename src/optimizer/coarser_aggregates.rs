@@ -27,6 +27,10 @@ impl Rule for CoarserAggregates {
         "coarser_aggregates"
     }
 
+    fn shares(&self) -> bool {
+        true
+    }
+
     fn apply(&self, plan: &Arc<Plan>, ids: &mut ColumnIds) -> Result<Arc<Plan>> {
         let mut all = Vec::new();
         collect(plan, &mut all);

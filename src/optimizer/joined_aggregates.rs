@@ -9,24 +9,12 @@
 //! Aggregation", SIGMOD 2003, where a window takes the place of the second reader).
 //!
 //! The rule runs while tables have no conditions of their own yet, so that all conditions can be compared, and before
-//! averages are taken apart. It pays where keeping the joined rows does (see [`super::shared_subplans`]).
+//! averages are taken apart. Rules that run later leave what is shared as it is: it is given them here. It pays where keeping the joined rows does (see [`super::shared_subplans`]).
 
-use super::Rule;
-use super::constant_groups::ConstantGroups;
 use super::copy::{Renamed, with_new_ids};
-use super::distinct_aggregates::DistinctAggregates;
-use super::filter_pushdown::FilterPushdown;
-use super::functional_dependencies::FunctionalDependencies;
-use super::join_order::JoinOrder;
-use super::limit_pushdown::LimitPushdown;
-use super::projection_pushdown::ProjectionPushdown;
-use super::semi_join_reduction::SemiJoinReduction;
 use super::shared_subplans::{first_free_number, may_be_shared};
-use super::sort_keys::SortKeys;
-use super::split_averages::SplitAverages;
-use super::substitute::is_deterministic;
-use super::top_n::TopN;
-use super::transitive_predicates::TransitivePredicates;
+use super::substitute::{is_deterministic, produced_by, reads};
+use super::{RULES, Rule};
 use crate::error::Result;
 use crate::expr::{ColumnId, CompareOp, Expr};
 use crate::functions::AggregateCall;
@@ -39,22 +27,6 @@ const MOST_INPUTS: usize = 32;
 /// Tables an aggregation reads, of which each may stand for several of the same name.
 const MOST_TABLES: usize = 8;
 
-/// What makes a plan of its own of the joined rows: rules that run later leave what is shared as it is.
-const PART_RULES: [&dyn Rule; 12] = [
-    &SplitAverages,
-    &DistinctAggregates,
-    &ConstantGroups,
-    &SortKeys,
-    &FilterPushdown,
-    &TransitivePredicates,
-    &FunctionalDependencies,
-    &LimitPushdown,
-    &TopN,
-    &SemiJoinReduction,
-    &JoinOrder::BY_COST,
-    &ProjectionPushdown,
-];
-
 /// See the module.
 pub(super) struct JoinedAggregates;
 
@@ -63,15 +35,16 @@ impl Rule for JoinedAggregates {
         "joined_aggregates"
     }
 
+    fn shares(&self) -> bool {
+        true
+    }
+
     fn apply(&self, plan: &Arc<Plan>, ids: &mut ColumnIds) -> Result<Arc<Plan>> {
-        let mut has_shared = false;
-        plan.for_each_node(&mut |node| has_shared |= matches!(node, Plan::Shared { .. }));
-        if has_shared {
+        if first_free_number(plan) > 0 {
             return Ok(Arc::clone(plan));
         }
         let wanted = plan.columns().into_iter().map(|column| column.id).collect();
-        let mut rewriter = Rewriter { number: first_free_number(plan), ids };
-        rewriter.rewrite(plan, &wanted)
+        Rewriter { number: 0, ids }.rewrite(plan, &wanted)
     }
 }
 
@@ -137,9 +110,9 @@ impl Rewriter<'_> {
     /// The region with the aggregation at `at` computed from what it is joined with, if it can be.
     fn share(&mut self, region: &Region, at: usize, wanted: &HashSet<ColumnId>) -> Result<Option<Arc<Plan>>> {
         let Some(asked) = Asked::of(&region.inputs[at]) else { return Ok(None) };
-        let own = column_ids(&region.inputs[at]);
+        let is_own = produced_by(&region.inputs[at]);
         let (about, around): (Vec<Expr>, Vec<Expr>) =
-            region.conjuncts.iter().cloned().partition(|e| reads_any(e, &own));
+            region.conjuncts.iter().cloned().partition(|e| reads(e, &is_own));
         let others: Vec<Arc<Plan>> = region
             .inputs
             .iter()
@@ -157,7 +130,8 @@ impl Rewriter<'_> {
         let kept = joined.output_columns().into_iter().filter(|column| read.contains(&column.id));
         let columns = kept.map(|column| (column.clone(), column.to_expr())).collect();
         let mut joined = Arc::new(Plan::Project { input: joined, columns });
-        for rule in PART_RULES {
+        let later = RULES.iter().skip_while(|rule| rule.name() != JoinedAggregates.name()).skip(1);
+        for rule in later.filter(|rule| !rule.shares()) {
             joined = rule.apply(&joined, self.ids)?;
         }
         let mut work = &joined;
@@ -358,16 +332,6 @@ fn add_columns(expr: &Expr, columns: &mut HashSet<ColumnId>) {
     });
 }
 
-fn column_ids(plan: &Plan) -> HashSet<ColumnId> {
-    plan.columns().into_iter().map(|column| column.id).collect()
-}
-
-fn reads_any(expr: &Expr, columns: &HashSet<ColumnId>) -> bool {
-    let mut any = false;
-    expr.for_each_column(&mut |id| any |= columns.contains(&id));
-    any
-}
-
 /// The columns that a condition says are equal, if that is what it says.
 fn equality(expr: &Expr) -> Option<(ColumnId, ColumnId)> {
     let Expr::Compare { op: CompareOp::Eq | CompareOp::IsNotDistinct, left, right } = expr else {
@@ -427,14 +391,17 @@ mod tests {
         FakeCatalog(vec![("t", table(t, 100_000)), ("u", table(u, 1000))])
     }
 
-    fn shared(sql: &str) -> (usize, String) {
-        let text = text(&optimized(bind_over(&catalog(), sql)).expect("optimizes"));
-        (text.matches("Shared ").count(), text)
+    /// Asserts that the plan of each query reads so many shared plans.
+    fn assert_shared(count: usize, queries: &[&str]) {
+        for sql in queries {
+            let text = text(&optimized(bind_over(&catalog(), sql)).expect("optimizes"));
+            assert_eq!(text.matches("Shared ").count(), count, "{sql}\n{text}");
+        }
     }
 
     #[test]
     fn a_group_is_compared_with_rows_that_were_joined_already() {
-        for sql in [
+        let queries = [
             // One row of the other table may go with each group, or several.
             "select * from t, u where b = k and x = 3 and a = (select min(a) from t where b = k)",
             "select * from t, u where k = b and x = 3 and a < (select 0.2 * avg(a) from t where b = k)",
@@ -442,15 +409,13 @@ mod tests {
             "select * from t, u where b = k and x = 3 and c = 'q' and a = (select max(a) from t where c = 'q' and k = b)",
             // Nothing else is joined: nothing is repeated.
             "select * from t as o, u as p where o.b = k and x = 3 and a > (select sum(a) from t, u where b = k and x = 3 and b = o.b)",
-        ] {
-            let (count, text) = shared(sql);
-            assert_eq!(count, 2, "{sql}\n{text}");
-        }
+        ];
+        assert_shared(2, &queries);
     }
 
     #[test]
     fn groups_of_other_rows_are_made_of_those() {
-        for sql in [
+        let queries = [
             // Fewer rows, other rows, other groups.
             "select * from t, u where b = k and x = 3 and c = 'q' and a = (select min(a) from t where b = k)",
             "select * from t, u where b = k and x = 3 and a = (select min(a) from t where b = k and c = 'q')",
@@ -459,9 +424,7 @@ mod tests {
             // As often as it is joined.
             "select * from t, u where b = k and x = 3 and a = (select count(*) from t where b = k)",
             "select * from t, u where b = k and x = 3 and a = (select sum(a) from t where b = k)",
-        ] {
-            let (count, text) = shared(sql);
-            assert_eq!(count, 0, "{sql}\n{text}");
-        }
+        ];
+        assert_shared(0, &queries);
     }
 }

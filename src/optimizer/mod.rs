@@ -54,6 +54,10 @@ trait Rule: Sync {
     fn is_needed(&self) -> bool {
         false
     }
+    /// Whether it makes shared plans, whose numbers are unique only in a whole plan.
+    fn shares(&self) -> bool {
+        false
+    }
     /// The plan rewritten; `ids` names columns the rule adds.
     ///
     /// # Errors

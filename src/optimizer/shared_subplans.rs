@@ -27,6 +27,10 @@ impl Rule for SharedSubplans {
         "shared_subplans"
     }
 
+    fn shares(&self) -> bool {
+        true
+    }
+
     fn apply(&self, plan: &Arc<Plan>, _ids: &mut ColumnIds) -> Result<Arc<Plan>> {
         let mut nodes = 0;
         plan.for_each_node(&mut |_| nodes += 1);

@@ -2,7 +2,7 @@
 
 use crate::expr::{ColumnId, Expr};
 use crate::logical::{Column, Plan};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -67,6 +67,19 @@ pub(super) fn inline_plan(plan: &Arc<Plan>, definitions: &HashMap<ColumnId, Expr
     let inputs: Result<_, Infallible> = plan.try_map_inputs(&mut |input| Ok(inline_plan(input, definitions)));
     let Ok(node) = inputs.and_then(|node| node.try_map_exprs(&mut |e| Ok(inline(e, definitions))));
     Arc::new(node)
+}
+
+/// Whether a column comes out of a plan. What neither side of a join produces belongs to a join further out.
+pub(super) fn produced_by(plan: &Plan) -> impl Fn(ColumnId) -> bool + use<> {
+    let produced: HashSet<ColumnId> = plan.output_columns().into_iter().map(|column| column.id).collect();
+    move |id| produced.contains(&id)
+}
+
+/// Whether an expression reads a column that `is_one`.
+pub(super) fn reads(expr: &Expr, is_one: &dyn Fn(ColumnId) -> bool) -> bool {
+    let mut any = false;
+    expr.for_each_column(&mut |id| any |= is_one(id));
+    any
 }
 
 /// Whether equal inputs give equal values, so that the expression may be moved or evaluated again.

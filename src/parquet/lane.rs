@@ -19,9 +19,9 @@ use super::page_index::Kept;
 use super::scan::{Morsel, ParquetScan, ScanColumn, ScanRun};
 use crate::data::{Batch, Buf, BufMut, DataType, FlatVector, Scalar, Selection, Values, Vector};
 use crate::error::{Error, Result};
-use crate::exec::{LaneCx, Pull, Wait, WaitReason};
+use crate::exec::{LaneCx, Pull, Retry};
 use crate::expr::{EvalCx, Evaluator};
-use crate::mem::{Account, Patience};
+use crate::mem::Account;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
@@ -108,8 +108,8 @@ pub(crate) struct LaneScan {
     window_batches: usize,
     /// The most rows of a window, where memory for more was refused.
     most_rows: usize,
-    /// For as long as memory for the window at hand is refused.
-    refused: Option<Patience>,
+    /// Tries to get memory for the window at hand.
+    refused: Retry,
 }
 
 /// A column decoded for the current window.
@@ -129,7 +129,7 @@ impl LaneScan {
             current: None,
             window_batches: 1,
             most_rows: usize::MAX,
-            refused: None,
+            refused: Retry::default(),
         }
     }
 
@@ -151,19 +151,17 @@ impl LaneScan {
             }
             match self.window(scan, run, cx) {
                 Ok(batch) => {
-                    self.refused = None;
+                    self.refused.end();
                     self.most_rows = self.most_rows.saturating_add(1 + self.most_rows / 4);
                     if let Some(batch) = batch {
                         return Ok(Pull::Emit(batch));
                     }
                 }
                 // Others may be about to give back what a page larger than expected takes.
-                Err(Error::Memory(_))
-                    if !self.refused.get_or_insert_with(|| Patience::new(cx.account.pool())).is_over() =>
-                {
+                Err(error @ Error::Memory(_)) => {
+                    let wait = self.refused.wait(cx).ok_or(error)?;
                     self.step_back();
-                    cx.waker.wake_by_ref();
-                    return Ok(Pull::Wait(Wait::registered(WaitReason::Memory, ())));
+                    return Ok(Pull::Wait(wait));
                 }
                 Err(error) => return Err(error),
             }

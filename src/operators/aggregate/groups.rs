@@ -62,10 +62,7 @@ impl Groups {
             passing_rows: BufMut::empty(),
             passing_ids: BufMut::empty(),
         };
-        let count = groups.keys.len();
-        for accumulator in &mut groups.accumulators {
-            accumulator.resize(count, account)?;
-        }
+        groups.start_states(account)?;
         Ok(groups)
     }
 
@@ -260,12 +257,14 @@ impl Groups {
     /// memory.
     pub(super) fn begin_again(&mut self, account: &Account) -> Result<(), Denied> {
         debug_assert!(!self.plan.has_groups(), "groups are cleared");
-        let count = self.keys.len();
         self.accumulators.iter_mut().for_each(|accumulator| accumulator.clear());
-        for accumulator in &mut self.accumulators {
-            accumulator.resize(count, account)?;
-        }
-        Ok(())
+        self.start_states(account)
+    }
+
+    /// Gives each group its states.
+    fn start_states(&mut self, account: &Account) -> Result<(), Denied> {
+        let count = self.keys.len();
+        self.accumulators.iter_mut().try_for_each(|accumulator| accumulator.resize(count, account))
     }
 
     /// Bytes of memory behind the groups.

@@ -16,8 +16,8 @@ use super::plan::{NullFinder, Origin, Plan};
 use super::residual::Residual;
 use crate::data::{Batch, BitmapMut, BufMut, FlatVector, Selection, Values, Vector};
 use crate::error::{Error, Result};
-use crate::exec::{LaneCx, Need, OpenCx, Pull, Source, Wait, WaitReason};
-use crate::mem::{Account, Knobs, Patience};
+use crate::exec::{LaneCx, Need, OpenCx, Pull, Retry, Source, Wait};
+use crate::mem::{Account, Knobs};
 use parking_lot::Mutex;
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -65,8 +65,7 @@ pub(super) struct Local {
     pairs: Pairs,
     /// Of the pairs, once it is known which match, how many have come out.
     emitted: Option<usize>,
-    /// For as long as it waits for memory.
-    waiting: Option<Patience>,
+    waiting: Retry,
     /// Of the rows of the probe batch, which have a match, and for which the residual is null.
     matched: Option<BitmapMut>,
     unknown: Option<BitmapMut>,
@@ -185,7 +184,7 @@ impl Source for MergeJoinSource {
             owing: None,
             pairs: Pairs::new(),
             emitted: None,
-            waiting: None,
+            waiting: Retry::default(),
             matched: None,
             unknown: None,
             flags: None,
@@ -526,7 +525,7 @@ impl Local {
         };
         match joined {
             Ok(batch) => {
-                self.waiting = None;
+                self.waiting.end();
                 self.emitted = Some(start + rows);
                 Ok(Step::Emit(batch))
             }
@@ -538,11 +537,7 @@ impl Local {
     /// Waits for what was refused, after which everything is as it was: what was emitted before may be about to go, and
     /// others may give back what they hold.
     fn wait(&mut self, refused: Error, cx: &LaneCx<'_>) -> Result<Step> {
-        if self.waiting.get_or_insert_with(|| Patience::new(&cx.query.pool)).is_over() {
-            return Err(refused);
-        }
-        cx.waker.wake_by_ref();
-        Ok(Step::Wait(Wait::registered(WaitReason::Memory, ())))
+        self.waiting.wait(cx).map(Step::Wait).ok_or(refused)
     }
 
     /// Asks the residual which pairs match, and keeps those.

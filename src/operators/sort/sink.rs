@@ -8,9 +8,9 @@ use super::spill::Spill;
 use super::{KEY_BYTES, PAGE_BYTES, SLICE, SortSpec};
 use crate::data::{Batch, BufMut, FlatVector};
 use crate::error::{Error, Result};
-use crate::exec::{Combine, Finish, Flow, Handoff, LaneCx, Need, OpenCx, Sink, Wait, WaitReason};
+use crate::exec::{Combine, Finish, Flow, Handoff, LaneCx, Need, OpenCx, Retry, Sink, Wait, WaitReason};
 use crate::expr::{EvalCx, Evaluator};
-use crate::mem::{Account, Knobs, Patience};
+use crate::mem::{Account, Knobs};
 use crate::spill::SpillWriter;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -90,14 +90,22 @@ struct Pending {
     /// How many of those that have keys and are kept are in the builder, and how many more to try at once.
     appended: usize,
     append_step: usize,
-    /// For as long as it waits for memory.
-    waiting: Option<Patience>,
+    waiting: Retry,
 }
 
 impl Pending {
     fn new(batch: Batch) -> Self {
         let step = batch.rows();
-        Self { batch, columns: None, at: 0, encoded: 0, step, appended: 0, append_step: step, waiting: None }
+        Self {
+            batch,
+            columns: None,
+            at: 0,
+            encoded: 0,
+            step,
+            appended: 0,
+            append_step: step,
+            waiting: Retry::default(),
+        }
     }
 }
 
@@ -281,7 +289,7 @@ impl SortSink {
         if end == local.kept.len() {
             pending.at = pending.encoded;
         }
-        pending.waiting = None;
+        pending.waiting.end();
         let is_last = pending.at == rows.len();
         let full_bytes = shared.run_bytes.max(2 * PAGE_BYTES * self.spec.types.len());
         if local.builder.rows() >= self.run_rows(cx) || local.builder.allocated_bytes() >= full_bytes {
@@ -325,11 +333,8 @@ impl SortSink {
             }
         }
         // Somebody may be about to give back what was asked for.
-        if pending.waiting.get_or_insert_with(|| Patience::new(&cx.query.pool)).is_over() {
-            return Err(self.spec.too_small(refused, &cx.query.pool));
-        }
-        cx.waker.wake_by_ref();
-        Ok(Some(Wait::registered(WaitReason::Memory, ())))
+        let wait = pending.waiting.wait(cx);
+        wait.map(Some).ok_or_else(|| self.spec.too_small(refused, &cx.query.pool))
     }
 }
 

@@ -14,8 +14,8 @@ use super::spill::Spill;
 use super::{SLICE, SortSpec};
 use crate::data::FlatVector;
 use crate::error::{Error, Result};
-use crate::exec::{Handoff, LaneCx, Wait, WaitReason};
-use crate::mem::{Account, Knobs, Patience};
+use crate::exec::{Handoff, LaneCx, Retry, Wait};
+use crate::mem::{Account, Knobs};
 use crate::metrics::MERGE_NANOS;
 use crate::spill::SpillWriter;
 use std::ops::Range;
@@ -58,8 +58,7 @@ pub(in crate::operators) struct SortedRows {
     must_spill: bool,
     /// Refusals injected so far.
     forced: u32,
-    /// For as long as it waits for memory.
-    waiting: Option<Patience>,
+    waiting: Retry,
     victim: Victim,
     blocks: Account,
 }
@@ -128,7 +127,7 @@ impl SortedSide {
             fan_in: usize::MAX,
             must_spill: false,
             forced: 0,
-            waiting: None,
+            waiting: Retry::default(),
             victim,
             blocks,
         })
@@ -179,11 +178,7 @@ impl SortedRows {
     /// # Errors
     /// `BudgetTooSmall` once nobody else is about to give back anything.
     fn wait(&mut self, refused: &Error, cx: &LaneCx<'_>) -> Result<Wait> {
-        if self.waiting.get_or_insert_with(|| Patience::new(&cx.query.pool)).is_over() {
-            return Err(self.spec.too_small(refused, &cx.query.pool));
-        }
-        cx.waker.wake_by_ref();
-        Ok(Wait::registered(WaitReason::Memory, ()))
+        self.waiting.wait(cx).ok_or_else(|| self.spec.too_small(refused, &cx.query.pool))
     }
 
     /// Goes on making one run of several for a while.
@@ -206,7 +201,7 @@ impl SortedRows {
         if spill.rows > 0 {
             let file = Arc::new(writer.finish()?);
             runs.push(Run::of_file(file.reader(0), spill.rows));
-            self.waiting = None;
+            self.waiting.end();
         }
         if let Some(refused) = refused {
             runs.extend(spill.into_runs());
@@ -239,21 +234,19 @@ impl SortedRows {
         account: &Account,
         cx: &LaneCx<'_>,
     ) -> Result<Sorted> {
-        loop {
-            let next = self.step(spill, cx, |merge, portion, blocks| {
-                merge.next_rows(portion, &cx.query.ids, blocks, account)
-            });
-            match next? {
-                Ok(next) => {
-                    if let Sorted::Rows(..) = next {
-                        self.waiting = None;
-                    }
-                    return Ok(next);
+        let next = self.step(spill, cx, |merge, portion, blocks| {
+            merge.next_rows(portion, &cx.query.ids, blocks, account)
+        });
+        match next? {
+            Ok(next) => {
+                if let Sorted::Rows(..) = next {
+                    self.waiting.end();
                 }
-                Err(Refused(error)) if !self.give_way() => {
-                    return Ok(Sorted::Wait(self.wait(&error, cx)?));
-                }
-                Err(Refused(_)) => {}
+                Ok(next)
+            }
+            Err(Refused(error)) => {
+                let wait = self.give_way(spill, cx)?;
+                Ok(Sorted::Wait(wait.map_or_else(|| self.wait(&error, cx), Ok)?))
             }
         }
     }
@@ -271,23 +264,26 @@ impl SortedRows {
         Ok(picked?.ok())
     }
 
-    /// Gives memory back after a refusal, by taking the merge apart; whether there was anything.
-    pub(super) fn give_way(&mut self) -> bool {
+    /// Gives memory back after a refusal, by taking the merge apart or going on to reduce its runs; what to wait for before
+    /// the next try, or `None` if there is nothing to give.
+    pub(super) fn give_way(&mut self, spill: &Account, cx: &LaneCx<'_>) -> Result<Option<Wait>> {
         let (runs, is_in_memory) = match &self.stage {
             Stage::Emitting(merge) => (merge.runs(), merge.is_in_memory()),
             Stage::Runs(runs) => (runs.len(), runs.iter().any(Run::is_in_memory)),
-            // It gives back what it holds when it is through.
-            Stage::Reducing(_) => return true,
-            Stage::Done => return false,
+            Stage::Reducing(_) | Stage::Done => (0, false),
         };
-        let has_given = self.retreat(runs, is_in_memory);
-        if has_given {
-            self.stage = match std::mem::replace(&mut self.stage, Stage::Done) {
-                Stage::Emitting(merge) => Stage::Runs(merge.into_runs()),
-                stage => stage,
-            };
-        }
-        has_given
+        let may_reduce = self.retreat(runs, is_in_memory);
+        let (stage, wait) = match std::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Emitting(merge) if may_reduce => (Stage::Runs(merge.into_runs()), Some(turn(cx))),
+            Stage::Runs(runs) if may_reduce => (Stage::Runs(runs), Some(turn(cx))),
+            Stage::Reducing(reduction) => {
+                let (stage, wait) = self.reduce(reduction, spill, cx)?;
+                (stage, Some(wait))
+            }
+            stage => (stage, None),
+        };
+        self.stage = stage;
+        Ok(wait)
     }
 
     /// Goes on to the next rows, which `take` takes from the merge. A refusal leaves the merge as it is.

@@ -14,8 +14,8 @@ use super::sorted::{Sorted, SortedRows, SortedSide};
 use super::{SLICE, sink::turn};
 use crate::data::{Batch, FlatVector, Vector};
 use crate::error::Result;
-use crate::exec::{LaneCx, Need, OpenCx, Pull, Source, Wait, WaitReason};
-use crate::mem::{Account, Knobs, Patience};
+use crate::exec::{LaneCx, Need, OpenCx, Pull, Retry, Source, Wait, WaitReason};
+use crate::mem::{Account, Knobs};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -71,8 +71,7 @@ pub(super) enum Local {
 pub(super) struct Emitting {
     /// What of the rows picked is being laid out.
     current: Option<Picked>,
-    /// For as long as it waits for memory.
-    waiting: Option<Patience>,
+    waiting: Retry,
 }
 
 impl Shared {
@@ -121,7 +120,7 @@ impl SortSource {
             if let Some(picked) = &mut local.current {
                 match picked.next_rows(false, cx.account) {
                     Ok(Some((rows, columns))) => {
-                        local.waiting = None;
+                        local.waiting.end();
                         return Ok(Pull::Emit(batch(rows, columns)));
                     }
                     Ok(None) => local.current = None,
@@ -129,18 +128,15 @@ impl SortSource {
                         // What the merge holds may be all that there is to give back.
                         let merge = Shared::take(&mut shared.state.lock());
                         if let Some(mut merge) = merge {
-                            let has_given = merge.rows.give_way();
+                            let wait = merge.rows.give_way(&merge.spill, cx);
                             shared.put_back(merge);
-                            if has_given {
-                                return Ok(Pull::Wait(turn(cx)));
+                            if let Some(wait) = wait? {
+                                return Ok(Pull::Wait(wait));
                             }
                         }
-                        let pool = &cx.query.pool;
-                        if local.waiting.get_or_insert_with(|| Patience::new(pool)).is_over() {
-                            return Err(self.side.spec().too_small(&error, pool));
-                        }
-                        cx.waker.wake_by_ref();
-                        return Ok(Pull::Wait(Wait::registered(WaitReason::Memory, ())));
+                        let wait = local.waiting.wait(cx);
+                        let too_small = || self.side.spec().too_small(&error, &cx.query.pool);
+                        return wait.map(Pull::Wait).ok_or_else(too_small);
                     }
                     Err(error) => return Err(error),
                 }

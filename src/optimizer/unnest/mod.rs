@@ -15,7 +15,7 @@ mod pull;
 mod tests;
 
 use super::Rule;
-use super::substitute::inline;
+use super::substitute::{inline, produced_by, reads};
 use crate::data::{DataType, Field, Scalar};
 use crate::error::Result;
 use crate::expr::{ColumnId, CompareOp, Expr};
@@ -338,19 +338,6 @@ fn has_at_most_one_row(plan: &Plan) -> bool {
         | Plan::LimitPer { .. }
         | Plan::Repeat { .. } => false,
     }
-}
-
-/// Whether a column comes out of a plan. What neither side of a join produces belongs to a join further out.
-fn produced_by(plan: &Plan) -> impl Fn(ColumnId) -> bool + use<> {
-    let produced: HashSet<ColumnId> = plan.output_columns().into_iter().map(|column| column.id).collect();
-    move |id| produced.contains(&id)
-}
-
-/// Whether an expression reads a column that `is_one`.
-fn reads(expr: &Expr, is_one: &dyn Fn(ColumnId) -> bool) -> bool {
-    let mut any = false;
-    expr.for_each_column(&mut |id| any |= is_one(id));
-    any
 }
 
 /// Whether an expression reads any of `columns`.
