@@ -5,6 +5,7 @@
 //! 2. Contexts that can be reused are kept, one per lane; no codec allocates in proportion to the page. What Brotli,
 //!    gzip and LZ4 frames allocate is bounded by the formats (16 MiB, 32 KiB and 8 MiB).
 
+use super::snappy;
 use std::io::Read;
 
 /// A page compression the reader knows.
@@ -22,14 +23,13 @@ pub(crate) enum Codec {
 
 /// Decompression contexts of one lane.
 pub(crate) struct Decompressor {
-    snappy: snap::raw::Decoder,
     zstd: Option<zstd::bulk::Decompressor<'static>>,
 }
 
 impl Decompressor {
     /// No context yet; they are made on first use.
     pub(crate) fn new() -> Self {
-        Self { snappy: snap::raw::Decoder::new(), zstd: None }
+        Self { zstd: None }
     }
 
     /// Decompresses `input` into all of `out`; else says what is wrong.
@@ -41,7 +41,7 @@ impl Decompressor {
                 }
                 input.len()
             }
-            Codec::Snappy => self.snappy.decompress(input, out).map_err(|e| e.to_string())?,
+            Codec::Snappy => return snappy::decompress(input, out),
             Codec::Lz4Raw => lz4_flex::block::decompress_into(input, out).map_err(|e| e.to_string())?,
             Codec::Zstd => {
                 let context = match &mut self.zstd {

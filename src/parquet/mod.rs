@@ -36,6 +36,7 @@ pub(crate) mod probe;
 mod prune;
 mod sample;
 mod scan;
+mod snappy;
 mod table;
 mod table_file;
 mod thrift;
