@@ -14,7 +14,7 @@
 use super::pool::{Denied, Pool};
 use super::reclaim::ConsumerId;
 use super::reservation::Reservation;
-use super::slab::{Slab, SlabCache, size_class_bytes};
+use super::slab::{Evicted, Slab, SlabCache, size_class_bytes};
 use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use memmap2::MmapMut;
 
@@ -75,7 +75,7 @@ impl Account {
         if let Some(mapping) = self.shared.cache.pop(bytes) {
             return Ok(Slab::recycled(mapping, &self.shared));
         }
-        self.map(bytes)
+        self.map(bytes, false)
     }
 
     /// As [`alloc`](Self::alloc), all bytes zero. Fresh memory is not written for that.
@@ -85,13 +85,21 @@ impl Account {
             slab.bytes_mut().fill(0);
             return Ok(slab);
         }
-        self.map(bytes)
+        self.map(bytes, true)
     }
 
-    fn map(&self, bytes: usize) -> Result<Slab, Denied> {
+    /// A slab that is not from the cache: one that nobody holds, or fresh memory.
+    fn map(&self, bytes: usize, read_first: bool) -> Result<Slab, Denied> {
         let class_bytes = size_class_bytes(bytes);
         self.charge(class_bytes)?;
-        Slab::map(class_bytes, &self.shared).ok_or_else(|| {
+        if let Some(mapping) = self.shared.pool.take_kept(bytes) {
+            let mut slab = Slab::recycled(mapping, &self.shared);
+            if read_first {
+                slab.bytes_mut().fill(0);
+            }
+            return Ok(slab);
+        }
+        Slab::map(class_bytes, read_first, &self.shared).ok_or_else(|| {
             self.shared.release(class_bytes);
             Denied { bytes: class_bytes }
         })
@@ -320,19 +328,25 @@ impl AccountShared {
         bytes
     }
 
-    /// Unmaps cached slabs of at least `bytes`, if there are so many.
+    /// Gives up cached slabs of at least `bytes`, if there are so many.
     fn evict(&self, bytes: usize) {
-        let freed = if bytes > 0 { self.cache.evict(bytes) } else { 0 };
-        if freed > 0 {
-            self.release(freed);
+        if bytes == 0 {
+            return;
+        }
+        let Evicted { bytes, mappings } = self.cache.evict(bytes);
+        mappings.into_iter().for_each(|mapping| self.give_up(mapping));
+        if bytes > 0 {
+            self.release(bytes);
         }
     }
 
     fn uncache(&self) {
-        let freed = self.cache.clear();
-        if freed > 0 {
-            self.release(freed);
-        }
+        self.evict(usize::MAX);
+    }
+
+    /// Leaves a free slab to whoever needs one, or unmaps it. Its bytes are still charged here.
+    fn give_up(&self, mapping: MmapMut) {
+        drop(self.pool.keep(mapping));
     }
 
     /// The end of a slab: cached, or unmapped and no longer charged.
@@ -341,7 +355,7 @@ impl AccountShared {
         let kept = if self.is_closed.load(SeqCst) { Err(mapping) } else { self.cache.push(mapping) };
         match kept {
             Err(mapping) => {
-                drop(mapping);
+                self.give_up(mapping);
                 self.release(bytes);
             }
             // The handle may have closed and emptied the cache just before the push.
@@ -353,7 +367,7 @@ impl AccountShared {
 
 impl Drop for AccountShared {
     fn drop(&mut self) {
-        self.cache.clear();
+        self.cache.evict(usize::MAX);
         self.pool.shrink(self.reserved_bytes.load(SeqCst));
     }
 }

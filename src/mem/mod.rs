@@ -1,7 +1,8 @@
 //! Who may hold how many bytes, and the slabs the bytes live in.
 //!
 //! Owns: the accountant ([`Pool`] tree, [`Reservation`]), memory tickets, lane and breaker [`Account`]s with their
-//! floors and slab caches, [`Slab`]s, the [`Patience`] of who is refused, and the registry of [`MemoryConsumer`]s that reclaim picks victims from.
+//! floors and slab caches, [`Slab`]s and those kept for whoever needs one next, the [`Patience`] of who is refused, and the
+//! registry of [`MemoryConsumer`]s that reclaim picks victims from.
 //!
 //! Invariants:
 //! 1. `granted ≤ limit` in every pool at every instant; there is no overcommit.
@@ -9,6 +10,7 @@
 //! 3. Dropping every reservation, account and slab brings `granted` back to where it was.
 //! 4. An account's floor, once granted, stays granted until the account is dropped.
 //! 5. Bytes that are freed go to the oldest ticket first; while one waits, newcomers are refused.
+//! 6. Free slabs that no account holds are granted to the topmost pool, and go to whoever asks for their bytes.
 //!
 //! Must not know: what the bytes mean; batches, operators, threads.
 

@@ -3,8 +3,10 @@
 //! Owns: [`Pool`]. Invariants 1, 2 and 5 of the room.
 
 use super::reclaim::Registry;
+use super::slab::{Evicted, SlabCache};
 use super::ticket::Queue;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst, fence};
+use memmap2::MmapMut;
 use std::fmt;
 use std::sync::OnceLock;
 
@@ -29,6 +31,10 @@ impl From<Denied> for crate::error::Error {
 
 /// A pool of which less than one part in so many is left is short.
 const SHORT_SHARE: usize = 16;
+
+/// Slabs that no account holds are kept up to one part in so many of the limit, and never more than `MOST_KEPT_BYTES`.
+const KEPT_SHARE: usize = 8;
+const MOST_KEPT_BYTES: usize = 64 << 20;
 
 /// Asked before bytes beyond an account's floor are granted; whether to refuse them.
 pub(crate) type RefusalHook = Box<dyn Fn() -> bool + Send + Sync>;
@@ -57,6 +63,8 @@ struct Node {
 pub(super) struct Root {
     pub(super) queue: Queue,
     pub(super) registry: Registry,
+    /// Free slabs that no account holds; the topmost pool has granted their bytes, beside those of its children.
+    kept: SlabCache,
     /// Counts refusals; accounts compare it to know that caches should be given back.
     pub(super) pressure: AtomicUsize,
     /// How many wait as [`Patience`](super::Patience) says, and what they look at meanwhile.
@@ -70,6 +78,7 @@ impl Pool {
         let root = Root {
             queue: Queue::new(),
             registry: Registry::new(),
+            kept: SlabCache::new((limit_bytes / KEPT_SHARE).min(MOST_KEPT_BYTES)),
             pressure: AtomicUsize::new(0),
             impatient: AtomicUsize::new(0),
             progress: AtomicUsize::new(0),
@@ -94,9 +103,19 @@ impl Pool {
         self.node.parent.as_ref().map_or(own, |p| own.min(p.limit_bytes()))
     }
 
-    /// Bytes granted now, children included.
+    /// Bytes granted now, children included. Free slabs that nobody holds do not count: whoever asks for bytes gets theirs.
     pub fn granted_bytes(&self) -> usize {
-        self.node.granted_bytes.load(SeqCst)
+        if self.node.parent.is_some() {
+            return self.node.granted_bytes.load(SeqCst);
+        }
+        let kept = &self.node.root.kept;
+        loop {
+            let kept_bytes = kept.bytes();
+            let granted_bytes = self.node.granted_bytes.load(SeqCst);
+            if kept.bytes() == kept_bytes {
+                return granted_bytes.saturating_sub(kept_bytes);
+            }
+        }
     }
 
     /// The highest `granted_bytes` has been.
@@ -135,10 +154,11 @@ impl Pool {
     /// As `try_grow`, but not queued behind tickets. Only for handing freed bytes to the oldest ticket.
     pub(super) fn add(&self, bytes: usize) -> bool {
         let node = &*self.node;
-        let added = node.granted_bytes.fetch_update(SeqCst, SeqCst, |granted| {
-            granted.checked_add(bytes).filter(|&g| g <= node.limit_bytes.load(SeqCst))
+        let added = node.add(bytes).or_else(|| match node.parent {
+            Some(_) => None,
+            None => self.unkeep(bytes).then(|| node.add(bytes)).flatten(),
         });
-        let Ok(before) = added else { return false };
+        let Some(before) = added else { return false };
         if let Some(parent) = &node.parent
             && !parent.add(bytes)
         {
@@ -147,6 +167,45 @@ impl Pool {
         }
         node.peak_bytes.fetch_max(before + bytes, SeqCst);
         true
+    }
+
+    /// Keeps a free slab for whoever needs one, or hands it back to be unmapped. Whoever charged its bytes still does: here
+    /// they are granted once more.
+    pub(super) fn keep(&self, mapping: MmapMut) -> Result<(), MmapMut> {
+        let (top, bytes) = (self.top(), mapping.len());
+        let Root { queue, kept, .. } = &*self.node.root;
+        if !kept.has_room(bytes) || queue.is_waited() || top.node.add(bytes).is_none() {
+            return Err(mapping);
+        }
+        let result = kept.push(mapping);
+        if result.is_err() {
+            top.shrink(bytes);
+        }
+        // As in `MemoryTicket::new`: either the ticket meets the slab, or this sees the ticket.
+        fence(SeqCst);
+        if queue.is_waited() && top.unkeep(usize::MAX) {
+            queue.serve();
+        }
+        result
+    }
+
+    /// A slab that nobody holds, for a request of `bytes` that has been charged.
+    pub(super) fn take_kept(&self, bytes: usize) -> Option<MmapMut> {
+        let mapping = self.node.root.kept.pop(bytes)?;
+        self.top().shrink(mapping.len());
+        Some(mapping)
+    }
+
+    /// Of the topmost pool: unmaps slabs that nobody holds until `bytes` are freed, or all; whether there were any.
+    fn unkeep(&self, bytes: usize) -> bool {
+        let Evicted { bytes, mappings } = self.node.root.kept.evict(bytes);
+        drop(mappings);
+        self.node.granted_bytes.fetch_sub(bytes, SeqCst);
+        bytes > 0
+    }
+
+    fn top(&self) -> &Self {
+        self.node.parent.as_ref().map_or(self, Self::top)
     }
 
     /// Takes `bytes` back, here and in every ancestor, and hands them to the oldest ticket they satisfy.
@@ -239,6 +298,12 @@ impl fmt::Debug for Node {
 }
 
 impl Node {
+    /// Grants `bytes` here; how many were granted before, or `None` if they are too many.
+    fn add(&self, bytes: usize) -> Option<usize> {
+        let sum = |granted: usize| granted.checked_add(bytes).filter(|&g| g <= self.limit_bytes.load(SeqCst));
+        self.granted_bytes.fetch_update(SeqCst, SeqCst, sum).ok()
+    }
+
     fn new(name: Box<str>, limit_bytes: usize, parent: Option<Pool>, root: Arc<Root>) -> Self {
         Self {
             name,
@@ -255,6 +320,7 @@ impl Node {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use super::super::{Account, MemoryTicket};
     use super::*;
 
     #[test]
@@ -271,6 +337,48 @@ mod tests {
         query.shrink(70);
         other.shrink(30);
         assert_eq!((root.granted_bytes(), root.peak_bytes()), (0, 100));
+    }
+
+    #[test]
+    fn free_slabs_are_kept_for_whoever_needs_one() {
+        let engine = Pool::new("engine", 1 << 20);
+        let account = |name| Account::open(&engine.child(name, 1 << 20), 0, 4096, 0).expect("no floor");
+        let mut slab = account("first").alloc(60 << 10).expect("fits");
+        slab.bytes_mut()[..2].fill(7);
+        let bytes = slab.len();
+        drop(slab);
+        let kept = |engine: &Pool| engine.node.granted_bytes.load(SeqCst);
+        assert_eq!((engine.granted_bytes(), kept(&engine)), (0, bytes));
+        assert_eq!(engine.available_bytes(), 1 << 20);
+        let slab = account("second").alloc(60 << 10).expect("fits");
+        assert_eq!((slab.bytes()[0], engine.granted_bytes(), kept(&engine)), (7, bytes, bytes));
+        drop(slab);
+        let slab = account("third").alloc_zeroed(60 << 10).expect("fits");
+        assert_eq!(slab.bytes()[..2], [0, 0], "what is kept was written");
+        drop(slab);
+        assert_eq!(kept(&engine), bytes);
+        engine.child("fourth", 1 << 20).try_grow((1 << 20) - bytes).expect("beside what is kept");
+        assert_eq!(kept(&engine), 1 << 20);
+        engine.try_grow(bytes).expect("instead of what is kept");
+        assert_eq!((engine.granted_bytes(), kept(&engine)), (1 << 20, 1 << 20));
+    }
+
+    #[test]
+    fn little_is_kept_and_nothing_while_a_ticket_waits() {
+        let engine = Pool::new("engine", 1 << 20);
+        let account = Account::open(&engine, 0, 4096, 0).expect("no floor");
+        let slabs: Vec<_> = (0..10).map(|_| account.alloc(32 << 10).expect("fits")).collect();
+        let large = account.alloc(256 << 10).expect("fits");
+        drop((large, slabs, account));
+        let kept = |engine: &Pool| engine.node.granted_bytes.load(SeqCst);
+        assert_eq!(kept(&engine), 128 << 10, "an eighth");
+        let account = Account::open(&engine, 0, 4096, 0).expect("no floor");
+        let slabs = [account.alloc(64 << 10).expect("fits"), account.alloc(64 << 10).expect("fits")];
+        let ticket = MemoryTicket::new(&engine, 1 << 20, std::task::Waker::noop()).expect("possible");
+        assert_eq!(kept(&engine), 128 << 10, "what was kept goes to the ticket");
+        drop((slabs, account));
+        let (granted, _) = ticket.take().expect("all is free");
+        assert_eq!((granted.bytes(), kept(&engine)), (1 << 20, 1 << 20));
     }
 
     #[test]

@@ -1,16 +1,16 @@
 //! Anonymous mappings in size classes: the only place large bytes come from.
 //!
-//! Owns: [`Slab`], the size classes, the per-account cache of free slabs.
+//! Owns: [`Slab`], the size classes, caches of free slabs.
 //!
 //! Invariants:
 //! 1. A slab's bytes are charged to its account from before it is mapped until after it is unmapped; a cached slab
-//!    stays charged. So the process's anonymous memory never exceeds the ledger by more than the heap.
+//!    stays charged, to the account or to the topmost pool. So the process's anonymous memory never exceeds the ledger by more than the heap.
 //! 2. Slab memory is always initialised (zeroed by the kernel or written before); its content is unspecified.
 //! 3. A slab is at least page-aligned.
 
 use super::account::AccountShared;
 use crate::sync::{Arc, Mutex};
-use memmap2::{Advice, MmapMut};
+use memmap2::{Advice, MmapMut, MmapOptions};
 
 const PAGE_BYTES: usize = 4096;
 /// Pages of each cached class: steps of at most 1.5, so at most a third of a slab is waste.
@@ -47,10 +47,17 @@ impl std::fmt::Debug for Slab {
 }
 
 impl Slab {
-    /// Maps fresh memory whose `size_class_bytes(bytes)` bytes the account has already charged.
-    /// `None` if the system refuses.
-    pub(super) fn map(class_bytes: usize, account: &Arc<AccountShared>) -> Option<Self> {
-        let mapping = MmapMut::map_anon(class_bytes).ok()?;
+    /// Maps fresh memory whose `class_bytes` bytes the account has already charged. `None` if the system refuses.
+    ///
+    /// Memory that is `read_first`, as hash tables are, gets its pages at once, unless they are huge. A page that is read
+    /// before it is written is a fault twice, and the second makes every processor forget the first's address.
+    pub(super) fn map(class_bytes: usize, read_first: bool, account: &Arc<AccountShared>) -> Option<Self> {
+        let mut options = MmapOptions::new();
+        options.len(class_bytes);
+        if read_first && class_bytes < HUGE_BYTES {
+            options.populate();
+        }
+        let mapping = options.map_anon().ok()?;
         if class_bytes >= HUGE_BYTES {
             // Only advice: without huge pages everything works, slower.
             let _ = mapping.advise(Advice::HugePage);
@@ -117,7 +124,13 @@ impl Drop for Slab {
     }
 }
 
-/// Free slabs of one account, by class.
+/// Slabs taken out of a cache; unmapped when dropped.
+pub(super) struct Evicted {
+    pub(super) bytes: usize,
+    pub(super) mappings: Vec<MmapMut>,
+}
+
+/// Free slabs, by class: those of one account, or those that no account holds.
 #[derive(Debug)]
 pub(super) struct SlabCache {
     free: Mutex<Free>,
@@ -143,6 +156,11 @@ impl SlabCache {
         Some(mapping)
     }
 
+    /// Whether `bytes` more may be kept.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        class_of(bytes).is_some() && self.bytes().saturating_add(bytes) <= self.limit_bytes
+    }
+
     /// Keeps `mapping`, or gives it back to the caller to unmap.
     pub(super) fn push(&self, mapping: MmapMut) -> Result<(), MmapMut> {
         let Some(class) = class_of(mapping.len()) else { return Err(mapping) };
@@ -155,33 +173,20 @@ impl SlabCache {
         Ok(())
     }
 
-    /// Unmaps everything; returns the bytes freed.
-    pub(super) fn clear(&self) -> usize {
-        let mut free = self.free.lock();
-        for list in &mut free.by_class {
-            list.clear();
-        }
-        std::mem::take(&mut free.bytes)
-    }
-
-    /// Unmaps at least `bytes` if there are so many, large slabs first; returns the bytes freed.
-    pub(super) fn evict(&self, bytes: usize) -> usize {
-        let mut evicted = Vec::new();
-        let mut freed = 0;
+    /// Takes out at least `bytes` if there are so many, large slabs first.
+    pub(super) fn evict(&self, bytes: usize) -> Evicted {
+        let mut evicted = Evicted { bytes: 0, mappings: Vec::new() };
         let mut free = self.free.lock();
         for list in free.by_class.iter_mut().rev() {
-            while freed < bytes
+            while evicted.bytes < bytes
                 && let Some(mapping) = list.pop()
             {
-                freed += mapping.len();
-                evicted.push(mapping);
+                evicted.bytes += mapping.len();
+                evicted.mappings.push(mapping);
             }
         }
-        free.bytes -= freed;
-        drop(free);
-        // Unmapping is slow: not under the lock.
-        drop(evicted);
-        freed
+        free.bytes -= evicted.bytes;
+        evicted
     }
 
     pub(super) fn bytes(&self) -> usize {
