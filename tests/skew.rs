@@ -87,13 +87,18 @@ struct Setting {
     threads: usize,
     merge_joins: bool,
     refuse_grant: u16,
+    refuse_charge: u16,
 }
 
-const SETTINGS: [Setting; 4] = [
-    Setting { threads: 1, merge_joins: false, refuse_grant: 0 },
-    Setting { threads: 2, merge_joins: false, refuse_grant: 0 },
-    Setting { threads: 2, merge_joins: false, refuse_grant: u16::MAX },
-    Setting { threads: 2, merge_joins: true, refuse_grant: 0 },
+const PLAIN: Setting = Setting { threads: 2, merge_joins: false, refuse_grant: 0, refuse_charge: 0 };
+
+const SETTINGS: [Setting; 6] = [
+    Setting { threads: 1, ..PLAIN },
+    PLAIN,
+    Setting { refuse_grant: u16::MAX, ..PLAIN },
+    Setting { refuse_charge: u16::MAX / 2, ..PLAIN },
+    Setting { merge_joins: true, ..PLAIN },
+    Setting { merge_joins: true, refuse_charge: u16::MAX / 10, ..PLAIN },
 ];
 
 /// Sessions with the tables `a` and `b`.
@@ -101,12 +106,12 @@ fn sessions(case: &Case, folder: &Path) -> Vec<(Setting, Engine, Session)> {
     write(folder, "a", &case.left);
     write(folder, "b", &case.right);
     let session = |setting: Setting| {
-        let Setting { threads, merge_joins, refuse_grant } = setting;
+        let Setting { threads, merge_joins, refuse_grant, refuse_charge } = setting;
         let engine = Engine::builder()
             .threads(threads)
             .memory_limit(case.memory_bytes)
             .temp_directory(folder.join("spill"))
-            .testing(TestKnobs { merge_joins, refuse_grant, seed: 1, ..TestKnobs::default() })
+            .testing(TestKnobs { merge_joins, refuse_grant, refuse_charge, seed: 1, ..TestKnobs::default() })
             .build()
             .expect("starts");
         let session = engine.session();

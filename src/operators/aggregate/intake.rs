@@ -5,7 +5,7 @@ use super::groups::{Groups, Kind};
 use super::keys::{Growth, Halt};
 use super::spec::{Plan, fan_out_bits};
 use super::spill::{Spill, in_pieces, is_common};
-use crate::data::{BufMut, Vector};
+use crate::data::{Batch, BufMut, Vector};
 use crate::error::{Error, MemoryError, Result};
 use crate::exec::LaneCx;
 use crate::expr::EvalCx;
@@ -279,24 +279,39 @@ impl Intake {
         Ok(before.saturating_sub(self.account.used_bytes()))
     }
 
-    /// Counts the rows in, spilling as often as it takes.
-    ///
-    /// # Errors
-    /// `BudgetTooSmall` if a single row does not fit an empty table.
+    /// Counts the rows from `counted` on in, spilling as often as it takes. If a single row does not fit an empty table,
+    /// that is refused, and `counted` are the rows before it.
     pub(super) fn add(
         &mut self,
         kind: Kind,
         columns: &[Vector],
         rows: Rows<'_>,
+        counted: &mut usize,
         cx: &LaneCx<'_>,
-    ) -> Result<()> {
+    ) -> Result<Result<(), Denied>> {
         let has_counted = self.groups.len() > 0;
-        let result = match self.try_add(kind, columns, rows, cx)? {
-            Ok(()) => Ok(()),
-            Err(denied) => self.add_in_steps(kind, columns, rows, (denied, has_counted), cx),
+        let refused = match counted {
+            0 => self.try_add(kind, columns, rows, cx)?.err(),
+            _ => None,
+        };
+        let result = match (&*counted, refused) {
+            (0, None) => {
+                *counted = rows.len();
+                Ok(())
+            }
+            (_, refused) => self.add_in_steps(kind, columns, rows, counted, (refused, has_counted), cx)?,
         };
         self.publish();
-        result
+        Ok(result)
+    }
+
+    /// Counts all rows of a batch in.
+    ///
+    /// # Errors
+    /// `BudgetTooSmall` if a single row does not fit an empty table.
+    pub(super) fn add_all(&mut self, kind: Kind, batch: &Batch, cx: &LaneCx<'_>) -> Result<()> {
+        let added = self.add(kind, batch.columns(), Rows::All(batch.physical_rows()), &mut 0, cx)?;
+        added.map_err(|denied| self.too_small(denied))
     }
 
     /// Counts `set` of another table's groups in, as `add` does.
@@ -327,7 +342,7 @@ impl Intake {
         let mut at = 0;
         while at < set.len() {
             let (batch, len) = in_pieces(set.len() - at, |len| other.export(set.slice(at, len), cx.account))?;
-            self.add(Kind::States, batch.columns(), Rows::All(batch.physical_rows()), cx)?;
+            self.add_all(Kind::States, &batch, cx)?;
             at += len;
         }
         Ok(())
@@ -382,29 +397,34 @@ impl Intake {
         }
     }
 
-    /// Counts rows in where not all fit at once: spills, then tries ever fewer rows. The refusal comes with whether
-    /// the table had counted anything before it; if not, its groups are left over from the refused batch.
+    /// Counts rows in, from `counted` on, where not all fit at once: spills, then tries ever fewer rows. A refusal comes with
+    /// whether the table had counted anything before it; if not, its groups are left over from the refused batch.
     fn add_in_steps(
         &mut self,
         kind: Kind,
         columns: &[Vector],
         rows: Rows<'_>,
-        (mut denied, mut has_counted): (Denied, bool),
+        counted: &mut usize,
+        (mut refused, mut has_counted): (Option<Denied>, bool),
         cx: &LaneCx<'_>,
-    ) -> Result<()> {
+    ) -> Result<Result<(), Denied>> {
         let listed;
         let positions = match rows {
             Rows::At(positions) => positions,
             Rows::All(count) => {
-                let mut all: BufMut<u32> = match BufMut::with_len(cx.account, count) {
+                let mut all = BufMut::<u32>::with_len(cx.account, count);
+                // Rows in hand that are wide may have used up what there was.
+                if all.is_err() && has_counted && self.can_spill() {
+                    self.spill_all(cx)?;
+                    has_counted = false;
+                    all = BufMut::with_len(cx.account, count);
+                }
+                let mut all = match all {
                     Ok(all) => all,
-                    // Rows in hand that are wide may have used up what there was.
-                    Err(_) if has_counted && self.can_spill() => {
-                        self.spill_all(cx)?;
-                        has_counted = false;
-                        BufMut::with_len(cx.account, count)?
+                    Err(denied) => {
+                        self.forget_uncounted(has_counted);
+                        return Ok(Err(denied));
                     }
-                    Err(denied) => return Err(denied.into()),
                 };
                 for (row, to) in all.iter_mut().enumerate() {
                     *to = row as u32;
@@ -413,37 +433,44 @@ impl Intake {
                 &*listed
             }
         };
-        let (mut at, mut step) = (0, positions.len());
-        while at < positions.len() {
+        let mut step = positions.len() - *counted;
+        while *counted < positions.len() {
             cx.check()?;
-            if has_counted && self.can_spill() {
-                if self.groups.allocated_bytes() < SMALL_TABLE_BYTES {
-                    self.account.pool().request_reclaim(denied.bytes, Some(self.registration.id()));
+            if let Some(denied) = refused {
+                if has_counted && self.can_spill() {
+                    if self.groups.allocated_bytes() < SMALL_TABLE_BYTES {
+                        self.account.pool().request_reclaim(denied.bytes, Some(self.registration.id()));
+                    }
+                    self.spill_all(cx)?;
+                    has_counted = false;
+                } else {
+                    self.forget_uncounted(has_counted);
+                    if step == 1 {
+                        return Ok(Err(denied));
+                    }
+                    step = step.div_ceil(2);
                 }
-                self.spill_all(cx)?;
-                has_counted = false;
-            } else {
-                if !has_counted && self.plan.has_groups() {
-                    self.groups.clear();
-                }
-                if step == 1 {
-                    return Err(self.too_small(denied));
-                }
-                step = step.div_ceil(2);
             }
             // As many as go in before the table is full again.
-            while at < positions.len() {
-                let end = (at + step).min(positions.len());
-                match self.try_add(kind, columns, Rows::At(&positions[at..end]), cx)? {
-                    Ok(()) => (at, has_counted) = (end, true),
-                    Err(refused) => {
-                        denied = refused;
+            while *counted < positions.len() {
+                let end = (*counted + step).min(positions.len());
+                match self.try_add(kind, columns, Rows::At(&positions[*counted..end]), cx)? {
+                    Ok(()) => (*counted, has_counted) = (end, true),
+                    Err(denied) => {
+                        refused = Some(denied);
                         break;
                     }
                 }
             }
         }
-        Ok(())
+        Ok(Ok(()))
+    }
+
+    /// Forgets groups of a refused batch, if the table has counted nothing else.
+    fn forget_uncounted(&mut self, has_counted: bool) {
+        if !has_counted && self.plan.has_groups() {
+            self.groups.clear();
+        }
     }
 
     fn spill_all(&mut self, cx: &LaneCx<'_>) -> Result<()> {
@@ -464,7 +491,8 @@ impl Intake {
         self.consumer.used_bytes.store(self.groups.allocated_bytes(), Relaxed);
     }
 
-    fn too_small(&self, denied: Denied) -> Error {
+    /// What is to be said if the least there is does not fit.
+    pub(super) fn too_small(&self, denied: Denied) -> Error {
         let limit_bytes = self.account.pool().limit_bytes();
         Error::memory(MemoryError::BudgetTooSmall {
             required_bytes: limit_bytes.saturating_add(denied.bytes),

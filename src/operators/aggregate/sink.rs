@@ -3,6 +3,8 @@
 //! Invariants:
 //! 1. A lane's table is handed over once, in `combine`; a lane that has spilled spills the rest first.
 //! 2. `finish` ends with the tables all in memory or all in partitions, never both.
+//! 3. A lane counts a batch wholly before the next; where a row of it is refused memory, it waits with the rows from that
+//!    one on.
 
 use super::groups::{Groups, Kind};
 use super::intake::Intake;
@@ -10,9 +12,9 @@ use super::source::{Item, Ready};
 use super::spans::Spans;
 use super::spec::{Plan, fan_out_bits};
 use super::spill::PartitionOrder;
-use crate::data::Batch;
+use crate::data::{Batch, Vector};
 use crate::error::{Error, Result};
-use crate::exec::{Combine, Finish, Flow, Handoff, LaneCx, Need, OpenCx, OperatorTask, Sink};
+use crate::exec::{Combine, Finish, Flow, Handoff, LaneCx, Need, OpenCx, OperatorTask, Retry, Sink};
 use crate::expr::{EvalCx, Evaluator};
 use crate::functions::Rows;
 use crate::mem::{Account, Knobs};
@@ -67,8 +69,20 @@ struct Gathered {
 /// A lane that counts.
 pub(super) struct SinkLane {
     evaluator: Evaluator,
+    pending: Option<Pending>,
+    /// Tries to get memory for the pending rows.
+    waiting: Retry,
     /// `None` once combined.
     intake: Option<Intake>,
+}
+
+/// A batch that has not been counted wholly.
+struct Pending {
+    batch: Batch,
+    /// Its keys and arguments, once evaluated.
+    columns: Option<Vec<Vector>>,
+    /// How many of its rows have been counted.
+    counted: usize,
 }
 
 impl HashAggregateSink {
@@ -110,7 +124,7 @@ impl Sink for HashAggregateSink {
         let fan_out = cx.query.knobs.fan_out;
         let intake = Intake::new(&self.plan, account, shared.floor_bytes, fan_out)?;
         let evaluator = Evaluator::new(&self.plan.expressions, &self.plan.layout)?;
-        Ok(SinkLane { evaluator, intake: Some(intake) })
+        Ok(SinkLane { evaluator, pending: None, waiting: Retry::default(), intake: Some(intake) })
     }
 
     fn push(
@@ -120,25 +134,12 @@ impl Sink for HashAggregateSink {
         batch: Batch,
         cx: &LaneCx<'_>,
     ) -> Result<Flow> {
-        let SinkLane { evaluator, intake } = local;
-        let intake = intake.as_mut().ok_or_else(|| Error::internal("rows after the lane has combined"))?;
-        intake.heed_requests(cx)?;
-        let columns = loop {
-            let mut eval_cx = EvalCx { account: cx.account, ids: &cx.query.ids };
-            match evaluator.evaluate(&batch, &mut eval_cx) {
-                Err(error) if error.is_refusal() && intake.make_room(cx)? => {}
-                answer => break answer?,
-            }
-        };
-        let rows = match batch.selection() {
-            None => Rows::All(batch.physical_rows()),
-            Some(selection) => Rows::At(selection.indices()),
-        };
-        intake.add(Kind::Rows, &columns, rows, cx)?;
-        if shared.lanes > 1 {
-            intake.watch();
-        }
-        Ok(Flow::NeedInput)
+        local.pending = Some(Pending { batch, columns: None, counted: 0 });
+        local.go_on(shared, cx)
+    }
+
+    fn resume(&self, shared: &Self::Shared, local: &mut SinkLane, cx: &LaneCx<'_>) -> Result<Flow> {
+        local.go_on(shared, cx)
     }
 
     fn combine(&self, shared: &Self::Shared, local: &mut SinkLane, cx: &LaneCx<'_>) -> Result<Combine> {
@@ -208,6 +209,44 @@ impl Sink for HashAggregateSink {
         cx: &LaneCx<'_>,
     ) -> Result<usize> {
         local.intake.as_mut().map_or(Ok(0), |intake| intake.reclaim(cx))
+    }
+}
+
+impl SinkLane {
+    /// Counts the pending rows, or waits for the memory that one of them needs.
+    fn go_on(&mut self, shared: &Aggregation, cx: &LaneCx<'_>) -> Result<Flow> {
+        let Self { evaluator, pending, waiting, intake } = self;
+        let intake = intake.as_mut().ok_or_else(|| Error::internal("rows after the lane has combined"))?;
+        intake.heed_requests(cx)?;
+        let Some(Pending { batch, columns, counted }) = pending else { return Ok(Flow::NeedInput) };
+        let columns = loop {
+            if let Some(columns) = columns {
+                break &*columns;
+            }
+            let mut eval_cx = EvalCx { account: cx.account, ids: &cx.query.ids };
+            match evaluator.evaluate(batch, &mut eval_cx) {
+                Ok(evaluated) => *columns = Some(evaluated),
+                Err(error) if error.is_refusal() => {
+                    if !intake.make_room(cx)? {
+                        return waiting.wait(cx).map(Flow::Wait).ok_or(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        let rows = match batch.selection() {
+            None => Rows::All(batch.physical_rows()),
+            Some(selection) => Rows::At(selection.indices()),
+        };
+        if let Err(denied) = intake.add(Kind::Rows, columns, rows, counted, cx)? {
+            return waiting.wait(cx).map(Flow::Wait).ok_or_else(|| intake.too_small(denied));
+        }
+        *pending = None;
+        waiting.end();
+        if shared.lanes > 1 {
+            intake.watch();
+        }
+        Ok(Flow::NeedInput)
     }
 }
 

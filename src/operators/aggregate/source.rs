@@ -13,7 +13,6 @@ use super::spill::{PartitionOrder, in_pieces, is_common};
 use crate::data::{Batch, FlatVector, Values, Vector, view_len};
 use crate::error::{Error, Result};
 use crate::exec::{Handoff, LaneCx, Need, OpenCx, Pull, Source};
-use crate::functions::Rows;
 use crate::functions::aggregate::GroupSet;
 use crate::mem::{Account, Knobs};
 use crate::metrics::{MERGE_NANOS, OperatorMetrics};
@@ -307,8 +306,7 @@ impl SourceLane {
                     let mut reader = file.reader(*partition);
                     let mut behind = reader.behind();
                     while let Some(batch) = self.next_block(&mut reader, cx)? {
-                        let rows = Rows::All(batch.physical_rows());
-                        self.intake.add(Kind::States, batch.columns(), rows, cx)?;
+                        self.intake.add_all(Kind::States, &batch, cx)?;
                         behind.advance(&reader);
                         cx.check()?;
                     }

@@ -322,7 +322,10 @@ fn run(spec: AggregateSpec, batches: &[Batch], setting: Setting) -> Result<Outco
         for (number, batch) in batches.iter().enumerate() {
             let lane = number % lanes;
             let cx = lane_cx(env, &sink_accounts[lane], lane);
-            let flow = sink.push(&shared, &mut locals[lane], batch.clone(), &cx)?;
+            let mut flow = sink.push(&shared, &mut locals[lane], batch.clone(), &cx)?;
+            while let Flow::Wait(_) = flow {
+                flow = sink.resume(&shared, &mut locals[lane], &cx)?;
+            }
             assert!(matches!(flow, Flow::NeedInput));
         }
         for (lane, local) in locals.iter_mut().enumerate() {
@@ -490,7 +493,7 @@ fn watched(keys: impl Iterator<Item = i64>) -> (usize, usize) {
         let values = Values::I64(BufMut::copy_of(&scratch, keys).expect("ample").freeze());
         let column = Vector::Flat(FlatVector { values, validity: None, bounds: None });
         let cx = lane_cx((&query, &metrics), &scratch, 0);
-        intake.add(Kind::Rows, &[column], Rows::All(keys.len()), &cx).expect("ample");
+        intake.add_all(Kind::Rows, &Batch::new(vec![column], keys.len()), &cx).expect("ample");
         intake.watch();
     }
     let groups = intake.groups().len();

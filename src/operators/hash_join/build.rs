@@ -4,15 +4,17 @@
 //! 1. A lane hands its chunks over once, in `combine`; they never change after that.
 //! 2. What is known of the build as a whole (its rows, whether a key is null) is counted when rows come, wherever they
 //!    go.
+//! 3. A lane takes a batch in as a whole before the next; where a row of it is refused memory, it waits with the rows from
+//!    that one on.
 
 use super::finish::HashJoinShared;
-use super::intake::{Intake, Taken};
+use super::intake::{Intake, Taken, too_small};
 use super::keys::KeyEncoder;
 use super::plan::{Plan, Stored};
 use super::scatter::Split;
 use crate::data::{Batch, Vector};
 use crate::error::{Error, Result};
-use crate::exec::{Combine, Finish, Flow, Handoff, LaneCx, Need, OpenCx, Sink};
+use crate::exec::{Combine, Finish, Flow, Handoff, LaneCx, Need, OpenCx, Retry, Sink};
 use crate::expr::{EvalCx, Evaluator};
 use crate::mem::{Account, Knobs, MemoryConsumer, Registration};
 use std::sync::Arc;
@@ -27,9 +29,21 @@ pub(super) struct HashJoinBuild {
 /// A lane that builds.
 pub(super) struct HashJoinBuildLocal {
     evaluator: Option<Evaluator>,
+    /// Keys of the pending rows.
     encoder: KeyEncoder,
+    pending: Option<Pending>,
+    /// Tries to get memory for the pending rows.
+    waiting: Retry,
     /// `None` once combined.
     lane: Option<Lane>,
+}
+
+/// A batch that has not been taken in wholly.
+enum Pending {
+    /// As it came.
+    Batch(Batch),
+    /// What is stored of its rows. So many of those with keys, and of the others, have been taken.
+    Rows { stored: Batch, keyed: usize, others: usize },
 }
 
 /// What a lane has collected.
@@ -115,7 +129,13 @@ impl Sink for HashJoinBuild {
         let split = Split::first(plan, &cx.query.knobs);
         let intake = Intake::new(&plan.stored_types, plan.has_keys(), split);
         let lane = Lane { intake, consumer, _registration: registration, account };
-        Ok(HashJoinBuildLocal { evaluator, encoder: KeyEncoder::new(&plan.keys), lane: Some(lane) })
+        Ok(HashJoinBuildLocal {
+            evaluator,
+            encoder: KeyEncoder::new(&plan.keys),
+            pending: None,
+            waiting: Retry::default(),
+            lane: Some(lane),
+        })
     }
 
     fn push(
@@ -125,29 +145,17 @@ impl Sink for HashJoinBuild {
         batch: Batch,
         cx: &LaneCx<'_>,
     ) -> Result<Flow> {
-        let plan = &*self.plan;
-        let HashJoinBuildLocal { evaluator, encoder, lane } = local;
-        let Some(lane) = lane else { return Err(Error::internal("rows after the lane has combined")) };
-        lane.heed_requests(plan, cx)?;
-        let stored = loop {
-            match stored_rows(plan, evaluator.as_mut(), encoder, &batch, cx) {
-                Err(error) if error.is_refusal() && lane.intake.rows() > 0 => {
-                    lane.intake.spill(&plan.keys, &lane.account, cx)?;
-                    lane.publish();
-                }
-                answer => break answer?,
-            }
-        };
-        let null_rows = encoder.null_positions();
-        let others = if plan.kind.keeps_null_keys() { null_rows } else { &[] };
-        let taken = Taken { words: encoder.words(), keyed: encoder.positions(), others };
-        lane.intake.add(&stored, taken, &plan.keys, &lane.account, cx)?;
-        lane.publish();
-        shared.build_rows.fetch_add(batch.rows(), Relaxed);
-        if !null_rows.is_empty() {
-            shared.has_null_key.store(true, Relaxed);
-        }
-        Ok(if shared.is_answer_known() { Flow::Done } else { Flow::NeedInput })
+        local.pending = Some(Pending::Batch(batch));
+        self.go_on(shared, local, cx)
+    }
+
+    fn resume(
+        &self,
+        shared: &Arc<HashJoinShared>,
+        local: &mut HashJoinBuildLocal,
+        cx: &LaneCx<'_>,
+    ) -> Result<Flow> {
+        self.go_on(shared, local, cx)
     }
 
     fn combine(
@@ -175,6 +183,60 @@ impl Sink for HashJoinBuild {
         cx: &LaneCx<'_>,
     ) -> Result<usize> {
         local.lane.as_mut().map_or(Ok(0), |lane| lane.reclaim(&self.plan, cx))
+    }
+}
+
+impl HashJoinBuild {
+    /// Takes the pending rows in, or waits for the memory that one of them needs.
+    fn go_on(
+        &self,
+        shared: &Arc<HashJoinShared>,
+        local: &mut HashJoinBuildLocal,
+        cx: &LaneCx<'_>,
+    ) -> Result<Flow> {
+        let plan = &*self.plan;
+        let HashJoinBuildLocal { evaluator, encoder, pending, waiting, lane } = local;
+        let Some(lane) = lane else { return Err(Error::internal("rows after the lane has combined")) };
+        lane.heed_requests(plan, cx)?;
+        let wait = |waiting: &mut Retry, error| waiting.wait(cx).map(Flow::Wait).ok_or(error);
+        loop {
+            match pending {
+                None => break,
+                Some(Pending::Batch(batch)) => {
+                    match stored_rows(plan, evaluator.as_mut(), encoder, batch, cx) {
+                        Ok(stored) => {
+                            shared.build_rows.fetch_add(batch.rows(), Relaxed);
+                            if !encoder.null_positions().is_empty() {
+                                shared.has_null_key.store(true, Relaxed);
+                            }
+                            *pending = Some(Pending::Rows { stored, keyed: 0, others: 0 });
+                        }
+                        Err(error) if error.is_refusal() && lane.intake.rows() > 0 => {
+                            lane.intake.spill(&plan.keys, &lane.account, cx)?;
+                            lane.publish();
+                        }
+                        Err(error) if error.is_refusal() => return wait(waiting, error),
+                        Err(error) => return Err(error),
+                    }
+                }
+                Some(Pending::Rows { stored, keyed, others }) => {
+                    let all_keyed = encoder.positions();
+                    let all_others = if plan.kind.keeps_null_keys() { encoder.null_positions() } else { &[] };
+                    let (words, rest) = (encoder.words(), (&all_keyed[*keyed..], &all_others[*others..]));
+                    let mut taken = Taken { words, keyed: rest.0, others: rest.1 };
+                    let added = lane.intake.add(stored, &mut taken, &plan.keys, &lane.account, cx)?;
+                    (*keyed, *others) =
+                        (all_keyed.len() - taken.keyed.len(), all_others.len() - taken.others.len());
+                    lane.publish();
+                    if let Err(denied) = added {
+                        return wait(waiting, too_small(denied, &lane.account, cx));
+                    }
+                    *pending = None;
+                    waiting.end();
+                }
+            }
+        }
+        Ok(if shared.is_answer_known() { Flow::Done } else { Flow::NeedInput })
     }
 }
 

@@ -4,7 +4,8 @@
 //! 1. A lane lets go of the table of the main stage before it loads a partition, and of that before the next.
 //! 2. A pair that does not fit is put back while others hold memory; then split by fresh bits; then, if that would not
 //!    make it much smaller, joined part by part of its build rows, each with all of its probe rows.
-//! 3. A build row that is kept for having (no) match comes out when all probe rows have been seen; a probe row is
+//! 3. A lane to which not even one build row is granted holds none, and waits.
+//! 4. A build row that is kept for having (no) match comes out when all probe rows have been seen; a probe row is
 //!    answered when all build rows have.
 
 use super::directory::Directory;
@@ -19,7 +20,7 @@ use super::store::{Chunk, Store, refused, row_id};
 use super::table::{Flags, Lookup, Table};
 use crate::data::{Batch, BufMut};
 use crate::error::{Error, Result};
-use crate::exec::{LaneCx, Output, Pull, Wait};
+use crate::exec::{LaneCx, Output, Pull, Retry, Wait};
 use crate::mem::Denied;
 use crate::spill::SpillFile;
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub(super) struct Drain {
     /// Where the table's rows are to be drained from: chunk and place.
     cursor: Option<(usize, usize)>,
     rows: BufMut<u32>,
+    /// Tries to get memory for a build row.
+    waiting: Retry,
 }
 
 /// See the fields of [`Table`].
@@ -54,11 +57,32 @@ enum Stage {
     Taking,
     /// Emits build rows as they are.
     Unmatched(PartitionReader),
+    /// Splits a pair by fresh bits.
+    Splitting(Box<Splitting>),
+    /// Loads as many build rows of a pair as fit, from one of them on.
+    Loading {
+        pair: Pair,
+        from: PartitionReader,
+        found: Matches,
+    },
     /// Joins a pair, or a part of one.
     Probing(Box<Pass>),
     /// Emits build rows of the part.
     Owing(Box<Pass>),
     Done,
+}
+
+/// A pair whose rows, first those of its build side, are going to smaller partitions.
+struct Splitting {
+    pair: Pair,
+    split: Split,
+    intake: Intake,
+    /// Rows of the side in work that have not been read.
+    rows: PartitionReader,
+    /// What was read last, and how many of its rows have been taken.
+    pending: Option<(Batch, usize)>,
+    /// What has become of the build side, once the probe side is in work.
+    build: Option<Option<Arc<SpillFile>>>,
 }
 
 /// Probe rows of a pair on their way past build rows of it.
@@ -85,7 +109,13 @@ enum Begun {
 impl Drain {
     /// At the beginning.
     pub(super) fn new() -> Self {
-        Self { stage: Stage::Resident, build: BuildFacts::default(), cursor: None, rows: BufMut::empty() }
+        Self {
+            stage: Stage::Resident,
+            build: BuildFacts::default(),
+            cursor: None,
+            rows: BufMut::empty(),
+            waiting: Retry::default(),
+        }
     }
 
     /// The next rows that `table` owes.
@@ -171,6 +201,16 @@ impl HashJoinLocal {
                     }
                     None => self.drain.stage = self.leave(shared),
                 },
+                Stage::Splitting(splitting) => {
+                    if let Some(wait) = self.split(plan, shared, splitting, cx)? {
+                        return Ok(Pull::Wait(wait));
+                    }
+                }
+                Stage::Loading { pair, from, found } => {
+                    if let Some(wait) = self.load_part(plan, pair, from, found, cx)? {
+                        return Ok(Pull::Wait(wait));
+                    }
+                }
                 Stage::Probing(mut pass) => match self.probe(plan, &mut pass, cx)? {
                     Some(pull) => {
                         self.drain.stage = Stage::Probing(pass);
@@ -189,7 +229,7 @@ impl HashJoinLocal {
                         drop((pair, found));
                         self.leave(shared)
                     } else {
-                        self.next_part(plan, pair, &build, found, cx)?
+                        Stage::Loading { pair, from: build, found }
                     };
                 }
                 Stage::Done => return Ok(Pull::Done),
@@ -282,13 +322,15 @@ impl HashJoinLocal {
                 }
             }
             if let Some(split) = next_split {
-                self.split(plan, shared, &pair, (chunks, build), split, cx)?;
-                return Ok(Begun::Stage(self.leave(shared)));
+                let mut intake = Intake::new(&plan.stored_types, plan.has_keys(), split);
+                intake.pass_on(chunks, &plan.keys, cx)?;
+                let splitting = Splitting { pair, split, intake, rows: build, pending: None, build: None };
+                return Ok(Begun::Stage(Stage::Splitting(Box::new(splitting))));
             }
             drop(chunks);
             let found = Matches::none_of(plan, probe_rows, &self.account, cx)?;
             let build = PartitionReader::new(pair.build.clone());
-            return self.next_part(plan, pair, &build, found, cx).map(Begun::Stage);
+            return Ok(Begun::Stage(Stage::Loading { pair, from: build, found }));
         }
     }
 
@@ -328,61 +370,61 @@ impl HashJoinLocal {
         }))
     }
 
-    /// Splits a pair of which some build rows are loaded, others not read yet.
+    /// Sends the rows that are left of a pair to its parts, and lists these; or waits for the memory of a single row.
     fn split(
-        &self,
+        &mut self,
         plan: &Plan,
         shared: &ProbeShared,
-        pair: &Pair,
-        (chunks, mut build): (Vec<Chunk>, PartitionReader),
-        split: Split,
+        mut splitting: Box<Splitting>,
         cx: &LaneCx<'_>,
-    ) -> Result<()> {
-        let mut intake = Intake::new(&plan.stored_types, plan.has_keys(), split);
-        intake.pass_on(chunks, &plan.keys, cx)?;
-        let build = self.split_side(plan, intake, &mut build, cx)?;
-        let intake = Intake::new(&plan.probe_types, plan.has_keys(), split);
-        let probe = self.split_side(plan, intake, &mut PartitionReader::new(pair.probe.clone()), cx)?;
-        let parts = |file: &Option<Arc<SpillFile>>, partition: usize| {
-            Part::new(file.as_ref().map_or(&[][..], std::slice::from_ref), partition as u32)
-        };
-        let items = (0..split.partitions()).map(|partition| {
-            let (of_build, of_probe) = (parts(&build, partition), parts(&probe, partition));
-            let is_skewed = of_build.rows() * 100 > pair.build.rows() * SKEWED_PERCENT;
-            Item::Pair(Pair { build: of_build, probe: of_probe, split, is_skewed })
-        });
-        cx.metrics.counter("spilled_partitions").fetch_add(split.partitions() as u64, Relaxed);
-        shared.queue.extend(items);
-        Ok(())
-    }
-
-    fn split_side(
-        &self,
-        plan: &Plan,
-        mut intake: Intake,
-        rows: &mut PartitionReader,
-        cx: &LaneCx<'_>,
-    ) -> Result<Option<Arc<SpillFile>>> {
+    ) -> Result<Option<Wait>> {
         let mut positions = BufMut::<u32>::with_len(cx.account, cx.batch_rows())?;
         positions.iter_mut().zip(0..).for_each(|(to, row)| *to = row);
-        while let Some(batch) = rows.next(cx.batch_rows(), cx)? {
+        loop {
             cx.check()?;
+            let Splitting { pair, split, intake, rows, pending, build } = &mut *splitting;
+            let read = match pending.take() {
+                None => rows.next(cx.batch_rows(), cx)?.map(|batch| (batch, 0)),
+                pending => pending,
+            };
+            let Some((batch, at)) = read else {
+                let file = intake.take_file(&plan.keys, &self.account, cx)?;
+                if let Some(build) = build {
+                    list_parts(shared, pair, *split, [build, &file], cx);
+                    self.drain.stage = self.leave(shared);
+                    return Ok(None);
+                }
+                *build = Some(file);
+                *intake = Intake::new(&plan.probe_types, plan.has_keys(), *split);
+                *rows = PartitionReader::new(pair.probe.clone());
+                continue;
+            };
             let (columns, words) = split_word(&batch, plan.has_keys())?;
-            let taken = Taken { words, keyed: &positions[..batch.rows()], others: &[] };
-            intake.add(&Batch::new(columns, batch.rows()), taken, &plan.keys, &self.account, cx)?;
+            let mut taken = Taken { words, keyed: &positions[at..batch.rows()], others: &[] };
+            let columns = Batch::new(columns, batch.rows());
+            match intake.add(&columns, &mut taken, &plan.keys, &self.account, cx)? {
+                Ok(()) => self.drain.waiting.end(),
+                Err(denied) => {
+                    let wait = self.drain.waiting.wait(cx);
+                    let wait = wait.ok_or_else(|| too_small(denied, &self.account, cx))?;
+                    let at = batch.rows() - taken.keyed.len();
+                    *pending = Some((batch, at));
+                    self.drain.stage = Stage::Splitting(splitting);
+                    return Ok(Some(wait));
+                }
+            }
         }
-        intake.take_file(&plan.keys, &self.account, cx)
     }
 
-    /// Starts with the build rows that come next, as many as fit.
-    fn next_part(
+    /// Goes on to probe the build rows that come next, as many as fit; or waits for the memory of a single one.
+    fn load_part(
         &mut self,
         plan: &Plan,
         pair: Pair,
-        start: &PartitionReader,
+        from: PartitionReader,
         found: Matches,
         cx: &LaneCx<'_>,
-    ) -> Result<Stage> {
+    ) -> Result<Option<Wait>> {
         self.drain.cursor = None;
         self.account.trim();
         let mut limit = match cx.must_refuse() {
@@ -391,18 +433,19 @@ impl HashJoinLocal {
         };
         loop {
             cx.check()?;
-            let mut build = start.clone();
+            let mut build = from.clone();
             let chunks = load(plan, &mut build, limit, &self.account, cx)?;
             let rows: usize = chunks.iter().map(|chunk| chunk.rows).sum();
             let denied = match rows {
                 0 => Denied { bytes: plan.drain_floor_bytes() },
                 _ => match self.table(plan, chunks, cx)? {
                     Ok(table) => {
+                        self.drain.waiting.end();
                         let is_last = build.is_at_end();
                         let probe = PartitionReader::new(pair.probe.clone());
                         let share = Share::OneOf { is_last };
                         cx.metrics.counter("replays").fetch_add(1, Relaxed);
-                        return Ok(Stage::Probing(Box::new(Pass {
+                        self.drain.stage = Stage::Probing(Box::new(Pass {
                             pair,
                             table,
                             build,
@@ -411,13 +454,17 @@ impl HashJoinLocal {
                             ordinal: 0,
                             working: None,
                             found,
-                        })));
+                        }));
+                        return Ok(None);
                     }
                     Err(denied) => denied,
                 },
             };
             if rows <= 1 {
-                return Err(too_small(denied, &self.account, cx));
+                let wait = self.drain.waiting.wait(cx);
+                let wait = wait.ok_or_else(|| too_small(denied, &self.account, cx))?;
+                self.drain.stage = Stage::Loading { pair, from, found };
+                return Ok(Some(wait));
             }
             limit = Limit::Rows(rows / 2);
         }
@@ -455,6 +502,26 @@ impl HashJoinLocal {
             }
         }
     }
+}
+
+/// Lists the parts of a pair whose `[build, probe]` rows have been split.
+fn list_parts(
+    shared: &ProbeShared,
+    pair: &Pair,
+    split: Split,
+    files: [&Option<Arc<SpillFile>>; 2],
+    cx: &LaneCx<'_>,
+) {
+    let items = (0..split.partitions()).map(|partition| {
+        let part = |file: &Option<Arc<SpillFile>>| {
+            Part::new(file.as_ref().map_or(&[][..], std::slice::from_ref), partition as u32)
+        };
+        let [build, probe] = files.map(part);
+        let is_skewed = build.rows() * 100 > pair.build.rows() * SKEWED_PERCENT;
+        Item::Pair(Pair { build, probe, split, is_skewed })
+    });
+    cx.metrics.counter("spilled_partitions").fetch_add(split.partitions() as u64, Relaxed);
+    shared.queue.extend(items);
 }
 
 impl Plan {

@@ -67,30 +67,30 @@ impl Intake {
         self.keyed.allocated_bytes() + self.others.allocated_bytes()
     }
 
-    /// Adds rows of `batch`, whose columns are flat, in `account`, and spills as often as it takes.
-    ///
-    /// # Errors
-    /// `BudgetTooSmall` if a single row does not fit an empty lane.
+    /// Adds rows of `batch`, whose columns are flat, in `account`, and spills as often as it takes. If a single row does not
+    /// fit an empty lane, that is refused, and `taken` are the rows from that one on.
     pub(super) fn add(
         &mut self,
         batch: &Batch,
-        taken: Taken<'_>,
+        taken: &mut Taken<'_>,
         keys: &KeyPlan,
         account: &Account,
         cx: &LaneCx<'_>,
-    ) -> Result<()> {
+    ) -> Result<Result<(), Denied>> {
         if self.rows() >= self.forced_rows && cx.must_refuse() {
             self.forced_rows = (self.forced_rows * 2).min(MOST_FORCED_ROWS);
             self.spill(keys, account, cx)?;
         }
-        for (is_keyed, mut rest) in [(true, taken.keyed), (false, taken.others)] {
+        let words = taken.words;
+        for is_keyed in [true, false] {
+            let rest = if is_keyed { &mut taken.keyed } else { &mut taken.others };
             let mut step = rest.len();
             while !rest.is_empty() {
                 let (now, later) = rest.split_at(step.min(rest.len()));
                 let mut left = now;
                 let rows = if is_keyed { &mut self.keyed } else { &mut self.others };
-                let outcome = rows.append(batch, taken.words, &mut left, account)?;
-                rest = &rest[now.len() - left.len()..];
+                let outcome = rows.append(batch, words, &mut left, account)?;
+                *rest = &rest[now.len() - left.len()..];
                 let Err(denied) = outcome else {
                     debug_assert_eq!(rest.len(), later.len(), "all were taken");
                     continue;
@@ -101,11 +101,11 @@ impl Intake {
                 } else if step > 1 {
                     step = step.min(rest.len()).div_ceil(2);
                 } else {
-                    return Err(too_small(denied, account, cx));
+                    return Ok(Err(denied));
                 }
             }
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// Sends `chunks` to their partitions as they are.

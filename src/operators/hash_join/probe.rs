@@ -7,16 +7,16 @@
 
 use super::drain::Drain;
 use super::finish::HashJoinShared;
-use super::intake::{Intake, Taken};
+use super::intake::{Intake, Taken, too_small};
 use super::plan::Plan;
 use super::prober::{Matches, Prober, Share, alive_where};
 use super::queue::Queue;
 use super::scatter::ordered_rows;
 use super::spec::HashJoinKind;
-use super::table::{Spilled, Table};
-use crate::data::{Batch, BitmapMut, BufMut};
+use super::table::Table;
+use crate::data::{Batch, BitmapMut, BufMut, FlatVector};
 use crate::error::{Error, Result};
-use crate::exec::{Handoff, LaneCx, Need, OpenCx, Output, Pull, Transform};
+use crate::exec::{Handoff, LaneCx, Need, OpenCx, Output, Pull, Retry, Transform};
 use crate::mem::{Account, Knobs};
 use crate::spill::SpillFile;
 use parking_lot::Mutex;
@@ -50,9 +50,22 @@ pub(super) struct HashJoinLocal {
     intake: Option<Intake>,
     /// Positions of such rows in a batch.
     deferred: BufMut<u32>,
+    /// The batch they are of, until they are on their way.
+    pending: Option<Pending>,
+    /// Tries to get memory for one of them.
+    waiting: Retry,
     pub(super) drain: Drain,
     /// Memory of rows collected or loaded.
     pub(super) account: Account,
+}
+
+/// A batch some of whose rows wait for build rows on disk.
+struct Pending {
+    batch: Batch,
+    /// The values of its keys.
+    keys: Vec<FlatVector>,
+    /// How many of those rows are on their way to disk.
+    put_off: usize,
 }
 
 impl HashJoinProbe {
@@ -95,6 +108,8 @@ impl Transform for HashJoinProbe {
             intake,
             table,
             deferred: BufMut::empty(),
+            pending: None,
+            waiting: Retry::default(),
             drain: Drain::new(),
             account: account.ok_or_else(|| Error::internal("more lanes than the join was opened for"))?,
         })
@@ -108,28 +123,28 @@ impl Transform for HashJoinProbe {
         cx: &LaneCx<'_>,
     ) -> Result<Output> {
         let plan = &*self.plan;
-        let HashJoinLocal { prober, table, intake, deferred, account, .. } = local;
+        let HashJoinLocal { prober, table, intake, deferred, pending, account, .. } = &mut *local;
         let table = table.as_deref().ok_or_else(over)?;
         if plan.needs_no_probe_rows(table) {
             return Ok(Output::Done(None));
         }
         let keys = prober.encode(plan, &batch, cx)?;
-        let batch = match (&table.spilled, intake) {
-            (Some(spilled), Some(intake)) => {
-                account.relieve();
-                let mut deferral = Deferral { prober, intake, deferred, account };
-                match deferral.defer(plan, spilled, batch, cx)? {
-                    Some(batch) => batch,
-                    None => return Ok(Output::NeedInput),
-                }
-            }
-            _ => batch,
+        let (Some(spilled), Some(_)) = (&table.spilled, intake) else {
+            prober.start(plan, table, (batch, keys), (Share::Whole, Matches::default()), cx.account)?;
+            return prober.advance(plan, table, cx);
         };
-        prober.start(plan, table, (batch, keys), (Share::Whole, Matches::default()), cx.account)?;
-        prober.advance(plan, table, cx)
+        account.relieve();
+        let hasher = plan.keys.hasher();
+        let waits = |word: u64| spilled.waits[spilled.split.partition_of(hasher(word))];
+        prober.encoder().divide(waits, deferred, cx.account)?;
+        *pending = Some(Pending { batch, keys, put_off: 0 });
+        local.put_off(plan, cx)
     }
 
     fn resume(&self, _shared: &ProbeShared, local: &mut HashJoinLocal, cx: &LaneCx<'_>) -> Result<Output> {
+        if local.pending.is_some() {
+            return local.put_off(&self.plan, cx);
+        }
         let table = local.table.as_deref().ok_or_else(over)?;
         local.prober.advance(&self.plan, table, cx)
     }
@@ -155,44 +170,40 @@ fn over() -> Error {
     Error::internal("probe rows after the drain")
 }
 
-/// A lane's way of putting rows off.
-struct Deferral<'a> {
-    prober: &'a mut Prober,
-    intake: &'a mut Intake,
-    deferred: &'a mut BufMut<u32>,
-    account: &'a Account,
-}
-
-impl Deferral<'_> {
-    /// Sends the rows of `batch`, which was encoded last, that may match what is spilled to disk; the others, if any.
-    fn defer(
-        &mut self,
-        plan: &Plan,
-        spilled: &Spilled,
-        batch: Batch,
-        cx: &LaneCx<'_>,
-    ) -> Result<Option<Batch>> {
-        let Self { prober, intake, deferred, account } = self;
-        let hasher = plan.keys.hasher();
-        let waits = |word: u64| spilled.waits[spilled.split.partition_of(hasher(word))];
-        let encoder = prober.encoder();
-        encoder.divide(waits, deferred, cx.account)?;
-        if deferred.is_empty() {
-            return Ok(Some(batch));
+impl HashJoinLocal {
+    /// Sends the rows of the pending batch, which was encoded last, that may match what is spilled to disk; then joins the
+    /// others, if any. Waits for the memory that one of them needs.
+    fn put_off(&mut self, plan: &Plan, cx: &LaneCx<'_>) -> Result<Output> {
+        let Self { prober, table, intake, deferred, pending, waiting, account, .. } = self;
+        let (Some(table), Some(intake)) = (table.as_deref(), intake) else { return Err(over()) };
+        let Some(Pending { batch, put_off, .. }) = pending else { return Ok(Output::NeedInput) };
+        if !deferred.is_empty() {
+            let words = prober.encoder().words();
+            let mut taken = Taken { words, keyed: &deferred[*put_off..], others: &[] };
+            let added = intake.add(batch, &mut taken, &plan.keys, account, cx)?;
+            *put_off = deferred.len() - taken.keyed.len();
+            if let Err(denied) = added {
+                let wait = waiting.wait(cx).map(Output::Wait);
+                return wait.ok_or_else(|| too_small(denied, account, cx));
+            }
+            waiting.end();
+            // A block for each partition is enough to wait for.
+            if intake.rows() >= ordered_rows(&plan.probe_types, &cx.query.knobs) {
+                intake.write_out(&plan.keys, cx)?;
+            }
         }
-        let taken = Taken { words: encoder.words(), keyed: deferred, others: &[] };
-        intake.add(&batch, taken, &plan.keys, account, cx)?;
-        // A block for each partition is enough to wait for.
-        if intake.rows() >= ordered_rows(&plan.probe_types, &cx.query.knobs) {
-            intake.write_out(&plan.keys, cx)?;
-        }
+        let Some(Pending { mut batch, keys, .. }) = pending.take() else { return Ok(Output::NeedInput) };
         if deferred.len() == batch.rows() {
-            return Ok(None);
+            return Ok(Output::NeedInput);
         }
-        let mut waits = BitmapMut::with_len(cx.account, batch.physical_rows())?;
-        deferred.iter().for_each(|&row| waits.set(row as usize, true));
-        let rest = alive_where(&batch, cx.account, |row| !waits.get(row))?;
-        Ok(Some(batch.with_selection(rest)))
+        if !deferred.is_empty() {
+            let mut waits = BitmapMut::with_len(cx.account, batch.physical_rows())?;
+            deferred.iter().for_each(|&row| waits.set(row as usize, true));
+            let rest = alive_where(&batch, cx.account, |row| !waits.get(row))?;
+            batch = batch.with_selection(rest);
+        }
+        prober.start(plan, table, (batch, keys), (Share::Whole, Matches::default()), cx.account)?;
+        prober.advance(plan, table, cx)
     }
 }
 

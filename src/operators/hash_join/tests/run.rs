@@ -88,10 +88,12 @@ impl Run {
         for (number, batch) in batches.iter().enumerate() {
             let lane = number % self.setting.lanes;
             let cx = self.cx(&accounts[lane], lane);
-            match sink.push(&shared, &mut locals[lane], batch.clone(), &cx)? {
-                Flow::NeedInput => {}
-                Flow::Done => break,
-                Flow::Wait(wait) => panic!("{wait:?}"),
+            let mut flow = sink.push(&shared, &mut locals[lane], batch.clone(), &cx)?;
+            while let Flow::Wait(_) = flow {
+                flow = sink.resume(&shared, &mut locals[lane], &cx)?;
+            }
+            if let Flow::Done = flow {
+                break;
             }
         }
         for (lane, local) in locals.iter_mut().enumerate() {
