@@ -125,6 +125,13 @@ pub(super) struct PackedKeys<W: Word> {
     batch: BatchKeys<W>,
 }
 
+/// Keys that are being added to.
+struct Stored<'a, W> {
+    keys: &'a mut [W],
+    nulls: &'a mut [u32],
+    groups: usize,
+}
+
 /// The columns of strings.
 struct Strings<W: Word> {
     /// Which columns they are, and their strings.
@@ -301,25 +308,39 @@ impl<W: Word> PackedKeys<W> {
     }
 
     pub(super) fn insert(&mut self, ids: &mut [u32], missing: &[u32]) {
-        let batch = &self.batch;
-        let has_nulls = batch.has_nulls || !self.nulls.is_empty();
-        let mut stored = (&mut self.keys, &mut self.nulls);
+        let (keys, hashes): (&[W], &[u64]) = (&self.batch.keys, &self.batch.hashes);
+        let has_nulls = self.batch.has_nulls || !self.nulls.is_empty();
+        let row_nulls: &[u32] = if self.batch.has_nulls { &self.batch.nulls } else { &[] };
+        // As many as there may be; what is said of a group is written before it is read.
+        let groups = self.keys.len();
+        self.keys.set_len(groups + missing.len());
+        if has_nulls {
+            self.nulls.set_len(groups + missing.len());
+        }
+        let mut stored = Stored { keys: &mut *self.keys, nulls: &mut *self.nulls, groups };
         self.slots.insert_all(
-            &batch.hashes,
+            hashes,
             ids,
             missing,
             &mut stored,
-            |(keys, nulls), k, group| {
-                keys[group as usize] == batch.keys[k] && batch.null_mask(k) == null_mask(nulls, group)
+            |stored, k, group| {
+                stored.keys[group as usize] == keys[k]
+                    && null_mask(row_nulls, k as u32) == null_mask(stored.nulls, group)
             },
-            |(keys, nulls), k| {
-                keys.push(batch.keys[k]);
+            |stored, k| {
+                stored.keys[stored.groups] = keys[k];
                 if has_nulls {
-                    nulls.push(batch.null_mask(k));
+                    stored.nulls[stored.groups] = null_mask(row_nulls, k as u32);
                 }
-                keys.len() as u32 - 1
+                stored.groups += 1;
+                stored.groups as u32 - 1
             },
         );
+        let groups = stored.groups;
+        self.keys.set_len(groups);
+        if has_nulls {
+            self.nulls.set_len(groups);
+        }
     }
 
     #[inline]
@@ -512,8 +533,8 @@ impl<W: Word> BatchKeys<W> {
 }
 
 #[inline(always)]
-fn null_mask(nulls: &[u32], group: u32) -> u32 {
-    if nulls.is_empty() { 0 } else { nulls[group as usize] }
+fn null_mask(nulls: &[u32], at: u32) -> u32 {
+    if nulls.is_empty() { 0 } else { nulls[at as usize] }
 }
 
 #[inline(always)]

@@ -175,22 +175,38 @@ impl Slots {
         is_equal: impl Fn(&C, usize, u32) -> bool,
         add: impl Fn(&mut C, usize) -> u32,
     ) {
+        let note = |sketch: &mut Option<Sketch>, hash: u64| {
+            if let Some(sketch) = sketch {
+                sketch.add(hash);
+            }
+        };
+        if self.is_blind {
+            for &k in missing {
+                ids[k as usize] = add(context, k as usize);
+                note(&mut self.sketch, hashes[k as usize]);
+            }
+            return;
+        }
+        let slots: &mut [u64] = &mut self.slots;
+        let mask = slots.len().wrapping_sub(1);
         for &k in missing {
             let k = k as usize;
-            let mut group = NO_GROUP;
-            if !self.is_blind {
-                group = Self::find(&self.slots, hashes[k], |group| is_equal(context, k, group));
-            }
-            if group == NO_GROUP {
-                group = add(context, k);
-                if !self.is_blind {
-                    self.put(hashes[k], group);
+            let hash = hashes[k];
+            let mut at = hash as usize & mask;
+            ids[k] = loop {
+                let slot = slots[at];
+                if slot == 0 {
+                    let group = add(context, k);
+                    slots[at] = hash & TAG | u64::from(group + 1);
+                    note(&mut self.sketch, hash);
+                    break group;
                 }
-                if let Some(sketch) = &mut self.sketch {
-                    sketch.add(hashes[k]);
+                let group = slot as u32 - 1;
+                if slot & TAG == hash & TAG && is_equal(context, k, group) {
+                    break group;
                 }
-            }
-            ids[k] = group;
+                at = (at + 1) & mask;
+            };
         }
     }
 
