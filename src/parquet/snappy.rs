@@ -17,8 +17,9 @@ const INPUT_MARGIN: usize = 72;
 const OUTPUT_MARGIN: usize = 80;
 /// The longest literal whose length is in its tag.
 const MOST_TAG_LITERAL: usize = 60;
-/// The longest literal of which a word holds the tag, the bytes, and the tag and offset of the copy behind it.
-const MOST_WORD_LITERAL: usize = 4;
+/// The tag of the longest literal of which a word holds the tag, the bytes, and the tag and offset of the copy behind it:
+/// 4 bytes.
+const MOST_WORD_TAG: u64 = 3 << 2;
 
 /// Bits of a word that hold a copy's offset, but for those in the tag; by the kind of the element.
 const OFFSET_MASK: [u32; 4] = [0, 0xff, 0xffff, u32::MAX];
@@ -112,8 +113,9 @@ impl<'a> Block<'a> {
             // SAFETY: invariant 1, as the loop has just asked.
             let mut word = u64::from_le(unsafe { from.add(read).cast::<u64>().read_unaligned() });
             if word & 3 == 0 {
-                let len = (word >> 2 & 63) as usize + 1;
-                if len > MOST_WORD_LITERAL {
+                let tag = word & 0xff;
+                let len = (tag >> 2) as usize + 1;
+                if tag > MOST_WORD_TAG {
                     if len > MOST_TAG_LITERAL {
                         break;
                     }
@@ -125,7 +127,8 @@ impl<'a> Block<'a> {
                 // SAFETY: invariant 1.
                 unsafe { to.add(written).cast::<u64>().write_unaligned((word >> 8).to_le()) };
                 (read, written) = (read + 1 + len, written + len);
-                word >>= 8 * (len + 1);
+                // By 8 bits for the tag, and 8 for each byte: a tag of so short a literal is four times one less than that.
+                word = word >> 16 >> (2 * tag);
                 if word & 3 == 0 {
                     continue;
                 }
