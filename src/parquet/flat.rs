@@ -255,6 +255,12 @@ impl Flat {
     }
 }
 
+/// Whether a value is text. Most is ASCII, which is told sooner.
+#[inline]
+pub(super) fn is_utf8(value: &[u8]) -> bool {
+    value.is_ascii() || std::str::from_utf8(value).is_ok()
+}
+
 fn append_views(
     out: &mut BufMut<u128>,
     buffers: &mut Vec<Buf<u8>>,
@@ -268,7 +274,7 @@ fn append_views(
     let buffer = buffers.len() as u32;
     let (mut has_long, mut next) = (false, at);
     let mut view = |offset: usize, value: &[u8]| {
-        if is_text && std::str::from_utf8(value).is_err() {
+        if is_text && !is_utf8(value) {
             return Err(Short("a string is not valid UTF-8"));
         }
         has_long |= value.len() > MAX_INLINE_BYTES;

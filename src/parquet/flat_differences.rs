@@ -5,7 +5,7 @@
 //!    lane's account, exactly as many as the rows wanted take.
 
 use super::decode::{self, Delta, DeltaBytes, DeltaLength, Kernels, Short, Split, decimal_from_be};
-use super::flat::{Flat, append};
+use super::flat::{Flat, append, is_utf8};
 use super::footer::{Decode, Stored};
 use super::output::{Failure, Segment};
 use super::page_values::Differences;
@@ -183,7 +183,7 @@ fn long_buffer(account: &Account, bytes: usize) -> Result<BufMut<u8>, Denied> {
 }
 
 fn check_text(value: &[u8], decode: Decode) -> decode::Result<()> {
-    if decode.is_text && std::str::from_utf8(value).is_err() {
+    if decode.is_text && !is_utf8(value) {
         return Err(Short("a string is not valid UTF-8"));
     }
     Ok(())

@@ -27,8 +27,13 @@ pub(super) fn strings(flat: &FlatVector) -> Result<&StringViews> {
 
 /// A string of a column of text.
 pub(super) fn text(strings: &StringViews, row: usize) -> &str {
+    let bytes = strings.get(row);
+    if bytes.is_ascii() {
+        // SAFETY: ASCII is UTF-8.
+        return unsafe { std::str::from_utf8_unchecked(bytes) };
+    }
     // Text is checked where it enters; bytes at null positions may be anything, and count for nothing.
-    std::str::from_utf8(strings.get(row)).unwrap_or_default()
+    std::str::from_utf8(bytes).unwrap_or_default()
 }
 
 /// Values of a fixed-width argument.
