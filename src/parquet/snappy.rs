@@ -21,6 +21,10 @@ const MOST_TAG_LITERAL: usize = 60;
 /// 4 bytes.
 const MOST_WORD_TAG: u64 = 3 << 2;
 
+/// A short copy from 8 bytes before, whatever its length: tag and offset, and their bits in a word. So are values that ascend.
+const BACK_A_WORD: u64 = 0x0801;
+const BACK_A_WORD_MASK: u64 = 0xffe3;
+
 /// Bits of a word that hold a copy's offset, but for those in the tag; by the kind of the element.
 const OFFSET_MASK: [u32; 4] = [0, 0xff, 0xffff, u32::MAX];
 /// By an offset below 8, the bits of a word that repeat.
@@ -124,11 +128,25 @@ impl<'a> Block<'a> {
                     (read, written) = (read + 1 + len, written + len);
                     continue;
                 }
-                // SAFETY: invariant 1.
-                unsafe { to.add(written).cast::<u64>().write_unaligned((word >> 8).to_le()) };
-                (read, written) = (read + 1 + len, written + len);
+                let (bytes, end) = (word >> 8, written + len);
                 // By 8 bits for the tag, and 8 for each byte: a tag of so short a literal is four times one less than that.
                 word = word >> 16 >> (2 * tag);
+                let copied = (COPIES[(word & 0xff) as usize] & 0xff) as usize;
+                if word & BACK_A_WORD_MASK == BACK_A_WORD && copied + len <= 8 && end >= 8 {
+                    // SAFETY: invariants 1 and 2: the word begins within what has been written.
+                    unsafe {
+                        // The word before the copy, without the literal, of which no byte is copied: loaded after both the
+                        // literal and the copy before it were stored, it would have to wait for them.
+                        let before = to.add(end - 8).cast::<u64>().read_unaligned();
+                        to.add(written).cast::<u64>().write_unaligned(bytes.to_le());
+                        to.add(end).cast::<u64>().write_unaligned(before);
+                    }
+                    (read, written) = (read + 1 + len + 2, end + copied);
+                    continue;
+                }
+                // SAFETY: invariant 1.
+                unsafe { to.add(written).cast::<u64>().write_unaligned(bytes.to_le()) };
+                (read, written) = (read + 1 + len, end);
                 if word & 3 == 0 {
                     continue;
                 }
