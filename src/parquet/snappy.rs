@@ -326,7 +326,7 @@ mod tests {
                 kind => {
                     let most = [1, 9, 40, 3000, 100_000][random(state) % 5].min(len.max(1));
                     let mut offset = random(state) % most + 1;
-                    if random(state) % 2000 == 0 {
+                    if random(state).is_multiple_of(2000) {
                         offset = len + random(state) % 2;
                     }
                     let kind = if offset >= 1 << 16 { 4 } else { kind };

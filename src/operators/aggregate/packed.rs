@@ -317,7 +317,7 @@ impl<W: Word> PackedKeys<W> {
         if has_nulls {
             self.nulls.set_len(groups + missing.len());
         }
-        let mut stored = Stored { keys: &mut *self.keys, nulls: &mut *self.nulls, groups };
+        let mut stored = Stored { keys: &mut self.keys, nulls: &mut self.nulls, groups };
         self.slots.insert_all(
             hashes,
             ids,

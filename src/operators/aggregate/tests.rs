@@ -15,7 +15,6 @@ use crate::exec::fault::{FaultConfig, Faults};
 use crate::exec::{Combine, Finish, Flow, LaneCx, Need, OpenCx, Pull, QueryCx, Sink, Source};
 use crate::expr::{ColumnId, Expr};
 use crate::functions::AggregateCall;
-use crate::functions::Rows;
 use crate::functions::aggregate::find;
 use crate::mem::{Account, Knobs, Pool};
 use crate::metrics::OperatorMetrics;

@@ -60,11 +60,7 @@ enum Stage {
     /// Splits a pair by fresh bits.
     Splitting(Box<Splitting>),
     /// Loads as many build rows of a pair as fit, from one of them on.
-    Loading {
-        pair: Pair,
-        from: PartitionReader,
-        found: Matches,
-    },
+    Loading(Box<Loading>),
     /// Joins a pair, or a part of one.
     Probing(Box<Pass>),
     /// Emits build rows of the part.
@@ -83,6 +79,15 @@ struct Splitting {
     pending: Option<(Batch, usize)>,
     /// What has become of the build side, once the probe side is in work.
     build: Option<Option<Arc<SpillFile>>>,
+}
+
+/// A pair too large to be joined at once.
+struct Loading {
+    pair: Pair,
+    /// The build rows that come next.
+    from: PartitionReader,
+    /// What is known of each probe row, if it is asked.
+    found: Matches,
 }
 
 /// Probe rows of a pair on their way past build rows of it.
@@ -206,8 +211,8 @@ impl HashJoinLocal {
                         return Ok(Pull::Wait(wait));
                     }
                 }
-                Stage::Loading { pair, from, found } => {
-                    if let Some(wait) = self.load_part(plan, pair, from, found, cx)? {
+                Stage::Loading(loading) => {
+                    if let Some(wait) = self.load_part(plan, loading, cx)? {
                         return Ok(Pull::Wait(wait));
                     }
                 }
@@ -229,7 +234,7 @@ impl HashJoinLocal {
                         drop((pair, found));
                         self.leave(shared)
                     } else {
-                        Stage::Loading { pair, from: build, found }
+                        Stage::Loading(Box::new(Loading { pair, from: build, found }))
                     };
                 }
                 Stage::Done => return Ok(Pull::Done),
@@ -330,7 +335,7 @@ impl HashJoinLocal {
             drop(chunks);
             let found = Matches::none_of(plan, probe_rows, &self.account, cx)?;
             let build = PartitionReader::new(pair.build.clone());
-            return Ok(Begun::Stage(Stage::Loading { pair, from: build, found }));
+            return Ok(Begun::Stage(Stage::Loading(Box::new(Loading { pair, from: build, found }))));
         }
     }
 
@@ -417,23 +422,16 @@ impl HashJoinLocal {
     }
 
     /// Goes on to probe the build rows that come next, as many as fit; or waits for the memory of a single one.
-    fn load_part(
-        &mut self,
-        plan: &Plan,
-        pair: Pair,
-        from: PartitionReader,
-        found: Matches,
-        cx: &LaneCx<'_>,
-    ) -> Result<Option<Wait>> {
+    fn load_part(&mut self, plan: &Plan, loading: Box<Loading>, cx: &LaneCx<'_>) -> Result<Option<Wait>> {
         self.drain.cursor = None;
         self.account.trim();
         let mut limit = match cx.must_refuse() {
-            true => Limit::Rows(pair.build.rows() as usize / 3 + 1),
+            true => Limit::Rows(loading.pair.build.rows() as usize / 3 + 1),
             false => Limit::Memory,
         };
         loop {
             cx.check()?;
-            let mut build = from.clone();
+            let mut build = loading.from.clone();
             let chunks = load(plan, &mut build, limit, &self.account, cx)?;
             let rows: usize = chunks.iter().map(|chunk| chunk.rows).sum();
             let denied = match rows {
@@ -441,6 +439,7 @@ impl HashJoinLocal {
                 _ => match self.table(plan, chunks, cx)? {
                     Ok(table) => {
                         self.drain.waiting.end();
+                        let Loading { pair, from: _, found } = *loading;
                         let is_last = build.is_at_end();
                         let probe = PartitionReader::new(pair.probe.clone());
                         let share = Share::OneOf { is_last };
@@ -463,7 +462,7 @@ impl HashJoinLocal {
             if rows <= 1 {
                 let wait = self.drain.waiting.wait(cx);
                 let wait = wait.ok_or_else(|| too_small(denied, &self.account, cx))?;
-                self.drain.stage = Stage::Loading { pair, from, found };
+                self.drain.stage = Stage::Loading(loading);
                 return Ok(Some(wait));
             }
             limit = Limit::Rows(rows / 2);
