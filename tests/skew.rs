@@ -96,7 +96,7 @@ const SETTINGS: [Setting; 6] = [
     Setting { threads: 1, ..PLAIN },
     PLAIN,
     Setting { refuse_grant: u16::MAX, ..PLAIN },
-    Setting { refuse_charge: u16::MAX / 2, ..PLAIN },
+    Setting { refuse_charge: u16::MAX / 4, ..PLAIN },
     Setting { merge_joins: true, ..PLAIN },
     Setting { merge_joins: true, refuse_charge: u16::MAX / 10, ..PLAIN },
 ];

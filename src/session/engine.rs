@@ -68,12 +68,13 @@ impl Engine {
         self.inner.pool.limit_bytes()
     }
 
-    /// Bytes granted at this moment, to running queries, their results and table metadata.
+    /// Bytes granted at this moment, to running queries, their results and table metadata. Up to an eighth of the limit, and
+    /// 64 MiB, may stay mapped beside them, for whoever asks next.
     pub fn memory_used(&self) -> usize {
         self.inner.pool.granted_bytes()
     }
 
-    /// The most bytes that were ever granted at a time.
+    /// The most bytes that were ever granted at a time, with what stayed mapped.
     pub fn memory_peak(&self) -> usize {
         self.inner.pool.peak_bytes()
     }

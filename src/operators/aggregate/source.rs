@@ -3,6 +3,7 @@
 //! Invariants:
 //! 1. Every piece is taken by one lane, once; what does not fit leaves as smaller pieces.
 //! 2. A lane holds one piece at a time, and its memory returns before it takes the next.
+//! 3. Where a group of a partition is refused memory, the lane waits with the groups from that one on.
 
 use super::groups::{Groups, Kind};
 use super::intake::Intake;
@@ -12,11 +13,12 @@ use super::spec::{Plan, fan_out_bits};
 use super::spill::{PartitionOrder, in_pieces, is_common};
 use crate::data::{Batch, FlatVector, Values, Vector, view_len};
 use crate::error::{Error, Result};
-use crate::exec::{Handoff, LaneCx, Need, OpenCx, Pull, Source};
+use crate::exec::{Handoff, LaneCx, Need, OpenCx, Pull, Retry, Source, Wait};
+use crate::functions::Rows;
 use crate::functions::aggregate::GroupSet;
 use crate::mem::{Account, Knobs};
 use crate::metrics::{MERGE_NANOS, OperatorMetrics};
-use crate::spill::{SpillFile, SpillReader};
+use crate::spill::{ReadBehind, SpillFile, SpillReader};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -110,18 +112,32 @@ pub(super) struct SourceLane {
     stage: Stage,
     /// The most groups emitted at a time: fewer than a batch where they are wide.
     most_rows: usize,
+    /// Tries to get memory for a group that is merged.
+    waiting: Retry,
 }
 
 /// What a lane is at.
 enum Stage {
     /// Takes what comes next.
     Taking,
+    /// Merges partitions.
+    Merging(Box<Merging>),
     /// Emits the groups of its table from `next` on.
     Emitting { next: usize },
     /// Emits what is left of a span.
     Reading(Span),
     /// Has nothing more to emit.
     Done,
+}
+
+/// Partitions that are being merged.
+struct Merging {
+    /// Those not begun.
+    files: std::vec::IntoIter<(Arc<SpillFile>, u32)>,
+    /// The one in work, and what frees it behind.
+    open: Option<(SpillReader, ReadBehind)>,
+    /// What was read last, and how many of its groups have been merged.
+    pending: Option<(Batch, usize)>,
 }
 
 impl HashAggregateSource {
@@ -157,7 +173,8 @@ impl Source for HashAggregateSource {
         let account = take_account(&shared.accounts)?;
         let intake = Intake::new(&self.plan, account, shared.floor_bytes, cx.query.knobs.fan_out)?;
         let ready = shared.aggregation.ready.lock().clone();
-        Ok(SourceLane { intake, ready, stage: Stage::Taking, most_rows: cx.batch_rows() })
+        let waiting = Retry::default();
+        Ok(SourceLane { intake, ready, stage: Stage::Taking, most_rows: cx.batch_rows(), waiting })
     }
 
     fn pull(&self, shared: &SourceShared, local: &mut SourceLane, cx: &LaneCx<'_>) -> Result<Pull> {
@@ -190,6 +207,15 @@ impl Source for HashAggregateSource {
                     local.ready = None;
                     *shared.aggregation.ready.lock() = None;
                     local.stage = Stage::Done;
+                }
+                Stage::Merging(_) => {
+                    let ready = local.ready.clone();
+                    let Some(Ready::Pieces { items, .. }) = ready.as_deref() else {
+                        return Err(Error::internal("a piece of nothing"));
+                    };
+                    if let Some(wait) = local.merge_files(items, cx)? {
+                        return Ok(Pull::Wait(wait));
+                    }
                 }
                 Stage::Emitting { next } => {
                     let len = cx.batch_rows().min(local.intake.groups().len().saturating_sub(next));
@@ -300,25 +326,64 @@ impl SourceLane {
                 }
             }
             Item::Files { files, used_bits } => {
-                let started = Instant::now();
                 self.intake.restart(used_bits, fan_out)?;
-                for (file, partition) in &files {
-                    let mut reader = file.reader(*partition);
-                    let mut behind = reader.behind();
-                    while let Some(batch) = self.next_block(&mut reader, cx)? {
-                        self.intake.add_all(Kind::States, &batch, cx)?;
-                        behind.advance(&reader);
-                        cx.check()?;
-                    }
-                }
-                cx.metrics.add_time(MERGE_NANOS, started);
+                self.stage =
+                    Stage::Merging(Box::new(Merging { files: files.into_iter(), open: None, pending: None }));
+                return Ok(());
             }
         }
+        self.merged(items, cx)
+    }
+
+    /// Merges what is left of partitions; or waits for the memory of a single group.
+    fn merge_files(&mut self, items: &Mutex<VecDeque<Item>>, cx: &LaneCx<'_>) -> Result<Option<Wait>> {
+        let Stage::Merging(mut merging) = std::mem::replace(&mut self.stage, Stage::Done) else {
+            return Err(Error::internal("nothing is being merged"));
+        };
+        let started = Instant::now();
+        loop {
+            cx.check()?;
+            if let Some((batch, counted)) = &mut merging.pending {
+                let rows = Rows::All(batch.physical_rows());
+                if let Err(denied) = self.intake.add(Kind::States, batch.columns(), rows, counted, cx)? {
+                    let wait = self.waiting.wait(cx).ok_or_else(|| self.intake.too_small(denied))?;
+                    self.stage = Stage::Merging(merging);
+                    return Ok(Some(wait));
+                }
+                self.waiting.end();
+                merging.pending = None;
+                if let Some((reader, behind)) = &mut merging.open {
+                    behind.advance(reader);
+                }
+            }
+            let (reader, _) = match &mut merging.open {
+                Some(open) => open,
+                none => {
+                    let Some((file, partition)) = merging.files.next() else { break };
+                    let reader = file.reader(partition);
+                    let behind = reader.behind();
+                    none.insert((reader, behind))
+                }
+            };
+            match self.next_block(reader, cx)? {
+                Some(batch) => merging.pending = Some((batch, 0)),
+                None => merging.open = None,
+            }
+        }
+        cx.metrics.add_time(MERGE_NANOS, started);
+        self.merged(items, cx)?;
+        Ok(None)
+    }
+
+    /// A piece is merged: its groups are emitted next, or have become further pieces.
+    fn merged(&mut self, items: &Mutex<VecDeque<Item>>, cx: &LaneCx<'_>) -> Result<()> {
+        let fan_out = cx.query.knobs.fan_out;
         if !self.intake.has_spilled() {
             self.intake.open_headroom();
             self.stage = Stage::Emitting { next: 0 };
             return Ok(());
         }
+        self.stage = Stage::Taking;
         let (used_bits, partitions) = self.intake.spilled_shape();
         if let Some(file) = self.intake.finish_spill(cx)? {
             let written = (0..partitions).filter(|&partition| file.rows(partition) > 0);
