@@ -308,6 +308,10 @@ impl<W: Word> PackedKeys<W> {
     }
 
     pub(super) fn insert(&mut self, ids: &mut [u32], missing: &[u32]) {
+        // Nothing has been reserved then.
+        if missing.is_empty() {
+            return;
+        }
         let (keys, hashes): (&[W], &[u64]) = (&self.batch.keys, &self.batch.hashes);
         let has_nulls = self.batch.has_nulls || !self.nulls.is_empty();
         let row_nulls: &[u32] = if self.batch.has_nulls { &self.batch.nulls } else { &[] };

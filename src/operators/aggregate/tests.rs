@@ -15,7 +15,7 @@ use crate::exec::fault::{FaultConfig, Faults};
 use crate::exec::{Combine, Finish, Flow, LaneCx, Need, OpenCx, Pull, QueryCx, Sink, Source};
 use crate::expr::{ColumnId, Expr};
 use crate::functions::AggregateCall;
-use crate::functions::aggregate::find;
+use crate::functions::aggregate::{GroupSet, find};
 use crate::mem::{Account, Knobs, Pool};
 use crate::metrics::OperatorMetrics;
 use crate::spill::SpillDirectory;
@@ -497,6 +497,32 @@ fn watched(keys: impl Iterator<Item = i64>) -> (usize, usize) {
     }
     let groups = intake.groups().len();
     (groups, intake.slots().found(groups))
+}
+
+#[test]
+fn groups_that_are_all_known_merge_with_a_table_that_has_nulls() {
+    let pool = Pool::new("query", 1 << 30);
+    let knobs = Knobs { lanes: 1, batch_rows: 1024, block_bytes: 32 << 10, fan_out: 8 };
+    let spill = Arc::new(SpillDirectory::new(None, 1 << 32).for_query(None));
+    let query = Arc::new(QueryCx::new(pool.clone(), knobs, spill, None, None));
+    let metrics = OperatorMetrics::new("HashAggregate");
+    let account = || Account::open(&pool, 1 << 20, 4096, 64 << 10).expect("ample");
+    let scratch = account();
+    let cx = lane_cx((&query, &metrics), &scratch, 0);
+    let plan = Arc::new(Plan::new(AggregateSpec { aggregates: vec![], ..spec(&[NUMBER]) }));
+    let table = |values: &[Value]| {
+        let mut intake = Intake::new(&plan, account(), 1 << 20, 8).expect("ample");
+        let column = Vector::Flat(flat(values, NUMBER, &scratch));
+        intake.add_all(Kind::Rows, &Batch::new(vec![column], values.len()), &cx).expect("ample");
+        intake
+    };
+    let known: Vec<Value> = (0..500).map(Value::Int).collect();
+    let with_null: Vec<Value> = known.iter().cloned().chain([Value::Null]).collect();
+    let (mut to, from) = (table(&known), table(&with_null));
+    for (start, len, groups) in [(0, 500, 500), (500, 1, 501), (0, 501, 501)] {
+        to.merge(from.groups(), GroupSet::Range { start, len }, &cx).expect("ample");
+        assert_eq!(to.groups().len(), groups);
+    }
 }
 
 #[test]
