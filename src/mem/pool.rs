@@ -1,6 +1,6 @@
 //! The lock-free ledger: a tree of pools, each with a limit.
 //!
-//! Owns: [`Pool`]. Invariants 1, 2 and 5 of the room.
+//! Owns: [`Pool`]. Invariants 1, 2, 5 and 6 of the room.
 
 use super::reclaim::Registry;
 use super::slab::{Evicted, SlabCache};

@@ -4,7 +4,8 @@
 //!
 //! Invariants:
 //! 1. A slab's bytes are charged to its account from before it is mapped until after it is unmapped; a cached slab
-//!    stays charged, to the account or to the topmost pool. So the process's anonymous memory never exceeds the ledger by more than the heap.
+//!    stays charged, to the account or to the topmost pool. So the process's anonymous memory never exceeds the ledger by
+//!    more than the heap.
 //! 2. Slab memory is always initialised (zeroed by the kernel or written before); its content is unspecified.
 //! 3. A slab is at least page-aligned.
 

@@ -476,23 +476,50 @@ fn keys_that_begin_to_repeat_when_nobody_looks_come_out_once() {
     }
 }
 
+/// What tables by themselves need, keyed by one column and without aggregates.
+struct Tables {
+    pool: Pool,
+    query: Arc<QueryCx>,
+    metrics: Arc<OperatorMetrics>,
+    plan: Arc<Plan>,
+    scratch: Account,
+}
+
+impl Tables {
+    fn keyed_by(column: usize) -> Self {
+        let pool = Pool::new("query", 1 << 30);
+        let knobs = Knobs { lanes: 1, batch_rows: 1024, block_bytes: 32 << 10, fan_out: 8 };
+        let spill = Arc::new(SpillDirectory::new(None, 1 << 32).for_query(None));
+        let query = Arc::new(QueryCx::new(pool.clone(), knobs, spill, None, None));
+        let metrics = OperatorMetrics::new("HashAggregate");
+        let plan = Arc::new(Plan::new(AggregateSpec { aggregates: vec![], ..spec(&[column]) }));
+        let scratch = Account::open(&pool, 1 << 20, 4096, 64 << 10).expect("ample");
+        Self { pool, query, metrics, plan, scratch }
+    }
+
+    fn cx(&self) -> LaneCx<'_> {
+        lane_cx((&self.query, &self.metrics), &self.scratch, 0)
+    }
+
+    fn table(&self) -> Intake {
+        let account = Account::open(&self.pool, 1 << 20, 4096, 64 << 10).expect("ample");
+        Intake::new(&self.plan, account, 1 << 20, 8).expect("ample")
+    }
+
+    fn count(&self, intake: &mut Intake, keys: FlatVector, rows: usize) {
+        let batch = Batch::new(vec![Vector::Flat(keys)], rows);
+        intake.add_all(Kind::Rows, &batch, &self.cx()).expect("ample");
+    }
+}
+
 /// Groups of a table that is watched, and how many of them are found at the end, after counting `keys`.
 fn watched(keys: impl Iterator<Item = i64>) -> (usize, usize) {
-    let pool = Pool::new("query", 1 << 30);
-    let knobs = Knobs { lanes: 1, batch_rows: 1024, block_bytes: 32 << 10, fan_out: 8 };
-    let spill = Arc::new(SpillDirectory::new(None, 1 << 32).for_query(None));
-    let query = Arc::new(QueryCx::new(pool.clone(), knobs, spill, None, None));
-    let metrics = OperatorMetrics::new("HashAggregate");
-    let account = || Account::open(&pool, 1 << 20, 4096, 64 << 10).expect("ample");
-    let (scratch, spec) = (account(), AggregateSpec { aggregates: vec![], ..spec(&[UNIQUE]) });
-    let plan = Arc::new(Plan::new(spec));
-    let mut intake = Intake::new(&plan, account(), 1 << 20, 8).expect("ample");
+    let tables = Tables::keyed_by(UNIQUE);
+    let mut intake = tables.table();
     let keys: Vec<i64> = keys.collect();
     for keys in keys.chunks(1024) {
-        let values = Values::I64(BufMut::copy_of(&scratch, keys).expect("ample").freeze());
-        let column = Vector::Flat(FlatVector { values, validity: None, bounds: None });
-        let cx = lane_cx((&query, &metrics), &scratch, 0);
-        intake.add_all(Kind::Rows, &Batch::new(vec![column], keys.len()), &cx).expect("ample");
+        let values = Values::I64(BufMut::copy_of(&tables.scratch, keys).expect("ample").freeze());
+        tables.count(&mut intake, FlatVector { values, validity: None, bounds: None }, keys.len());
         intake.watch();
     }
     let groups = intake.groups().len();
@@ -501,26 +528,17 @@ fn watched(keys: impl Iterator<Item = i64>) -> (usize, usize) {
 
 #[test]
 fn groups_that_are_all_known_merge_with_a_table_that_has_nulls() {
-    let pool = Pool::new("query", 1 << 30);
-    let knobs = Knobs { lanes: 1, batch_rows: 1024, block_bytes: 32 << 10, fan_out: 8 };
-    let spill = Arc::new(SpillDirectory::new(None, 1 << 32).for_query(None));
-    let query = Arc::new(QueryCx::new(pool.clone(), knobs, spill, None, None));
-    let metrics = OperatorMetrics::new("HashAggregate");
-    let account = || Account::open(&pool, 1 << 20, 4096, 64 << 10).expect("ample");
-    let scratch = account();
-    let cx = lane_cx((&query, &metrics), &scratch, 0);
-    let plan = Arc::new(Plan::new(AggregateSpec { aggregates: vec![], ..spec(&[NUMBER]) }));
+    let tables = Tables::keyed_by(NUMBER);
     let table = |values: &[Value]| {
-        let mut intake = Intake::new(&plan, account(), 1 << 20, 8).expect("ample");
-        let column = Vector::Flat(flat(values, NUMBER, &scratch));
-        intake.add_all(Kind::Rows, &Batch::new(vec![column], values.len()), &cx).expect("ample");
+        let mut intake = tables.table();
+        tables.count(&mut intake, flat(values, NUMBER, &tables.scratch), values.len());
         intake
     };
     let known: Vec<Value> = (0..500).map(Value::Int).collect();
     let with_null: Vec<Value> = known.iter().cloned().chain([Value::Null]).collect();
     let (mut to, from) = (table(&known), table(&with_null));
     for (start, len, groups) in [(0, 500, 500), (500, 1, 501), (0, 501, 501)] {
-        to.merge(from.groups(), GroupSet::Range { start, len }, &cx).expect("ample");
+        to.merge(from.groups(), GroupSet::Range { start, len }, &tables.cx()).expect("ample");
         assert_eq!(to.groups().len(), groups);
     }
 }
