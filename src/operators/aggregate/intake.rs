@@ -290,17 +290,13 @@ impl Intake {
         cx: &LaneCx<'_>,
     ) -> Result<Result<(), Denied>> {
         let has_counted = self.groups.len() > 0;
-        let refused = match counted {
-            0 => self.try_add(kind, columns, rows, cx)?.err(),
-            _ => None,
+        let refused = if *counted == 0 {
+            self.try_add(kind, columns, rows, cx)?.map(|()| *counted = rows.len()).err()
+        } else {
+            None
         };
-        let result = match (&*counted, refused) {
-            (0, None) => {
-                *counted = rows.len();
-                Ok(())
-            }
-            (_, refused) => self.add_in_steps(kind, columns, rows, counted, (refused, has_counted), cx)?,
-        };
+        // All rows have been counted unless some were refused, now or before.
+        let result = self.add_in_steps(kind, columns, rows, counted, (refused, has_counted), cx)?;
         self.publish();
         Ok(result)
     }
@@ -408,6 +404,9 @@ impl Intake {
         (mut refused, mut has_counted): (Option<Denied>, bool),
         cx: &LaneCx<'_>,
     ) -> Result<Result<(), Denied>> {
+        if *counted == rows.len() {
+            return Ok(Ok(()));
+        }
         let listed;
         let positions = match rows {
             Rows::At(positions) => positions,
