@@ -26,7 +26,7 @@ mod views;
 mod words;
 
 pub(crate) use arrow_bridge::{arrow_schema, copy_arrow_array, from_arrow_array, to_record_batch};
-pub(crate) use batch::{Batch, Selection};
+pub(crate) use batch::{Batch, Cluster, Selection};
 pub(crate) use bitmap::{Bitmap, BitmapMut};
 pub(crate) use buffer::{Buf, BufMut, Plain};
 pub(crate) use dictionary::{Dictionary, DictionaryIds};

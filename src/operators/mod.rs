@@ -27,7 +27,7 @@ mod values;
 #[cfg(test)]
 mod testing;
 
-pub(crate) use aggregate::{AggregateSpec, hash_aggregate};
+pub(crate) use aggregate::{AggregateSpec, clustered_aggregate, hash_aggregate};
 pub(crate) use collect_keys::collect_keys;
 pub(crate) use filter::filter;
 pub(crate) use hash_join::{HashJoinKey, HashJoinKind, HashJoinSpec, hash_join};

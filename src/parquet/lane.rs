@@ -250,7 +250,11 @@ impl LaneScan {
         }
         let alive = window.alive_rows();
         self.window_batches = next_window(self.window_batches, rows, alive, scan, cx);
-        let batch = if alive == 0 { None } else { Some(window.emit(current, &mut lane)?) };
+        let batch = if alive == 0 {
+            None
+        } else {
+            Some(window.emit(current, &mut lane)?.with_cluster(current.morsel.cluster))
+        };
         // A single row goes on in any case: where others need all their memory, there is no more to be had.
         if current.width.spare_bytes > 0 && rows > 1 && batch.is_some() {
             drop(cx.account.hold(current.width.spare_bytes)?);

@@ -13,6 +13,7 @@
 //! Must not know: plans, SQL text, the other operators.
 
 mod bloom;
+mod clusters;
 mod codec;
 mod column;
 mod decode;

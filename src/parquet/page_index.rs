@@ -1,6 +1,6 @@
 //! What page indexes prove about a filter: which rows of a row group need not be read (Parquet format, `PageIndex.md`).
 //!
-//! Owns: [`kept_rows`], [`Kept`].
+//! Owns: [`kept_rows`], [`Kept`], [`page_ints`].
 //!
 //! Invariants:
 //! 1. Rows left out are proven not to pass; in doubt rows are kept.
@@ -104,6 +104,29 @@ pub(super) fn kept_rows(
         [all] if *all == (0..rows) => Kept::All,
         _ => Kept::Ranges(kept.into()),
     }
+}
+
+/// What a row group's page index says of a column of integers.
+pub(super) struct PageInts {
+    /// The page's first row, in the row group.
+    pub(super) first_row: u64,
+    /// The least and the greatest value; `None` if all are null.
+    pub(super) bounds: Option<(i64, i64)>,
+}
+
+/// The pages of an integer column, if their bounds are known.
+pub(super) fn page_ints(
+    file: &TableFile,
+    row_group: usize,
+    column: &ScanColumn,
+    pool: &Pool,
+) -> Option<Vec<PageInts>> {
+    let read = ColumnPages::read(file, row_group, column, pool)?;
+    let page = |page: &PageBounds| {
+        let bounds = if page.is_null { None } else { Some(read.range_at(page.first_row).ints()?) };
+        Some(PageInts { first_row: page.first_row, bounds })
+    };
+    read.pages.iter().map(page).collect()
 }
 
 fn row_group_range<'a>(

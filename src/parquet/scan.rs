@@ -6,8 +6,10 @@
 //! 1. Every row of every row group that may pass the filters lies in exactly one morsel.
 //! 2. Morsels are claimed in file order from one counter, so lanes never wait for each other; the last row groups are
 //!    cut so that lanes end at about the same time, unless each would have to decode them from their first row.
+//! 3. Where clusters are asked for, each morsel is one ([`super::clusters`]).
 
 use super::bloom::{self, BloomFilter};
+use super::clusters;
 use super::decode::Kernels;
 use super::fallback::CrateMetadata;
 use super::file::ParquetFile;
@@ -19,13 +21,14 @@ use super::page_index::{Kept, kept_rows};
 use super::page_sizes::{Expected, LARGEST_PAGE_BYTES, PageSizes};
 use super::prune::{ColumnRange, Verdict, judge};
 use super::table_file::{Place, TableFile};
-use crate::data::{Field, PhysicalType, Schema};
+use crate::data::{Cluster, Field, PhysicalType, Schema};
 use crate::error::{Error, Result};
 use crate::exec::{LaneCx, Need, OpenCx, Pull, Source};
 use crate::expr::{ColumnId, Evaluator, Expr};
-use crate::mem::{Knobs, size_class_bytes};
+use crate::mem::{Knobs, Pool, size_class_bytes};
 use crate::scan::ScanRequest;
 use parking_lot::Mutex;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
@@ -62,6 +65,8 @@ pub(crate) struct Morsel {
     pub(crate) end: u64,
     /// Bit `g` is set if filter group `g` must be evaluated; groups from 64 on always are.
     needed: u64,
+    /// What its rows are a cluster of, where the scan was asked for clusters.
+    pub(crate) cluster: Option<Cluster>,
 }
 
 impl Morsel {
@@ -84,6 +89,8 @@ pub(crate) struct ParquetScan {
     page_bytes: usize,
     /// Whether statistics, page indexes and Bloom filters are asked what need not be read.
     prunes: bool,
+    /// The position in `columns` of what morsels are clusters by.
+    clustered_by: Option<usize>,
 }
 
 /// A run of a scan.
@@ -137,7 +144,7 @@ impl ParquetScan {
     /// # Errors
     /// [`Error::Internal`] if the request names columns there are not.
     pub(crate) fn new(files: Arc<[TableFile]>, schema: &Schema, request: ScanRequest) -> Result<Self> {
-        let ScanRequest { table, columns, outputs, filters, runtime_filters, prunes } = request;
+        let ScanRequest { table, columns, outputs, filters, runtime_filters, prunes, clustered_by } = request;
         let unknown = || Error::internal(format!("a scan of '{table}' asks for an unknown column"));
         let column = |(id, column): (ColumnId, usize)| {
             let field = schema.get(column).cloned().ok_or_else(unknown)?;
@@ -155,13 +162,14 @@ impl ParquetScan {
             }
         }
         let filter = FilterPlan::new(filters, runtime_filters, position);
+        let clustered_by = clustered_by.map(|id| position(id).ok_or_else(unknown)).transpose()?;
         let page_bytes = page_bytes(&files, &columns);
         let kernels = Kernels::detect();
-        Ok(Self { files, table, columns, outputs, filter, kernels, page_bytes, prunes })
+        Ok(Self { files, table, columns, outputs, filter, kernels, page_bytes, prunes, clustered_by })
     }
 
     /// The morsels of a run with `lanes` lanes.
-    fn plan_morsels(&self, lanes: usize) -> Vec<Morsel> {
+    fn plan_morsels(&self, lanes: usize, pool: &Pool) -> Vec<Morsel> {
         let mut groups = Vec::new();
         for (at, file) in self.files.iter().enumerate() {
             let footer = &file.file.footer;
@@ -170,7 +178,7 @@ impl ParquetScan {
                 if rows > 0
                     && let Some(needed) = self.judge_row_group(file, row_group)
                 {
-                    groups.push(Morsel { file: at, row_group, start: 0, end: rows, needed });
+                    groups.push(Morsel { file: at, row_group, start: 0, end: rows, needed, cluster: None });
                 }
             }
         }
@@ -184,6 +192,18 @@ impl ParquetScan {
             } else {
                 group.end.div_ceil(pieces).clamp(SMALLEST_PIECE_ROWS.min(group.end), MORSEL_ROWS)
             };
+            if let Some(column) = self.clustered_by {
+                let (file, column) = (&self.files[group.file], &self.columns[column]);
+                let cut = clusters::cut(file, group.row_group, column, most, pool);
+                let piece = |(rows, cluster): (Range<u64>, Cluster)| Morsel {
+                    start: rows.start,
+                    end: rows.end,
+                    cluster: Some(cluster),
+                    ..group
+                };
+                morsels.extend(cut.into_iter().map(piece));
+                continue;
+            }
             let mut start = 0;
             while start < group.end {
                 // A rest too small to be worth a piece goes with the one before.
@@ -372,7 +392,7 @@ impl Source for ParquetScan {
 
     fn open(&self, cx: &OpenCx<'_>) -> Result<ScanRun> {
         let all: usize = self.files.iter().map(|f| f.file.footer.row_groups()).sum();
-        let morsels = self.plan_morsels(cx.lanes.max(1));
+        let morsels = self.plan_morsels(cx.lanes.max(1), &cx.query.pool);
         let kept = morsels.iter().filter(|m| m.start == 0).count();
         let kept_rows: u64 = morsels.iter().map(|m| m.end - m.start).sum();
         cx.metrics.passed_rows.fetch_add(self.table_rows() - kept_rows, Relaxed);

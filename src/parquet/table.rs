@@ -5,6 +5,7 @@
 //! Invariants:
 //! 1. Statistics and order are those of the table's types, over all files.
 
+use super::clusters;
 use super::distinct;
 use super::file::ParquetFile;
 use super::footer::{Bound, ChunkMeta};
@@ -77,6 +78,10 @@ impl ScanProvider for ParquetTable {
 
     fn order(&self) -> &[ColumnOrder] {
         &self.order
+    }
+
+    fn is_clustered_by(&self, column: usize) -> bool {
+        clusters::is_clustered(&self.files, column, &self.schema[column].data_type)
     }
 }
 

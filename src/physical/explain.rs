@@ -184,12 +184,16 @@ fn write_node(plan: &PhysicalPlan, names: &BTreeMap<ColumnId, String>, out: &mut
         Node::Values { rows } => write!(out, "Values {} rows", rows.len()),
         Node::Filter { conjuncts, .. } => write!(out, "Filter {}", list(conjuncts, names)),
         Node::Project { expressions, .. } => write!(out, "Project {}", list(expressions, names)),
-        Node::HashAggregate { groups, aggregates, .. } => {
+        Node::HashAggregate { groups, aggregates, clustered_by, .. } => {
             let calls: Vec<_> = aggregates
                 .iter()
                 .map(|a| format!("{}({})", a.function.name(), list(&a.arguments, names)))
                 .collect();
-            let name = if groups.is_empty() { "Aggregate" } else { "HashAggregate" };
+            let name = match clustered_by {
+                _ if groups.is_empty() => "Aggregate",
+                Some(_) => "ClusteredAggregate",
+                None => "HashAggregate",
+            };
             write!(out, "{name} by [{}] compute [{}]", list(groups, names), calls.join(", "))
         }
         Node::HashJoin { kind, keys, residual, publishes, .. }

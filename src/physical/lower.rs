@@ -1,5 +1,6 @@
 //! Logical plans to physical ones: one function per logical node, where its operator is chosen.
 
+use super::clusters::clustered;
 use super::merge_joins::{JoinPolicy, choose};
 use super::plan::{Node, PhysicalPlan};
 use crate::data::PhysicalType;
@@ -69,6 +70,7 @@ fn lower_node(plan: &Plan, sources: Sources<'_>) -> Result<Arc<PhysicalPlan>> {
                 filters: filters.clone(),
                 runtime_filters: Vec::new(),
                 prunes: sources.prunes,
+                clustered_by: None,
             };
             Node::Scan { provider, request, runtime_filters: Vec::new() }
         }
@@ -88,10 +90,18 @@ fn lower_node(plan: &Plan, sources: Sources<'_>) -> Result<Arc<PhysicalPlan>> {
             }
             let is_few = |e: &Expr| (sources.distinct)(e, input).is_some_and(|values| values <= FEW_STRINGS);
             let is_string = |e: &Expr| e.data_type().physical() == PhysicalType::View;
+            let has_few_strings = groups.iter().all(|(_, e)| !is_string(e) || is_few(e));
+            let groups: Vec<Expr> = groups.iter().map(|(_, e)| e.clone()).collect();
+            let input = lower_node(input, sources)?;
+            let (input, clustered_by) = match clustered(&input, &groups, (sources.estimate)(plan)) {
+                Some((input, key)) => (input, Some(key)),
+                None => (input, None),
+            };
             Node::HashAggregate {
-                has_few_strings: groups.iter().all(|(_, e)| !is_string(e) || is_few(e)),
-                input: lower_node(input, sources)?,
-                groups: groups.iter().map(|(_, e)| e.clone()).collect(),
+                input,
+                groups,
+                has_few_strings,
+                clustered_by,
                 aggregates: aggregates.iter().map(|(_, a)| a.clone()).collect(),
             }
         }

@@ -10,6 +10,7 @@
 //!
 //! Must not know: SQL text, threads.
 
+mod clusters;
 mod explain;
 mod lower;
 mod merge_joins;

@@ -159,7 +159,10 @@ fn build(plan: &PhysicalPlan, done: &mut Done) -> Result<Open> {
             }
         }
         // The pipeline that ends in its own sink is what it waited for last.
-        Node::HashAggregate { .. } | Node::HashJoin { .. } | Node::Sort { .. } | Node::Shared { .. } => {
+        Node::HashAggregate { clustered_by: None, .. }
+        | Node::HashJoin { .. }
+        | Node::Sort { .. }
+        | Node::Shared { .. } => {
             if let Some(pipeline) = open.depends_on.last() {
                 done.profiler.ends(NodeId::of(plan), *pipeline);
             }
@@ -168,6 +171,7 @@ fn build(plan: &PhysicalPlan, done: &mut Done) -> Result<Open> {
         | Node::Values { .. }
         | Node::Filter { .. }
         | Node::Project { .. }
+        | Node::HashAggregate { clustered_by: Some(_), .. }
         | Node::UnionAll { .. }
         | Node::LimitPer { .. }
         | Node::Repeat { .. }
@@ -191,15 +195,21 @@ fn build_node(plan: &PhysicalPlan, done: &mut Done) -> Result<Open> {
             let transform = operators::project(input.layout.clone(), expressions.clone());
             build(input, done)?.through(transform)
         }
-        Node::HashAggregate { input, groups, aggregates, has_few_strings } => {
+        Node::HashAggregate { input, groups, aggregates, has_few_strings, clustered_by } => {
             let spec = operators::AggregateSpec {
                 layout: input.layout.clone(),
                 groups: groups.clone(),
                 aggregates: aggregates.clone(),
                 has_few_strings: *has_few_strings,
             };
-            let (sink, source) = operators::hash_aggregate(spec);
-            build(input, done)?.broken(sink, source, usize::MAX, done)
+            let open = build(input, done)?;
+            match clustered_by {
+                Some(key) => open.through(operators::clustered_aggregate(spec, *key)),
+                None => {
+                    let (sink, source) = operators::hash_aggregate(spec);
+                    open.broken(sink, source, usize::MAX, done)
+                }
+            }
         }
         Node::HashJoin { kind, build: build_side, probe, keys, residual, publishes } => {
             let spec = join_spec(plan, *kind, [build_side, probe], keys, residual);

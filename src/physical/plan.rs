@@ -46,6 +46,8 @@ pub(crate) enum Node {
         aggregates: Vec<AggregateCall>,
         /// Whether each key that is a string is expected to have few values.
         has_few_strings: bool,
+        /// The group key of whose values the input comes in clusters, so that groups go on when theirs is over.
+        clustered_by: Option<usize>,
     },
     /// Puts rows of two inputs together: the build side is held in a hash table, the probe side streams past it.
     HashJoin {

@@ -6,6 +6,8 @@
 //! Invariants:
 //! 1. A scan applies all filters of its request exactly; nobody filters again.
 //! 2. A scan emits exactly the columns of `outputs`, in that order.
+//! 3. A scan that is asked for clusters emits no batch without one. The clusters of a run have no value in common that is
+//!    strictly within one of them, and a lane emits the batches of one before those of the next.
 //!
 //! Must not know: plans, SQL text, the other operators.
 
@@ -36,6 +38,8 @@ pub(crate) struct ScanRequest {
     pub(crate) runtime_filters: Vec<(ColumnId, Arc<RuntimeFilter>)>,
     /// Whether what statistics say of values may decide what is read.
     pub(crate) prunes: bool,
+    /// The column by whose values batches are to be of clusters, one that the table is clustered by.
+    pub(crate) clustered_by: Option<ColumnId>,
 }
 
 /// How the values of one column ascend or descend.
@@ -56,5 +60,9 @@ pub(crate) trait ScanProvider: TableProvider {
     /// The order of a scan's rows on a single lane, most significant column first; empty if none is known.
     fn order(&self) -> &[ColumnOrder] {
         &[]
+    }
+    /// Whether scans can hand out rows in clusters of this column's values, and are no slower for it.
+    fn is_clustered_by(&self, _column: usize) -> bool {
+        false
     }
 }

@@ -4,6 +4,7 @@
 //! 1. Every accumulator has a state for each group of the keys.
 //! 2. A batch is counted wholly, or, if memory was refused, not at all (it may leave groups that have counted
 //!    nothing, which merge as nothing).
+//! 3. While keys ascend nothing is sought; when one does not, all groups are entered into the directory.
 
 use super::front::{Front, Mapped};
 use super::keys::{Growth, Halt, KeyTable, resize};
@@ -26,10 +27,22 @@ pub(super) enum Kind {
     States,
 }
 
+/// Whether keys are likely to come in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ascent {
+    /// Nobody said so.
+    Unexpected,
+    /// So they have come since the table was empty.
+    Kept,
+    /// Not all of them have.
+    Lost,
+}
+
 /// The table.
 pub(super) struct Groups {
     plan: Arc<Plan>,
     keys: KeyTable,
+    ascent: Ascent,
     accumulators: Vec<Box<dyn Accumulator>>,
     front: Front,
     sought_keys: usize,
@@ -52,6 +65,7 @@ impl Groups {
         let mut groups = Self {
             plan: Arc::clone(plan),
             keys: KeyTable::new(&plan.group_types, plan.codes_strings),
+            ascent: Ascent::Unexpected,
             accumulators: plan.accumulators(),
             front: Front::new(),
             sought_keys: 0,
@@ -75,6 +89,13 @@ impl Groups {
     #[inline]
     pub(super) fn hash(&self, group: usize) -> u64 {
         self.keys.hash(group)
+    }
+
+    /// Forgets all groups, as `clear`, and says whether the rows to come are likely to be in the order of their keys, which
+    /// saves looking for them. Only rows: other tables' groups are not to be merged then.
+    pub(super) fn expect_ascent(&mut self, is_expected: bool) {
+        self.ascent = if is_expected { Ascent::Kept } else { Ascent::Unexpected };
+        self.clear();
     }
 
     /// The keys of all groups.
@@ -177,6 +198,18 @@ impl Groups {
 
     /// Finds or makes the groups of the rows that count, into `ids`, and states for them.
     fn assign(&mut self, keys: &[Vector], rows: Rows<'_>, growth: &Growth<'_>) -> Result<(), Halt> {
+        if self.ascent == Ascent::Kept {
+            let (ids, missing) = (&mut self.ids, &mut self.missing);
+            if self.keys.find_ascending(keys, rows, ids, missing, growth.account)? {
+                self.grow(growth)?;
+                self.keys.insert(&mut self.ids, &self.missing);
+                return Ok(());
+            }
+            self.ascent = Ascent::Lost;
+            if let Some(slots) = self.keys.slots() {
+                slots.look_at_all();
+            }
+        }
         match self.front.map(keys, rows, &mut self.ids, growth.account) {
             Mapped::All => Ok(()),
             Mapped::Nothing => {
@@ -249,6 +282,12 @@ impl Groups {
         debug_assert!(self.plan.has_groups(), "the one group without keys always stays");
         self.widest_bytes = 0;
         self.keys.clear();
+        if self.ascent != Ascent::Unexpected {
+            self.ascent = Ascent::Kept;
+            if let Some(slots) = self.keys.slots() {
+                slots.look_away();
+            }
+        }
         self.front.clear();
         self.accumulators.iter_mut().for_each(|accumulator| accumulator.clear());
     }

@@ -36,6 +36,8 @@ pub(super) struct Intake {
     /// Whether a key may have several groups.
     may_repeat: bool,
     spill: Spill,
+    /// Whether groups have left since that was last asked.
+    has_left: bool,
     /// How many groups the table must hold before an injected refusal is heeded.
     forced: Forced,
     /// Kept free for groups on their way out, where one may be larger than floors expect.
@@ -139,6 +141,7 @@ impl Intake {
             watch: Watch::NEW,
             may_repeat: false,
             spill,
+            has_left: false,
             forced: Forced::From { groups: 1 },
             headroom: Headroom::default(),
             consumer,
@@ -212,6 +215,24 @@ impl Intake {
     /// Whether groups have left the table.
     pub(super) fn has_spilled(&self) -> bool {
         self.spill.has_spilled()
+    }
+
+    /// Whether groups have left the table since the last call.
+    pub(super) fn take_has_left(&mut self) -> bool {
+        std::mem::take(&mut self.has_left)
+    }
+
+    /// Forgets all groups, as `clear`; whether rows that come next are likely to be in the order of their keys. While they
+    /// are, other tables' groups must not be merged.
+    pub(super) fn expect_ascent(&mut self, is_expected: bool) {
+        self.groups.expect_ascent(is_expected);
+        self.publish();
+    }
+
+    /// Forgets all groups; those that have left stay where they are.
+    pub(super) fn clear(&mut self) {
+        self.groups.clear();
+        self.publish();
     }
 
     /// Starts afresh for groups that have `used_bits` of their hashes in common.
@@ -477,6 +498,7 @@ impl Intake {
             *groups = (*groups * 2).min(self.plan.spill_chunk_rows(&cx.query.knobs));
         }
         self.open_headroom();
+        self.has_left = true;
         self.spill.put(&mut self.groups, &self.plan, cx)?;
         self.watch = Watch::Looking { since: self.groups.sought_keys(), groups: 0 };
         self.may_repeat = false;

@@ -116,6 +116,23 @@ impl KeyTable {
         Ok(())
     }
 
+    /// As `find`, where the rows' keys ascend from the greatest that there is, so that none has to be looked for; whether
+    /// they do. If not, or if keys are wide, nothing is found.
+    pub(super) fn find_ascending(
+        &mut self,
+        columns: &[Vector],
+        rows: Rows<'_>,
+        ids: &mut BufMut<u32>,
+        missing: &mut BufMut<u32>,
+        account: &Account,
+    ) -> Result<bool, Halt> {
+        let Self::Narrow(keys) = self else { return Ok(false) };
+        resize(ids, rows.len(), account)?;
+        resize(missing, rows.len(), account)?;
+        missing.set_len(0);
+        keys.find_ascending(columns, rows, ids, missing, account)
+    }
+
     /// As `find`, of the keys of another table's `groups` in place of rows.
     pub(super) fn find_groups(
         &mut self,

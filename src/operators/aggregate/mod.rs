@@ -1,7 +1,7 @@
 //! Hash aggregation, and aggregation without groups.
 //!
 //! Owns: [`AggregateSpec`], the sink that counts rows into groups lane by lane and the source that merges the lanes'
-//! groups and emits them.
+//! groups and emits them; and the transform that does both where rows come in clusters of a key.
 //!
 //! A lane keeps its own table of groups. When memory is refused it freezes the table: all groups leave as exported
 //! states, partitioned by bits of their hash, and the table starts empty. In the end either every lane's table is in
@@ -18,6 +18,8 @@
 //!
 //! Must not know: SQL, plans, where rows come from.
 
+mod clustered;
+mod counter;
 mod front;
 mod groups;
 mod hash;
@@ -39,7 +41,7 @@ mod tests;
 
 pub(crate) use spec::AggregateSpec;
 
-use crate::exec::{Handoff, SinkBox, SourceBox};
+use crate::exec::{Handoff, SinkBox, SourceBox, TransformBox};
 use std::sync::Arc;
 
 /// The two ends of an aggregation: what takes its input, and what emits one row per group: the group keys, then the
@@ -49,4 +51,9 @@ pub(crate) fn hash_aggregate(spec: AggregateSpec) -> (SinkBox, SourceBox) {
     let handoff = Handoff::new();
     let sink = sink::HashAggregateSink::new(Arc::clone(&plan), handoff.clone());
     (SinkBox::new(sink), SourceBox::new(source::HashAggregateSource::new(plan, handoff)))
+}
+
+/// The same aggregation of batches that come in clusters of the values of the group key number `key`, an integer column.
+pub(crate) fn clustered_aggregate(spec: AggregateSpec, key: usize) -> TransformBox {
+    TransformBox::new(clustered::ClusteredAggregate::new(Arc::new(spec::Plan::new(spec)), key))
 }

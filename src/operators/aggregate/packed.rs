@@ -192,6 +192,27 @@ impl<W: Word> PackedKeys<W> {
         rows: Rows<'_>,
         account: &Account,
     ) -> Result<(), Halt> {
+        self.pack(vectors, rows, account)?;
+        let batch = &mut self.batch;
+        if !self.strings.columns.is_empty() {
+            for k in 0..rows.len() {
+                batch.hashes[k] = self.strings.hash(&self.columns, batch.keys[k], batch.null_mask(k));
+            }
+        } else if batch.has_nulls {
+            let keys = batch.keys.iter().zip(batch.nulls.iter());
+            for (hash, (key, &nulls)) in batch.hashes.iter_mut().zip(keys) {
+                *hash = hash_with_nulls(*key, nulls);
+            }
+        } else {
+            for (hash, key) in batch.hashes.iter_mut().zip(batch.keys.iter()) {
+                *hash = key.hash();
+            }
+        }
+        Ok(())
+    }
+
+    /// Packs the rows that count.
+    fn pack(&mut self, vectors: &[Vector], rows: Rows<'_>, account: &Account) -> Result<(), Halt> {
         let batch = &mut self.batch;
         resize(&mut batch.keys, rows.len(), account)?;
         resize(&mut batch.nulls, rows.len(), account)?;
@@ -205,20 +226,6 @@ impl<W: Word> PackedKeys<W> {
                     batch.place_codes(vector, interner.codes(), column.shift, at, rows);
                 }
                 None => batch.encode_column(vector, column, at, rows)?,
-            }
-        }
-        if !self.strings.columns.is_empty() {
-            for k in 0..rows.len() {
-                batch.hashes[k] = self.strings.hash(&self.columns, batch.keys[k], batch.null_mask(k));
-            }
-        } else if batch.has_nulls {
-            let keys = batch.keys.iter().zip(batch.nulls.iter());
-            for (hash, (key, &nulls)) in batch.hashes.iter_mut().zip(keys) {
-                *hash = hash_with_nulls(*key, nulls);
-            }
-        } else {
-            for (hash, key) in batch.hashes.iter_mut().zip(batch.keys.iter()) {
-                *hash = key.hash();
             }
         }
         Ok(())
@@ -277,6 +284,41 @@ impl<W: Word> PackedKeys<W> {
             *hash = self.strings.hash(&self.columns, batch.keys[i], batch.nulls[i]);
         }
         Ok(())
+    }
+
+    /// Packs the rows that count and gives each its group, if they ascend from the greatest key there is; whether they do.
+    /// New groups are those of the rows in `missing`, and must be inserted as such, with nothing sought. The keys there are
+    /// must ascend, too.
+    pub(super) fn find_ascending(
+        &mut self,
+        vectors: &[Vector],
+        rows: Rows<'_>,
+        ids: &mut [u32],
+        missing: &mut BufMut<u32>,
+        account: &Account,
+    ) -> Result<bool, Halt>
+    where
+        W: Ord,
+    {
+        self.pack(vectors, rows, account)?;
+        if self.batch.has_nulls {
+            return Ok(false);
+        }
+        // The number of the next group; the greatest key is the last one's.
+        let mut next = self.keys.len() as u32;
+        let mut greatest = self.keys.last().copied();
+        for (k, (&key, id)) in self.batch.keys.iter().zip(ids).enumerate() {
+            if greatest != Some(key) {
+                if greatest > Some(key) {
+                    return Ok(false);
+                }
+                greatest = Some(key);
+                missing.push(k as u32);
+                next += 1;
+            }
+            *id = next - 1;
+        }
+        Ok(true)
     }
 
     pub(super) fn find(&self, ids: &mut [u32], missing: &mut BufMut<u32>) {

@@ -3,20 +3,17 @@
 //! Invariants:
 //! 1. A lane's table is handed over once, in `combine`; a lane that has spilled spills the rest first.
 //! 2. `finish` ends with the tables all in memory or all in partitions, never both.
-//! 3. A lane counts a batch wholly before the next; where a row of it is refused memory, it waits with the rows from that
-//!    one on.
 
-use super::groups::{Groups, Kind};
+use super::counter::Counter;
+use super::groups::Groups;
 use super::intake::Intake;
-use super::source::{Item, Ready};
+use super::source::Ready;
 use super::spans::Spans;
 use super::spec::{Plan, fan_out_bits};
 use super::spill::PartitionOrder;
-use crate::data::{Batch, Vector};
+use crate::data::Batch;
 use crate::error::{Error, Result};
-use crate::exec::{Combine, Finish, Flow, Handoff, LaneCx, Need, OpenCx, OperatorTask, Retry, Sink};
-use crate::expr::{EvalCx, Evaluator};
-use crate::functions::Rows;
+use crate::exec::{Combine, Finish, Flow, Handoff, LaneCx, Need, OpenCx, OperatorTask, Sink};
 use crate::mem::{Account, Knobs};
 use crate::spill::SpillFile;
 use parking_lot::Mutex;
@@ -68,21 +65,9 @@ struct Gathered {
 
 /// A lane that counts.
 pub(super) struct SinkLane {
-    evaluator: Evaluator,
-    pending: Option<Pending>,
-    /// Tries to get memory for the pending rows.
-    waiting: Retry,
+    counter: Counter,
     /// `None` once combined.
     intake: Option<Intake>,
-}
-
-/// A batch that has not been counted wholly.
-struct Pending {
-    batch: Batch,
-    /// Its keys and arguments, once evaluated.
-    columns: Option<Vec<Vector>>,
-    /// How many of its rows have been counted.
-    counted: usize,
 }
 
 impl HashAggregateSink {
@@ -107,7 +92,7 @@ impl Sink for HashAggregateSink {
     fn open(&self, cx: &OpenCx<'_>) -> Result<Self::Shared> {
         self.plan.check()?;
         let floor_bytes = self.plan.table_floor_bytes(&cx.query.knobs);
-        let accounts = table_accounts(floor_bytes, cx);
+        let accounts = table_accounts(floor_bytes, cx.lanes, cx);
         let shared = Arc::new(Aggregation {
             accounts: Mutex::new(accounts),
             floor_bytes,
@@ -123,8 +108,7 @@ impl Sink for HashAggregateSink {
         let account = take_account(&shared.accounts)?;
         let fan_out = cx.query.knobs.fan_out;
         let intake = Intake::new(&self.plan, account, shared.floor_bytes, fan_out)?;
-        let evaluator = Evaluator::new(&self.plan.expressions, &self.plan.layout)?;
-        Ok(SinkLane { evaluator, pending: None, waiting: Retry::default(), intake: Some(intake) })
+        Ok(SinkLane { counter: Counter::new(&self.plan)?, intake: Some(intake) })
     }
 
     fn push(
@@ -134,7 +118,7 @@ impl Sink for HashAggregateSink {
         batch: Batch,
         cx: &LaneCx<'_>,
     ) -> Result<Flow> {
-        local.pending = Some(Pending { batch, columns: None, counted: 0 });
+        local.counter.take(batch);
         local.go_on(shared, cx)
     }
 
@@ -215,34 +199,11 @@ impl Sink for HashAggregateSink {
 impl SinkLane {
     /// Counts the pending rows, or waits for the memory that one of them needs.
     fn go_on(&mut self, shared: &Aggregation, cx: &LaneCx<'_>) -> Result<Flow> {
-        let Self { evaluator, pending, waiting, intake } = self;
-        let intake = intake.as_mut().ok_or_else(|| Error::internal("rows after the lane has combined"))?;
-        intake.heed_requests(cx)?;
-        let Some(Pending { batch, columns, counted }) = pending else { return Ok(Flow::NeedInput) };
-        let columns = loop {
-            if let Some(columns) = columns {
-                break &*columns;
-            }
-            let mut eval_cx = EvalCx { account: cx.account, ids: &cx.query.ids };
-            match evaluator.evaluate(batch, &mut eval_cx) {
-                Ok(evaluated) => *columns = Some(evaluated),
-                Err(error) if error.is_refusal() => {
-                    if !intake.make_room(cx)? {
-                        return waiting.wait(cx).map(Flow::Wait).ok_or(error);
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        };
-        let rows = match batch.selection() {
-            None => Rows::All(batch.physical_rows()),
-            Some(selection) => Rows::At(selection.indices()),
-        };
-        if let Err(denied) = intake.add(Kind::Rows, columns, rows, counted, cx)? {
-            return waiting.wait(cx).map(Flow::Wait).ok_or_else(|| intake.too_small(denied));
+        let intake =
+            self.intake.as_mut().ok_or_else(|| Error::internal("rows after the lane has combined"))?;
+        if let Some(wait) = self.counter.go_on(intake, cx)? {
+            return Ok(Flow::Wait(wait));
         }
-        *pending = None;
-        waiting.end();
         if shared.lanes > 1 {
             intake.watch();
         }
@@ -256,10 +217,10 @@ impl Aggregation {
     }
 }
 
-/// An account with the floor of a table for each lane.
-pub(super) fn table_accounts(floor_bytes: usize, cx: &OpenCx<'_>) -> Vec<Account> {
+/// Accounts with the floor of a table, `count` of them.
+pub(super) fn table_accounts(floor_bytes: usize, count: usize, cx: &OpenCx<'_>) -> Vec<Account> {
     let quantum_bytes = (cx.query.pool.limit_bytes() / (64 * cx.lanes)).clamp(4 << 10, 256 << 10);
-    cx.lane_accounts(floor_bytes, quantum_bytes, floor_bytes)
+    (0..count).map(|_| cx.account(floor_bytes, quantum_bytes, floor_bytes)).collect()
 }
 
 /// A lane's account.
@@ -318,16 +279,4 @@ fn spill_tasks(tables: Vec<Intake>, shared: &Arc<Aggregation>) -> Vec<OperatorTa
         Box::new(task) as OperatorTask
     };
     tables.into_iter().map(task).collect()
-}
-
-impl Ready {
-    /// The partitions of all files, as the first depth of spilling left them.
-    fn partitions(files: &[Arc<SpillFile>], bits: u32) -> Self {
-        let item = |partition: u32| {
-            let files = files.iter().filter(|file| file.rows(partition) > 0);
-            let files: Vec<_> = files.map(|file| (Arc::clone(file), partition)).collect();
-            (!files.is_empty()).then_some(Item::Files { files, used_bits: bits })
-        };
-        Self::items((0..1 << bits).filter_map(item))
-    }
 }

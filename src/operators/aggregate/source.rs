@@ -91,9 +91,15 @@ impl Ready {
         Self::Pieces { spans: Some(spans), tables, items: Mutex::new(items) }
     }
 
-    /// Pieces that speak of no table.
-    pub(super) fn items(items: impl Iterator<Item = Item>) -> Self {
-        Self::Pieces { spans: None, tables: Vec::new(), items: Mutex::new(items.collect()) }
+    /// The partitions of all files, as the first depth of spilling left them.
+    pub(super) fn partitions(files: &[Arc<SpillFile>], bits: u32) -> Self {
+        let item = |partition: u32| {
+            let files = files.iter().filter(|file| file.rows(partition) > 0);
+            let files: Vec<_> = files.map(|file| (Arc::clone(file), partition)).collect();
+            (!files.is_empty()).then_some(Item::Files { files, used_bits: bits })
+        };
+        let items = (0..1 << bits).filter_map(item).collect();
+        Self::Pieces { spans: None, tables: Vec::new(), items: Mutex::new(items) }
     }
 }
 
@@ -106,6 +112,7 @@ pub(super) struct SourceShared {
 
 /// A lane that emits.
 pub(super) struct SourceLane {
+    plan: Arc<Plan>,
     intake: Intake,
     /// What there is to emit, from the first pull to the end.
     ready: Option<Arc<Ready>>,
@@ -165,7 +172,7 @@ impl Source for HashAggregateSource {
 
     fn open(&self, cx: &OpenCx<'_>) -> Result<SourceShared> {
         let floor_bytes = self.plan.table_floor_bytes(&cx.query.knobs);
-        let accounts = Mutex::new(table_accounts(floor_bytes, cx));
+        let accounts = Mutex::new(table_accounts(floor_bytes, cx.lanes, cx));
         Ok(SourceShared { aggregation: self.handoff.get()?, accounts, floor_bytes })
     }
 
@@ -173,71 +180,90 @@ impl Source for HashAggregateSource {
         let account = take_account(&shared.accounts)?;
         let intake = Intake::new(&self.plan, account, shared.floor_bytes, cx.query.knobs.fan_out)?;
         let ready = shared.aggregation.ready.lock().clone();
-        let waiting = Retry::default();
-        Ok(SourceLane { intake, ready, stage: Stage::Taking, most_rows: cx.batch_rows(), waiting })
+        Ok(SourceLane::new(&self.plan, intake, ready, cx))
     }
 
     fn pull(&self, shared: &SourceShared, local: &mut SourceLane, cx: &LaneCx<'_>) -> Result<Pull> {
+        local.pull(&shared.aggregation.ready, cx)
+    }
+}
+
+impl SourceLane {
+    /// A lane that emits what is `ready`, and merges in `intake` what has to be merged.
+    pub(super) fn new(plan: &Arc<Plan>, intake: Intake, ready: Option<Arc<Ready>>, cx: &LaneCx<'_>) -> Self {
+        Self {
+            plan: Arc::clone(plan),
+            intake,
+            ready,
+            stage: Stage::Taking,
+            most_rows: cx.batch_rows(),
+            waiting: Retry::default(),
+        }
+    }
+
+    /// The next results. What was ready is let go of, in `owner` too, when there is nothing more to take.
+    pub(super) fn pull(&mut self, owner: &Mutex<Option<Arc<Ready>>>, cx: &LaneCx<'_>) -> Result<Pull> {
         loop {
-            match local.stage {
+            match self.stage {
                 Stage::Taking => {
-                    match local.ready.clone().as_deref() {
+                    match self.ready.clone().as_deref() {
                         Some(Ready::Whole { table, next }) => {
                             let start = next.fetch_add(cx.batch_rows(), Relaxed);
                             let len = cx.batch_rows().min(table.groups().len().saturating_sub(start));
                             if len > 0 {
-                                local.stage = Stage::Reading(Span { table: 0, start, len });
+                                self.stage = Stage::Reading(Span { table: 0, start, len });
                                 continue;
                             }
                         }
                         Some(Ready::Pieces { spans, tables, items }) => {
                             if let Some(span) = spans.as_ref().and_then(Spans::take) {
-                                local.stage = Stage::Reading(span);
+                                self.stage = Stage::Reading(span);
                                 continue;
                             }
                             let item = items.lock().pop_front();
                             if let Some(item) = item {
-                                local.merge(item, (tables, spans.as_ref()), items, cx)?;
+                                self.merge(item, (tables, spans.as_ref()), items, cx)?;
                                 continue;
                             }
                         }
                         None => {}
                     }
                     // Lanes still at a piece keep what they need; smaller pieces they leave are theirs.
-                    local.ready = None;
-                    *shared.aggregation.ready.lock() = None;
-                    local.stage = Stage::Done;
+                    self.ready = None;
+                    *owner.lock() = None;
+                    self.stage = Stage::Done;
                 }
                 Stage::Merging(_) => {
-                    let ready = local.ready.clone();
+                    let ready = self.ready.clone();
                     let Some(Ready::Pieces { items, .. }) = ready.as_deref() else {
                         return Err(Error::internal("a piece of nothing"));
                     };
-                    if let Some(wait) = local.merge_files(items, cx)? {
+                    if let Some(wait) = self.merge_files(items, cx)? {
                         return Ok(Pull::Wait(wait));
                     }
                 }
                 Stage::Emitting { next } => {
-                    let len = cx.batch_rows().min(local.intake.groups().len().saturating_sub(next));
+                    let len = cx.batch_rows().min(self.intake.groups().len().saturating_sub(next));
                     if len > 0 {
-                        let (groups, most_rows) = (local.intake.groups(), &mut local.most_rows);
-                        let (batch, len) = self.emit((groups, next, len), most_rows, cx)?;
-                        local.stage = Stage::Emitting { next: next + len };
+                        let groups = (self.intake.groups(), next, len);
+                        let (batch, len) = results(&self.plan, groups, &mut self.most_rows, cx)?;
+                        self.stage = Stage::Emitting { next: next + len };
                         return Ok(Pull::Emit(batch));
                     }
-                    local.intake.release();
-                    local.stage = Stage::Taking;
+                    self.intake.release();
+                    self.stage = Stage::Taking;
                 }
-                Stage::Reading(Span { len: 0, .. }) => local.stage = Stage::Taking,
+                Stage::Reading(Span { len: 0, .. }) => self.stage = Stage::Taking,
                 Stage::Reading(Span { table, start, len }) => {
-                    let groups = match local.ready.as_deref() {
+                    let groups = match self.ready.as_deref() {
                         Some(Ready::Whole { table, .. }) => table.groups(),
                         Some(Ready::Pieces { tables, .. }) => tables[table].0.groups(),
                         None => return Err(Error::internal("a span without its tables")),
                     };
                     let now = cx.batch_rows().min(len);
-                    let (batch, now) = self.emit((groups, start, now), &mut local.most_rows, cx)?;
-                    local.stage = Stage::Reading(Span { table, start: start + now, len: len - now });
+                    let groups = (groups, start, now);
+                    let (batch, now) = results(&self.plan, groups, &mut self.most_rows, cx)?;
+                    self.stage = Stage::Reading(Span { table, start: start + now, len: len - now });
                     return Ok(Pull::Emit(batch));
                 }
                 Stage::Done => return Ok(Pull::Done),
@@ -246,32 +272,30 @@ impl Source for HashAggregateSource {
     }
 }
 
-impl HashAggregateSource {
-    /// Results of the groups from `start` on, of which there is at least one: of `len`, or of as many as there is memory
-    /// for. Wide groups come in batches of about the bytes that floors expect of a batch, so that whatever takes them has
-    /// its own memory left.
-    fn emit(
-        &self,
-        (groups, start, len): (&Groups, usize, usize),
-        most_rows: &mut usize,
-        cx: &LaneCx<'_>,
-    ) -> Result<(Batch, usize)> {
-        let finish = |len| groups.finish(GroupSet::Range { start, len }, cx.account, &cx.query.ids);
-        if is_common(groups.widest_bytes()) {
-            return in_pieces(len, finish);
+/// Results of the groups from `start` on, of which there is at least one: of `len`, or of as many as there is memory
+/// for. Wide groups come in batches of about the bytes that floors expect of a batch, so that whatever takes them has its
+/// own memory left; `most_rows` is how many came last.
+pub(super) fn results(
+    plan: &Plan,
+    (groups, start, len): (&Groups, usize, usize),
+    most_rows: &mut usize,
+    cx: &LaneCx<'_>,
+) -> Result<(Batch, usize)> {
+    let finish = |len| groups.finish(GroupSet::Range { start, len }, cx.account, &cx.query.ids);
+    if is_common(groups.widest_bytes()) {
+        return in_pieces(len, finish);
+    }
+    let batch_bytes = plan.state_row_bytes() * cx.batch_rows();
+    let mut len = len.min(*most_rows);
+    loop {
+        let (batch, emitted) = in_pieces(len, finish)?;
+        let bytes = batch.columns().iter().map(string_bytes).sum::<usize>();
+        if bytes > batch_bytes && emitted > 1 {
+            len = emitted / 2;
+            continue;
         }
-        let batch_bytes = self.plan.state_row_bytes() * cx.batch_rows();
-        let mut len = len.min(*most_rows);
-        loop {
-            let (batch, emitted) = in_pieces(len, finish)?;
-            let bytes = batch.columns().iter().map(string_bytes).sum::<usize>();
-            if bytes > batch_bytes && emitted > 1 {
-                len = emitted / 2;
-                continue;
-            }
-            *most_rows = if bytes < batch_bytes / 4 { 2 * emitted } else { emitted };
-            return Ok((batch, emitted));
-        }
+        *most_rows = if bytes < batch_bytes / 4 { 2 * emitted } else { emitted };
+        return Ok((batch, emitted));
     }
 }
 

@@ -56,7 +56,7 @@ enum Stage {
     /// Takes what comes next.
     Taking,
     /// Emits build rows as they are.
-    Unmatched(PartitionReader),
+    Unmatched(Box<PartitionReader>),
     /// Splits a pair by fresh bits.
     Splitting(Box<Splitting>),
     /// Loads as many build rows of a pair as fit, from one of them on.
@@ -184,7 +184,7 @@ impl HashJoinLocal {
                 }
                 Stage::Taking => match shared.queue.take(cx.waker) {
                     Next::Item(Item::Unkeyed(part)) => {
-                        self.drain.stage = Stage::Unmatched(PartitionReader::new(part));
+                        self.drain.stage = Stage::Unmatched(Box::new(PartitionReader::new(part)));
                     }
                     Next::Item(Item::Pair(pair)) => match self.begin(plan, shared, pair, cx)? {
                         Begun::Stage(stage) => self.drain.stage = stage,
@@ -282,7 +282,7 @@ impl HashJoinLocal {
     fn begin(&mut self, plan: &Plan, shared: &ProbeShared, mut pair: Pair, cx: &LaneCx<'_>) -> Result<Begun> {
         let (build_rows, probe_rows) = (pair.build.rows(), pair.probe.rows());
         if probe_rows == 0 && plan.kind.drains() == Some(false) {
-            return Ok(Begun::Stage(Stage::Unmatched(PartitionReader::new(pair.build))));
+            return Ok(Begun::Stage(Stage::Unmatched(Box::new(PartitionReader::new(pair.build)))));
         }
         if probe_rows == 0 || build_rows == 0 && !plan.asks_matches() {
             return Ok(Begun::Stage(self.leave(shared)));

@@ -67,6 +67,7 @@ impl Fixture {
             filters,
             runtime_filters: Vec::new(),
             prunes: true,
+            clustered_by: None,
         }
     }
 
