@@ -62,8 +62,14 @@ impl PipelineSpec {
         self.shape.stages(&|at| self.transforms[at].0.has_drain())
     }
 
+    /// What its operators are asked with: their needs are those of the lanes there are.
+    fn own(&self, knobs: &Knobs) -> Knobs {
+        Knobs { lanes: self.lanes(knobs), ..*knobs }
+    }
+
     /// For each stage, what a lane needs at the most at once from then on; last, what the sink needs for its final work.
     fn lane_floors(&self, knobs: &Knobs) -> Vec<LaneFloor> {
+        let knobs = &self.own(knobs);
         let source = |at: usize| self.sources[at].0.need(knobs).lane_bytes;
         let transform = |at: usize| self.transforms[at].0.need(knobs).lane_bytes;
         let sink_bytes = self.sink.0.need(knobs).lane_bytes;
@@ -82,6 +88,7 @@ impl PipelineSpec {
 
     /// Bytes its shared states need.
     pub(crate) fn shared_bytes(&self, knobs: &Knobs) -> usize {
+        let knobs = &self.own(knobs);
         let sources = self.sources.iter().map(|s| s.0.need(knobs).shared_bytes);
         let transforms = self.transforms.iter().map(|t| t.0.need(knobs).shared_bytes);
         sources.chain(transforms).sum::<usize>() + self.sink.0.need(knobs).shared_bytes
@@ -179,8 +186,8 @@ impl PipelineRun {
         mut floor: Reservation,
     ) -> Result<()> {
         let cx = &query.cx;
-        let knobs = &cx.knobs;
-        let lanes = spec.lanes(knobs);
+        let knobs = &spec.own(&cx.knobs);
+        let lanes = knobs.lanes;
         let metrics = query.pipeline_metrics(index);
         let mut open_cx = |metrics, need: Need| {
             let floor = RefCell::new(floor.split(need.shared_bytes));

@@ -34,22 +34,51 @@ pub(crate) struct QuerySpec {
 
 impl QuerySpec {
     /// Settles the knobs: the largest under which the floors of pipelines that run in turn fit, and at most five
-    /// eighths of the budget are irrevocable when that is possible at all.
+    /// eighths of the budget are irrevocable when that is possible at all. If lanes had to be turned down, pipelines whose
+    /// lanes need less than those of the largest one have more of them, as far as they fit in the same memory.
     ///
     /// # Errors
     /// `BudgetTooSmall` if even the smallest floors do not fit the pool.
-    pub(crate) fn admit(&self, most: Knobs, pool: &Pool) -> Result<Knobs> {
+    pub(crate) fn admit(&mut self, most: Knobs, pool: &Pool) -> Result<Knobs> {
         let limit = pool.limit_bytes();
         let need = |knobs: &Knobs| Schedule::InTurn.floor_bytes(&self.pipelines, knobs);
-        fit_knobs(most, floor_share_bytes(limit), &need).or_else(|_| fit_knobs(most, limit, &need)).map_err(
-            |required_bytes| {
-                Error::memory(MemoryError::BudgetTooSmall {
-                    required_bytes,
-                    limit_bytes: limit,
-                    operator: "the query's smallest plan".to_owned(),
-                })
-            },
-        )
+        let share = floor_share_bytes(limit);
+        let fitted = fit_knobs(most, share, &need).map(|knobs| (knobs, share));
+        let fitted = fitted.or_else(|_| fit_knobs(most, limit, &need).map(|knobs| (knobs, limit)));
+        let (knobs, share) = fitted.map_err(|required_bytes| {
+            Error::memory(MemoryError::BudgetTooSmall {
+                required_bytes,
+                limit_bytes: limit,
+                operator: "the query's smallest plan".to_owned(),
+            })
+        })?;
+        Ok(self.add_lanes(Knobs { lanes: most.lanes, ..knobs }, knobs.lanes, share))
+    }
+
+    /// Gives each pipeline as many lanes as fit where the largest has `least_lanes`, if floors then fit `share_bytes`, else
+    /// that many; the knobs with the most lanes of any.
+    fn add_lanes(&mut self, most: Knobs, least_lanes: usize, share_bytes: usize) -> Knobs {
+        let least = Knobs { lanes: least_lanes, ..most };
+        if least_lanes == most.lanes {
+            return least;
+        }
+        let largest_bytes = self.pipelines.iter().map(|p| p.lanes_bytes(&least)).max().unwrap_or(0);
+        let before: Vec<usize> = self.pipelines.iter().map(|p| p.max_lanes).collect();
+        for pipeline in &mut self.pipelines {
+            let fits =
+                |lanes: &usize| pipeline.lanes_bytes(&Knobs { lanes: *lanes, ..most }) <= largest_bytes;
+            let lanes = (least_lanes..=most.lanes).rev().find(fits).unwrap_or(least_lanes);
+            pipeline.max_lanes = pipeline.max_lanes.min(lanes);
+        }
+        let lanes = self.pipelines.iter().map(|p| p.lanes(&most)).max().unwrap_or(least_lanes);
+        let more = Knobs { lanes, ..most };
+        if Schedule::InTurn.floor_bytes(&self.pipelines, &more) <= share_bytes {
+            return more;
+        }
+        for (pipeline, max_lanes) in self.pipelines.iter_mut().zip(before) {
+            pipeline.max_lanes = max_lanes;
+        }
+        least
     }
 }
 

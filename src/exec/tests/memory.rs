@@ -61,12 +61,38 @@ fn a_source_that_takes_all_there_is_leaves_the_others_what_they_were_promised() 
 fn admission_turns_lanes_down_until_the_floors_fit() {
     let world = World::default();
     let most = Knobs { lanes: 8, batch_rows: 1024, block_bytes: 64 << 10, fan_out: 4 };
-    let spec = QuerySpec { pipelines: simple(&world, Waits::Not) };
-    let lanes = |limit| spec.admit(most, &Pool::new("engine", limit)).map(|knobs| knobs.lanes);
+    let mut spec = QuerySpec { pipelines: simple(&world, Waits::Not) };
+    let mut lanes = |limit| spec.admit(most, &Pool::new("engine", limit)).map(|knobs| knobs.lanes);
     assert_eq!(lanes(64 << 20).ok(), Some(8));
     assert_eq!(lanes(floor_bytes(&world, 2) * 8 / 5 + 8).ok(), Some(2), "floors may take five eighths");
     assert_eq!(lanes(floor_bytes(&world, 1)).ok(), Some(1), "or everything, if there is no other way");
     assert!(lanes(floor_bytes(&world, 1) - 1).is_err());
+}
+
+#[test]
+fn pipelines_with_narrow_lanes_keep_more_of_them() {
+    let world = World::default();
+    let most = Knobs { lanes: 8, batch_rows: 1024, block_bytes: 64 << 10, fan_out: 4 };
+    let pipelines = || {
+        let transforms = (0..100).map(|_| FakeTransform::new(&world, "more").boxed()).collect();
+        let source = FakeSource::new(&world, "s", &[1; 8]).boxed();
+        let mut pipelines = simple(&world, Waits::Not);
+        pipelines.push(pipeline(source, transforms, FakeSink::new(&world, "z").boxed()));
+        pipelines
+    };
+    let floors = |pipelines: &[_], lanes| Schedule::InTurn.floor_bytes(pipelines, &Knobs { lanes, ..most });
+    let lanes = |limit| {
+        let mut spec = QuerySpec { pipelines: pipelines() };
+        let knobs = spec.admit(most, &Pool::new("engine", limit)).expect("fits");
+        assert!(floors(&spec.pipelines, knobs.lanes) <= limit);
+        spec.pipelines.iter().map(|pipeline| pipeline.lanes(&knobs)).collect::<Vec<_>>()
+    };
+    assert_eq!(lanes(64 << 20), [8, 8]);
+    // Room for one lane of the second, of whose bytes the first makes several.
+    assert_eq!(lanes(floors(&pipelines(), 1) * 8 / 5 + (64 << 10)), [8, 1]);
+    assert_eq!(lanes(floors(&pipelines(), 1)), [8, 1], "or of all there is");
+    let between = lanes(floors(&pipelines(), 3) * 8 / 5 + (64 << 10));
+    assert_eq!(between, [8, 3]);
 }
 
 /// Three pipelines that could run at the same time.
