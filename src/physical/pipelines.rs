@@ -302,6 +302,7 @@ fn join_spec(
         keys: keys.to_vec(),
         residual: residual.to_vec(),
         output: plan.layout.clone(),
+        expected_build_rows: build.estimated_rows,
     }
 }
 

@@ -24,16 +24,9 @@ use std::time::Duration;
 /// Batch rows when memory is ample: a batch's columns stay in the second-level cache.
 pub(super) const BATCH_ROWS: usize = 8192;
 const BLOCK_BYTES: usize = 256 << 10;
-/// Partitions that are spilled to at a time: with little memory few, so that each gets whole blocks; with more memory
-/// more, so that each lane can hold one of a state many times that memory.
-const LEAST_FAN_OUT: usize = 16;
-pub(super) const MOST_FAN_OUT: usize = 64;
-
-/// Partitions for lanes of a budget, so that an eighth of a lane's share has a block for each.
-fn fan_out(limit_bytes: usize, lanes: usize) -> usize {
-    let blocks = limit_bytes / (8 * lanes.max(1) * BLOCK_BYTES);
-    (blocks + 1).next_power_of_two().clamp(LEAST_FAN_OUT, MOST_FAN_OUT)
-}
+/// Partitions that are spilled to at a time. What many of them take is little beside what it costs to write rows again,
+/// because one partition of few does not fit.
+pub(super) const FAN_OUT: usize = 64;
 
 /// What running it comes to.
 pub(super) enum Kind {
@@ -162,12 +155,12 @@ impl Query {
         };
         let (mut spec, mut profiler) = pipelines(&self.plan)?;
         let testing = &engine.testing;
-        let most_partitions = self.spill_partitions.or(engine.spill_partitions).unwrap_or(MOST_FAN_OUT);
+        let most_partitions = self.spill_partitions.or(engine.spill_partitions).unwrap_or(FAN_OUT);
         let most = Knobs {
             lanes: engine.threads,
             batch_rows: testing.batch_rows.or(self.batch_rows).or(engine.batch_rows).unwrap_or(BATCH_ROWS),
             block_bytes: BLOCK_BYTES,
-            fan_out: fan_out(limit, engine.threads).min(most_partitions),
+            fan_out: FAN_OUT.min(most_partitions),
         };
         let mut admitted = spec.admit(most, &pool);
         if admitted.is_err()

@@ -102,7 +102,7 @@ impl Sink for HashJoinBuild {
 
     fn open(&self, cx: &OpenCx<'_>) -> Result<Arc<HashJoinShared>> {
         self.plan.check()?;
-        let split = Split::first(&self.plan, &cx.query.knobs);
+        let split = Split::first(&self.plan, &cx.query.knobs, cx.query.pool.limit_bytes());
         let quantum_bytes = (cx.query.pool.limit_bytes() / (64 * cx.lanes)).clamp(4 << 10, 256 << 10);
         let accounts = cx.lane_accounts(self.plan.store_floor_bytes(), quantum_bytes, 0);
         let shared = HashJoinShared::new(&self.plan, self.name(), split, accounts, &cx.query.pool);
@@ -126,7 +126,7 @@ impl Sink for HashJoinBuild {
         });
         let registration = account.pool().register(Arc::clone(&consumer) as Arc<dyn MemoryConsumer>);
         account.ask_as(registration.id());
-        let split = Split::first(plan, &cx.query.knobs);
+        let split = Split::first(plan, &cx.query.knobs, cx.query.pool.limit_bytes());
         let intake = Intake::new(&plan.stored_types, plan.has_keys(), split);
         let lane = Lane { intake, consumer, _registration: registration, account };
         Ok(HashJoinBuildLocal {

@@ -60,6 +60,7 @@ pub(super) struct Plan {
     /// What the residual is evaluated over.
     pub(super) residual_layout: Vec<ColumnId>,
     pub(super) residual_columns: Vec<JoinColumn>,
+    expected_build_rows: Option<u64>,
     /// What is wrong with it, said when the run starts.
     problem: Option<Error>,
 }
@@ -87,6 +88,7 @@ impl Plan {
             residual: spec.residual,
             residual_layout: Vec::new(),
             residual_columns: Vec::new(),
+            expected_build_rows: spec.expected_build_rows,
             problem: None,
         };
         let has_mark = matches!(plan.kind, HashJoinKind::ProbeMark { .. });
@@ -208,6 +210,11 @@ impl Plan {
     pub(super) fn drain_floor_bytes(&self) -> usize {
         let probe_rows: usize = self.probe_types.iter().map(chunk_column_bytes).sum();
         (probe_rows + size_class_bytes(FIRST_CHUNK_ROWS * 8)).max(self.store_floor_bytes())
+    }
+
+    /// About the bytes of the table of all build rows, if anything is known of how many there are.
+    pub(super) fn expected_build_bytes(&self) -> Option<u64> {
+        self.expected_build_rows.map(|rows| rows.saturating_mul(self.table_row_bytes() as u64))
     }
 
     /// About the bytes of a build row in a table.

@@ -21,6 +21,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// Bits that partitions of partitions may spend in all.
 const MOST_BITS: u32 = 48;
+/// So few cost next to nothing, and estimates are often too low.
+const LEAST_PARTITIONS: u64 = 16;
 /// Makes the bits of partitions others than those of slots.
 const SALT: u64 = 0x8CB9_2BA7_2F3D_8DD7;
 /// The most rows ordered by partition at a time.
@@ -34,10 +36,18 @@ pub(super) struct Split {
 }
 
 impl Split {
-    /// The partitions of a join as a whole.
-    pub(super) fn first(plan: &Plan, knobs: &Knobs) -> Self {
-        let bits = if plan.has_keys() { knobs.fan_out.max(2).ilog2() } else { 0 };
-        Self { used_bits: 0, bits }
+    /// The partitions of a join as a whole, in a budget of `limit_bytes`: as many as it takes that each lane can hold one,
+    /// if there are as many build rows as expected. More would make blocks smaller for nothing.
+    pub(super) fn first(plan: &Plan, knobs: &Knobs, limit_bytes: usize) -> Self {
+        if !plan.has_keys() {
+            return Self { used_bits: 0, bits: 0 };
+        }
+        // Floors take up to half of the budget, or a little more.
+        let lane_bytes = (limit_bytes / (2 * knobs.lanes)).max(1) as u64;
+        let wanted = plan.expected_build_bytes().map_or(u64::MAX, |bytes| bytes / lane_bytes);
+        let most = knobs.fan_out.max(2) as u64;
+        let partitions = wanted.min(most).next_power_of_two().clamp(LEAST_PARTITIONS.min(most), most);
+        Self { used_bits: 0, bits: partitions.ilog2() }
     }
 
     /// The partitions of one of its partitions; `None` if there are no bits left to tell them apart.

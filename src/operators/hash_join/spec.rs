@@ -64,4 +64,6 @@ pub(crate) struct HashJoinSpec {
     pub(crate) residual: Vec<Expr>,
     /// Columns to emit, of either side; of a mark join the mark, which neither side has, is last.
     pub(crate) output: Vec<ColumnId>,
+    /// About how many build rows there are, if anything is known of it.
+    pub(crate) expected_build_rows: Option<u64>,
 }

@@ -2,7 +2,7 @@
 
 use super::{Setting, Settings};
 use crate::session::engine::EngineInner;
-use crate::session::query::MOST_FAN_OUT;
+use crate::session::query::FAN_OUT;
 
 /// With fewer, rows that do not fit are written too often.
 const LEAST: usize = 4;
@@ -11,9 +11,9 @@ pub(super) struct SpillPartitions;
 
 /// The number, if so many partitions can be told apart; else what would do.
 pub(in crate::session) fn check(partitions: usize) -> Result<usize, String> {
-    match (LEAST..=MOST_FAN_OUT).contains(&partitions) && partitions.is_power_of_two() {
+    match (LEAST..=FAN_OUT).contains(&partitions) && partitions.is_power_of_two() {
         true => Ok(partitions),
-        false => Err(format!("write a power of two from {LEAST} to {MOST_FAN_OUT}")),
+        false => Err(format!("write a power of two from {LEAST} to {FAN_OUT}")),
     }
 }
 
@@ -33,6 +33,6 @@ impl Setting for SpillPartitions {
     }
 
     fn value(&self, settings: &Settings, engine: &EngineInner) -> String {
-        settings.spill_partitions.or(engine.spill_partitions).unwrap_or(MOST_FAN_OUT).to_string()
+        settings.spill_partitions.or(engine.spill_partitions).unwrap_or(FAN_OUT).to_string()
     }
 }

@@ -106,6 +106,7 @@ pub(in crate::operators) fn spec(kind: HashJoinKind, condition: Condition) -> Ha
         keys: condition.keys.iter().map(key).collect(),
         residual: if condition.residual { vec![above] } else { Vec::new() },
         output,
+        expected_build_rows: None,
     }
 }
 

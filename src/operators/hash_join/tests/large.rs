@@ -42,6 +42,7 @@ pub(super) fn int_spec(kind: HashJoinKind, output: &[u32]) -> HashJoinSpec {
         keys: vec![HashJoinKey { build: key(0), probe: key(2), null_safe: false }],
         residual: Vec::new(),
         output: output.iter().map(|&id| ColumnId(id)).collect(),
+        expected_build_rows: None,
     }
 }
 
