@@ -74,7 +74,7 @@ fn profiles_tell_what_every_operator_emitted() {
     let session = session(&engine);
     let profile = profile(
         &session,
-        "select n_name, count(*) from orders join customer on o_custkey = c_custkey join nation on c_nationkey = n_nationkey \
+        "select n_name, stddev(o_custkey) from orders join customer on o_custkey = c_custkey join nation on c_nationkey = n_nationkey \
          where o_orderkey < 1000 group by n_name order by n_name limit 3",
     );
     let find = |prefix: &str| {

@@ -84,7 +84,10 @@ pub(super) fn sizes(plan: &Plan) -> Option<Sizes> {
             for (_, key) in groups {
                 product = product.zip(distinct(key, input)).map(|(a, b)| a * b);
             }
-            let groups = product.unwrap_or(input_rows * UNKNOWN_GROUPS);
+            let groups = match (product, &groups[..]) {
+                (Some(values), [(_, key)]) => values_left(values, key, input, input_rows),
+                (product, _) => product.unwrap_or(input_rows * UNKNOWN_GROUPS),
+            };
             Sizes::same(groups.clamp(input_rows.min(1.0), input_rows))
         }
         Plan::Sort { input, fetch, .. } => Sizes::same(limited(rows(input)?, *fetch)),
@@ -171,6 +174,18 @@ fn keys_matching(keys: &[JoinKey], [left, right]: [&Plan; 2], base_rows: [f64; 2
         }
     }
     groups.iter().map(|(_, [left, right], values)| matching(values, *left, *right)).product()
+}
+
+/// Of the `values` of a key how many some rows have, where its table has more: each is missed if all of its rows are, and
+/// all have equally many (Yao, "Approximating Block Accesses in Database Organizations", CACM 1977).
+fn values_left(values: f64, key: &Expr, input: &Plan, rows: f64) -> f64 {
+    let table = table_of(key, input).and_then(sizes);
+    let Some(Sizes { base_rows, .. }) = table.filter(|table| table.base_rows >= values && values > 0.0)
+    else {
+        return values;
+    };
+    let missed = 1.0 - (rows / base_rows).min(1.0);
+    values * (1.0 - missed.powf(base_rows / values))
 }
 
 /// The scan or aggregation below `plan` that a key comes from, if it is a column of one.

@@ -14,6 +14,7 @@ mod coarser_aggregates;
 mod constant_groups;
 mod copy;
 mod distinct_aggregates;
+mod eager_aggregation;
 mod filter_pushdown;
 mod fold_constants;
 mod functional_dependencies;
@@ -88,6 +89,7 @@ static RULES: &[&dyn Rule] = &[
     &limit_pushdown::LimitPushdown,
     &top_n::TopN,
     &semi_join_reduction::SemiJoinReduction,
+    &eager_aggregation::EagerAggregation,
     &join_order::JoinOrder::BY_COST,
     &coarser_aggregates::CoarserAggregates,
     &projection_pushdown::ProjectionPushdown,

@@ -117,6 +117,24 @@ pub(super) fn assert_rewrites_after(before: &[&dyn Rule], rule: &dyn Rule, sql: 
     assert_eq!(text(&twice), expected, "{sql}, the second time");
 }
 
+/// What a rule makes of the plan of `sql` over other tables, after other rules; it then leaves it alone.
+pub(super) fn assert_rewrites_in(
+    catalog: &FakeCatalog,
+    before: &[&dyn Rule],
+    rule: &dyn Rule,
+    sql: &str,
+) -> Arc<Plan> {
+    let mut plan = bind_over(catalog, sql);
+    let mut ids = ColumnIds::after(&plan);
+    for rule in before {
+        plan = rule.apply(&plan, &mut ids).expect("applies");
+    }
+    let once = rule.apply(&plan, &mut ids).expect("applies");
+    let twice = rule.apply(&once, &mut ids).expect("applies");
+    assert_eq!(text(&twice), text(&once), "{sql}, the second time");
+    once
+}
+
 /// The plan with all rules applied.
 pub(crate) fn optimized(plan: Arc<Plan>) -> Result<Arc<Plan>> {
     super::optimize(plan, &super::OptimizerSettings::default()).map(|optimized| optimized.plan)
