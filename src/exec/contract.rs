@@ -38,7 +38,6 @@ pub(crate) enum Output {
     NeedInput,
     /// Rows, and everything taken was dealt with.
     Emit(Batch),
-    #[cfg_attr(not(test), allow(dead_code, reason = "the contract is whole before every answer has a user"))]
     /// Rows, and more to come: call `resume` (or `flush` again, if that was the call).
     EmitMore(Batch),
     /// Nothing now; call `resume` (or `flush`) after the waker was called.

@@ -17,7 +17,7 @@ use super::lane::LaneMetrics;
 use super::pipeline::{PipelineRun, PipelineSpec, lane_metrics};
 use super::slots::{Slot, SlotTicket, Slots};
 use crate::error::{Consumer, Error, MemoryError, Result};
-use crate::mem::{Knobs, MemoryTicket, Pool, Reservation, Tenant, fit_knobs};
+use crate::mem::{Knobs, MemoryTicket, Pool, Reservation, Tenant, fit_knobs, with_more_partitions};
 use crate::metrics::OperatorMetrics;
 use crate::sched::{Group, Step, Task, TaskHandle};
 use parking_lot::Mutex;
@@ -34,24 +34,25 @@ pub(crate) struct QuerySpec {
 
 impl QuerySpec {
     /// Settles the knobs: the largest under which the floors of pipelines that run in turn fit, and at most five
-    /// eighths of the budget are irrevocable when that is possible at all. If lanes had to be turned down, pipelines whose
-    /// lanes need less than those of the largest one have more of them, as far as they fit in the same memory.
+    /// eighths of the budget are irrevocable when that is possible at all. Within these five eighths there are then as many
+    /// partitions as fit, and, if lanes had to be turned down, pipelines whose lanes need less than those of the largest one
+    /// have more of them, as far as they fit in what that one's take.
     ///
     /// # Errors
     /// `BudgetTooSmall` if even the smallest floors do not fit the pool.
     pub(crate) fn admit(&mut self, most: Knobs, pool: &Pool) -> Result<Knobs> {
         let limit = pool.limit_bytes();
-        let need = |knobs: &Knobs| Schedule::InTurn.floor_bytes(&self.pipelines, knobs);
         let share = floor_share_bytes(limit);
-        let fitted = fit_knobs(most, share, &need).map(|knobs| (knobs, share));
-        let fitted = fitted.or_else(|_| fit_knobs(most, limit, &need).map(|knobs| (knobs, limit)));
-        let (knobs, share) = fitted.map_err(|required_bytes| {
+        let need = |knobs: &Knobs| Schedule::InTurn.floor_bytes(&self.pipelines, knobs);
+        let knobs = fit_knobs(most, share, &need).or_else(|_| fit_knobs(most, limit, &need));
+        let knobs = knobs.map_err(|required_bytes| {
             Error::memory(MemoryError::BudgetTooSmall {
                 required_bytes,
                 limit_bytes: limit,
                 operator: "the query's smallest plan".to_owned(),
             })
         })?;
+        let knobs = with_more_partitions(knobs, most.fan_out, share, &need);
         Ok(self.add_lanes(Knobs { lanes: most.lanes, ..knobs }, knobs.lanes, share))
     }
 

@@ -30,7 +30,7 @@ mod random_tests;
 
 pub(crate) use account::{Account, AccountView, Charge};
 pub(crate) use patience::Patience;
-pub(crate) use plan::{Knobs, fit_knobs};
+pub(crate) use plan::{Knobs, fit_knobs, with_more_partitions};
 pub use pool::Pool;
 pub(crate) use pool::{Denied, RefusalHook};
 pub use reclaim::MemoryConsumer;

@@ -53,16 +53,17 @@ pub(super) fn cut(
     pool: &Pool,
 ) -> Vec<(Range<u64>, Cluster)> {
     let rows = file.file.footer.row_group_rows[row_group];
+    let range = ColumnRange::of_row_group(file, row_group, column.column, &column.field.data_type);
+    let ints = range.and_then(|range| range.ints());
+    let whole = ints.map_or(Cluster::NONE, |(least, greatest)| Cluster { least, greatest });
     let pages = if most_rows < rows { page_ints(file, row_group, column, pool) } else { None };
-    match pages {
-        Some(pages) => cut_between(&pages, rows, most_rows),
-        None => {
-            let range = ColumnRange::of_row_group(file, row_group, column.column, &column.field.data_type);
-            let ints = range.and_then(|range| range.ints());
-            let cluster = ints.map_or(Cluster::NONE, |(least, greatest)| Cluster { least, greatest });
-            vec![(0..rows, cluster)]
-        }
-    }
+    let Some(pages) = pages else { return vec![(0..rows, whole)] };
+    // Only of the row group's own bounds it is known that no other row group goes beyond them.
+    let within = |(rows, piece): (Range<u64>, Cluster)| {
+        let (least, greatest) = (piece.least.max(whole.least), piece.greatest.min(whole.greatest));
+        (rows, Cluster { least, greatest })
+    };
+    cut_between(&pages, rows, most_rows).into_iter().map(within).collect()
 }
 
 /// Cuts `rows` rows between pages after which no value is less than one before.

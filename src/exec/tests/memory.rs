@@ -90,7 +90,7 @@ fn pipelines_with_narrow_lanes_keep_more_of_them() {
     assert_eq!(lanes(64 << 20), [8, 8]);
     // Room for one lane of the second, of whose bytes the first makes several.
     assert_eq!(lanes(floors(&pipelines(), 1) * 8 / 5 + (64 << 10)), [8, 1]);
-    assert_eq!(lanes(floors(&pipelines(), 1)), [8, 1], "or of all there is");
+    assert_eq!(lanes(floors(&pipelines(), 1)), [1, 1], "nothing is added where floors take all there is");
     let between = lanes(floors(&pipelines(), 3) * 8 / 5 + (64 << 10));
     assert_eq!(between, [8, 3]);
 }

@@ -70,7 +70,7 @@ enum Stage {
     Closing { intake: Intake, cluster: Cluster, next: usize },
     /// Emits what is left.
     Draining(SourceLane),
-    /// Failed.
+    /// In between, or failed.
     Over,
 }
 
@@ -206,7 +206,6 @@ impl Transform for ClusteredAggregate {
                 Ok(())
             })?;
         }
-        lane.stage.counting()?.expect_ascent(false);
         Ok(Output::Done(None))
     }
 
@@ -216,29 +215,39 @@ impl Transform for ClusteredAggregate {
 
     fn drain(&self, shared: &Shared, lane: &mut Lane, cx: &LaneCx<'_>) -> Result<Pull> {
         lane.stage = match std::mem::replace(&mut lane.stage, Stage::Over) {
-            Stage::Counting(intake) => {
+            Stage::Counting(mut intake) => {
+                // A lane that had nothing to do with the stage before was not flushed.
+                intake.expect_ascent(false);
                 Stage::Draining(SourceLane::new(&self.plan, intake, shared.ready(cx)?, cx))
             }
             other => other,
         };
         match &mut lane.stage {
             Stage::Draining(source) => source.pull(&shared.ready, cx),
-            _ => Err(Error::internal("a lane drains before it was flushed")),
+            _ => Err(Error::internal("a lane drains while it emits a cluster")),
         }
     }
 
     fn reclaim(
         &self,
-        _shared: &Shared,
+        shared: &Shared,
         lane: &mut Lane,
-        _target_bytes: usize,
+        target_bytes: usize,
         cx: &LaneCx<'_>,
     ) -> Result<usize> {
-        match &mut lane.stage {
-            Stage::Counting(intake) => intake.reclaim(cx),
+        let mut freed = match &mut lane.stage {
+            Stage::Counting(intake) => intake.reclaim(cx)?,
             // Invariant 2.
-            Stage::Closing { .. } | Stage::Draining(_) | Stage::Over => Ok(0),
+            Stage::Closing { .. } | Stage::Draining(_) | Stage::Over => 0,
+        };
+        // Who has it locked is about to heed requests himself.
+        if freed < target_bytes
+            && let Some(mut left) = shared.left.try_lock()
+            && let Some(left) = &mut *left
+        {
+            freed += left.edges.reclaim(cx)?;
         }
+        Ok(freed)
     }
 }
 

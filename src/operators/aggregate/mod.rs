@@ -9,8 +9,8 @@
 //! merges one at a time, partitioning again by further bits whatever does not fit.
 //!
 //! Invariants:
-//! 1. Every row counts in exactly one state, and every state is in exactly one of: a lane's table, a partition, the
-//!    table a source lane merges into, an emitted row.
+//! 1. Every row counts in exactly one state, and every state is in exactly one of: a lane's table, the table lanes share
+//!    between clusters, a partition, the table a source lane merges into, an emitted row.
 //! 2. A state's partition at every depth is a function of its group's hash alone, the same in all lanes.
 //! 3. A table grows only where growth can be refused without harm: before a batch is counted, never within it.
 //! 4. Spilling takes memory from the lane's account only, which no table can use up.

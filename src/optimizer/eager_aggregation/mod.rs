@@ -48,7 +48,8 @@ impl Rule for EagerAggregation {
             && let Some(lazy) = Aggregation::over_join(input, groups, aggregates)
             && let Some(eager) = lazy.begun_below(ids)?
         {
-            return Ok(eager);
+            // What was grouped below may be begun further below: of fewer relations each time.
+            return self.apply(&eager, ids);
         }
         Ok(Arc::new(node))
     }
@@ -106,7 +107,8 @@ impl Aggregation {
         }
         let region = Region::of(joined)?;
         let is_stable = groups.iter().all(|(_, expr)| is_deterministic(expr))
-            && aggregates.iter().flat_map(|(_, call)| inputs_of(call)).all(is_deterministic);
+            && aggregates.iter().flat_map(|(_, call)| inputs_of(call)).all(is_deterministic)
+            && region.conditions.iter().flat_map(Condition::exprs).all(is_deterministic);
         let may_be_tried = (2..=MOST_RELATIONS).contains(&region.relations.len()) && is_stable;
         let input_rows = rows(joined)?;
         may_be_tried.then_some(Self { region, groups, aggregates, input_rows })
@@ -160,6 +162,15 @@ impl Aggregation {
                 keys.push(expr.clone());
             }
         };
+        // Zeros of both signs are one group; an expression above may tell them apart.
+        let mut is_exact = true;
+        let columns_of = |expr: &Expr, is_exact: &mut bool, add: &mut dyn FnMut(&Expr)| {
+            let is_column = matches!(expr, Expr::Column { .. });
+            region.columns_within(expr, relations, &mut |column| {
+                *is_exact &= is_column || !column.data_type().is_float();
+                add(column);
+            });
+        };
         let mut is_joined_by_key = false;
         for condition in &region.conditions {
             let of = region.relations_of(condition.exprs());
@@ -180,7 +191,7 @@ impl Aggregation {
                     add([left, right][within]);
                     is_joined_by_key = true;
                 }
-                Condition::Filter(expr) => region.columns_within(expr, relations, &mut add),
+                Condition::Filter(expr) => columns_of(expr, &mut is_exact, &mut add),
             }
         }
         for (_, expr) in &self.groups {
@@ -188,10 +199,10 @@ impl Aggregation {
                 of if of & relations == 0 => {}
                 // What an outer join makes of a missing row is for the expression above it.
                 of if of & !relations == 0 && !region.nulls_right => add(expr),
-                _ => region.columns_within(expr, relations, &mut add),
+                _ => columns_of(expr, &mut is_exact, &mut add),
             }
         }
-        let plan = if is_joined_by_key { region.join_within(relations) } else { None };
+        let plan = if is_joined_by_key && is_exact { region.join_within(relations) } else { None };
         Some(Part { relations, plan: plan?, keys })
     }
 

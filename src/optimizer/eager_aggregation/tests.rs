@@ -7,7 +7,7 @@ use crate::catalog::{ColumnStatistics, TableStatistics};
 use crate::data::DataType;
 use std::sync::Arc;
 
-/// `sales(s_item, s_shop, s_price, s_count)`: a million of 10,000 items in 500 shops. `item(i_id, i_name, i_kind)` and
+/// `sales(s_item, s_shop, s_price, s_count, s_rate)`: a million of 10,000 items in 500 shops. `item(i_id, i_name, i_kind)` and
 /// `shop(p_id, p_name, p_owner)`, of which `p_name` is a string, with a row for each.
 fn catalog() -> FakeCatalog {
     let table = |rows: u64, columns: &[(&str, DataType, u64)]| FakeTable {
@@ -29,6 +29,7 @@ fn catalog() -> FakeCatalog {
         ("s_shop", int.clone(), 500),
         ("s_price", int.clone(), 900_000),
         ("s_count", int.clone(), 20),
+        ("s_rate", DataType::Float64, 10),
     ];
     let item = [("i_id", int.clone(), 10_000), ("i_name", text.clone(), 10_000), ("i_kind", int.clone(), 30)];
     let shop = [("p_id", int.clone(), 500), ("p_name", text, 500), ("p_owner", int, 40)];
@@ -94,6 +95,27 @@ fn an_expression_over_missing_rows_is_evaluated_above() {
     let text = rewritten(sql);
     assert!(text.contains("groups=[s_item"), "{text}");
     assert!(text.rfind("CASE WHEN (NOT") < text.find("LeftJoin"), "{text}");
+}
+
+/// Keys make one of zeros of both signs, which only a column by itself does not show.
+#[test]
+fn floats_are_keys_by_themselves_only() {
+    let sql = |key: &str| {
+        format!(
+            "select i_id, {key}, count(s_price) from item left join sales on s_item = i_id group by i_id, {key}"
+        )
+    };
+    assert!(is_eager(&sql("s_rate")), "{}", rewritten(&sql("s_rate")));
+    let text = sql("cast(s_rate as varchar)");
+    assert!(!is_eager(&text), "{}", rewritten(&text));
+}
+
+#[test]
+fn what_is_grouped_below_may_be_begun_further_below() {
+    let text = rewritten(
+        "select p_name, sum(s_price) from sales, item, shop where s_count = i_id and s_shop = p_id group by p_name",
+    );
+    assert_eq!(text.matches("Aggregate").count(), 3, "{text}");
 }
 
 #[test]
