@@ -69,7 +69,7 @@ const QUERIES: [&str; 5] = [
     "select k32, w, max(v), count(w) from t group by w, k32",
     "select key, sum(w) from (select k + 0 as other, k as key, v as w from t where v % 3 <> 1) group by key having count(*) > 1",
     "select count(*), sum(n), sum(k * n) from (select k, count(*) as n from t group by k)",
-    "select k, avg(v) from t where v < 500 group by k order by k desc nulls last limit 10",
+    "select k, avg(v) from t where v < 900 group by k order by k desc nulls last limit 10",
 ];
 
 fn session(engine: &Engine, folder: &Path) -> Session {
