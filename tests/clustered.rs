@@ -85,6 +85,14 @@ fn answer(session: &Session, sql: &str) -> Vec<Vec<String>> {
     rows
 }
 
+/// The rows of all queries by an aggregation that knows of no clusters.
+fn expected(folder: &Path) -> [Vec<Vec<String>>; QUERIES.len()] {
+    let ample = Engine::builder().threads(2).memory_limit(1 << 30).build().expect("starts");
+    let reference = session(&ample, folder);
+    reference.set("enable_stats_pruning", "false").expect("a setting");
+    QUERIES.map(|sql| answer(&reference, sql))
+}
+
 /// Every table, in a folder of its own.
 fn folders(root: &Path) -> Vec<std::path::PathBuf> {
     let write = |order: &Order| {
@@ -98,11 +106,8 @@ fn folders(root: &Path) -> Vec<std::path::PathBuf> {
 #[test]
 fn groups_that_go_early_are_those_that_stay() {
     let root = tempfile::tempdir().expect("a folder");
-    let ample = Engine::builder().threads(2).memory_limit(1 << 30).build().expect("starts");
     for folder in folders(root.path()) {
-        let reference = session(&ample, &folder);
-        reference.set("enable_stats_pruning", "false").expect("a setting");
-        let expected = QUERIES.map(|sql| answer(&reference, sql));
+        let expected = expected(&folder);
         for (threads, bytes) in [(1, 1 << 30), (3, 1 << 30), (8, 1 << 30), (1, 6 << 20), (4, 8 << 20)] {
             let engine = Engine::builder().threads(threads).memory_limit(bytes).build().expect("starts");
             let session = session(&engine, &folder);
@@ -141,13 +146,10 @@ fn the_first_query_is_what_it_should_be() {
 fn under_every_kind_of_trouble() {
     let root = tempfile::tempdir().expect("a folder");
     let spill = tempfile::tempdir().expect("a folder");
-    let ample = Engine::builder().threads(2).memory_limit(1 << 30).build().expect("starts");
     let settings = Setting::selected().into_iter().filter(|setting| !setting.merge_joins);
     let settings: Vec<Setting> = settings.collect();
     for folder in folders(root.path()) {
-        let reference = session(&ample, &folder);
-        reference.set("enable_stats_pruning", "false").expect("a setting");
-        let expected = QUERIES.map(|sql| answer(&reference, sql));
+        let expected = expected(&folder);
         for setting in &settings {
             for (sql, expected) in QUERIES.iter().zip(&expected).take(3) {
                 let mut attempt = 0;
@@ -171,11 +173,8 @@ fn under_every_kind_of_trouble() {
 #[test]
 fn spilled_clusters_come_back() {
     let root = tempfile::tempdir().expect("a folder");
-    let ample = Engine::builder().threads(2).memory_limit(1 << 30).build().expect("starts");
     for folder in folders(root.path()) {
-        let reference = session(&ample, &folder);
-        reference.set("enable_stats_pruning", "false").expect("a setting");
-        let expected = QUERIES.map(|sql| answer(&reference, sql));
+        let expected = expected(&folder);
         for (threads, refuse_grant) in [(1, 1 << 12), (4, 1 << 12), (3, u16::MAX)] {
             // Several batches to a cluster.
             let knobs = TestKnobs {

@@ -7,7 +7,7 @@
 
 use super::Rule;
 use super::copy::{copy, with_new_ids};
-use super::partial_aggregates::{has_parts, put_together};
+use super::partial_aggregates::{has_parts, put_together, with_outputs};
 use super::projection_pushdown::ProjectionPushdown;
 use super::shared_subplans::{first_free_number, is_same, may_be_shared};
 use crate::error::{Error, Result};
@@ -129,13 +129,8 @@ impl Aggregation {
             outputs.push((column.clone(), value));
         }
         let input = Arc::new(Plan::Shared { number: *number, plan: Arc::clone(plan), columns });
-        let aggregate = Arc::new(Plan::Aggregate { input, groups: regrouped, aggregates: totals });
-        let is_as_asked = outputs.iter().all(|(column, e)| *e == column.to_expr());
-        Ok(if is_as_asked {
-            aggregate
-        } else {
-            Arc::new(Plan::Project { input: aggregate, columns: outputs })
-        })
+        let aggregate = Plan::Aggregate { input, groups: regrouped, aggregates: totals };
+        Ok(Arc::new(with_outputs(aggregate, outputs)))
     }
 }
 

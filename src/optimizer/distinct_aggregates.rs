@@ -6,7 +6,7 @@
 //! aggregates; the other arguments are null in it.
 
 use super::Rule;
-use super::partial_aggregates::{has_parts, put_together};
+use super::partial_aggregates::{has_parts, ignores_repetition, put_together, with_outputs};
 use crate::data::{DataType, Field, Scalar};
 use crate::error::{Error, Result};
 use crate::expr::{CompareOp, Expr};
@@ -43,11 +43,6 @@ impl Rule for DistinctAggregates {
             other => Ok(Arc::new(other)),
         }
     }
-}
-
-/// Whether the result is the same with every value once.
-fn ignores_repetition(call: &AggregateCall) -> bool {
-    matches!(call.function.name(), "min" | "max" | "bool_and" | "bool_or" | "any_value" | "first")
 }
 
 /// Whether it can be computed in two steps.
@@ -149,8 +144,7 @@ fn split(
     let lower = Arc::new(Plan::Aggregate { input, groups: keys, aggregates: parts });
     let over = groups.iter().map(|(column, _)| (column.clone(), column.to_expr())).collect();
     let upper = Plan::Aggregate { input: lower, groups: over, aggregates: calls };
-    let is_as_asked = outputs.iter().all(|(column, e)| *e == column.to_expr());
-    Ok(if is_as_asked { upper } else { Plan::Project { input: Arc::new(upper), columns: outputs } })
+    Ok(with_outputs(upper, outputs))
 }
 
 /// Numbers that tell the copies of a row apart.

@@ -201,7 +201,7 @@ fn reads_exact(expr: &Expr) -> bool {
 }
 
 /// Whether equal values are the same value.
-fn is_exact(data_type: &DataType) -> bool {
+pub(super) fn is_exact(data_type: &DataType) -> bool {
     data_type.is_integer()
         || matches!(
             data_type,

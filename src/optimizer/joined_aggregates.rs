@@ -12,13 +12,14 @@
 //! averages are taken apart. Rules that run later leave what is shared as it is: it is given them here. It pays where keeping the joined rows does (see [`super::shared_subplans`]).
 
 use super::copy::{Renamed, with_new_ids};
+use super::inner_joins::InnerJoins;
 use super::shared_subplans::{first_free_number, may_be_shared};
 use super::substitute::{is_deterministic, produced_by, reads};
 use super::{RULES, Rule};
 use crate::error::Result;
 use crate::expr::{ColumnId, CompareOp, Expr};
 use crate::functions::AggregateCall;
-use crate::logical::{Column, ColumnIds, JoinKey, JoinKind, Plan};
+use crate::logical::{Column, ColumnIds, JoinKind, Plan};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -54,44 +55,13 @@ struct Rewriter<'a> {
     ids: &'a mut ColumnIds,
 }
 
-/// Inner joins with nothing between them but filters: their inputs, and all their conditions.
-#[derive(Default)]
-struct Region {
-    inputs: Vec<Arc<Plan>>,
-    conjuncts: Vec<Expr>,
-}
-
-impl Region {
-    fn of(plan: &Arc<Plan>) -> Self {
-        let mut region = Self::default();
-        region.collect(plan);
-        region
-    }
-
-    fn collect(&mut self, plan: &Arc<Plan>) {
-        match plan.as_ref() {
-            Plan::Filter { input, conjuncts } => {
-                self.collect(input);
-                self.conjuncts.extend(conjuncts.iter().cloned());
-            }
-            Plan::Join { kind: JoinKind::Inner, left, right, keys, filters } => {
-                self.collect(left);
-                self.collect(right);
-                self.conjuncts.extend(keys.iter().cloned().map(JoinKey::into_conjunct));
-                self.conjuncts.extend(filters.iter().cloned());
-            }
-            _ => self.inputs.push(Arc::clone(plan)),
-        }
-    }
-}
-
 impl Rewriter<'_> {
     /// `plan`, of whose columns those `wanted` are read above it.
     fn rewrite(&mut self, plan: &Arc<Plan>, wanted: &HashSet<ColumnId>) -> Result<Arc<Plan>> {
         let is_region =
             matches!(plan.as_ref(), Plan::Join { kind: JoinKind::Inner, .. } | Plan::Filter { .. });
         if is_region {
-            let region = Region::of(plan);
+            let region = InnerJoins::of(plan);
             if (2..=MOST_INPUTS).contains(&region.inputs.len())
                 && region.conjuncts.iter().all(is_deterministic)
             {
@@ -108,7 +78,12 @@ impl Rewriter<'_> {
     }
 
     /// The region with the aggregation at `at` computed from what it is joined with, if it can be.
-    fn share(&mut self, region: &Region, at: usize, wanted: &HashSet<ColumnId>) -> Result<Option<Arc<Plan>>> {
+    fn share(
+        &mut self,
+        region: &InnerJoins,
+        at: usize,
+        wanted: &HashSet<ColumnId>,
+    ) -> Result<Option<Arc<Plan>>> {
         let Some(asked) = Asked::of(&region.inputs[at]) else { return Ok(None) };
         let is_own = produced_by(&region.inputs[at]);
         let (about, around): (Vec<Expr>, Vec<Expr>) =
@@ -126,7 +101,8 @@ impl Rewriter<'_> {
         let mut read = wanted.clone();
         about.iter().for_each(|e| add_columns(e, &mut read));
         asked.for_each_expr(&mut |e| add_columns(&with_new_ids(e.clone(), &mapping), &mut read));
-        let Some(joined) = join_all(others, around) else { return Ok(None) };
+        let joined = InnerJoins { inputs: others, conjuncts: around }.into_plan();
+        let Some(joined) = joined else { return Ok(None) };
         let kept = joined.output_columns().into_iter().filter(|column| read.contains(&column.id));
         let columns = kept.map(|column| (column.clone(), column.to_expr())).collect();
         let mut joined = Arc::new(Plan::Project { input: joined, columns });
@@ -153,24 +129,16 @@ impl Rewriter<'_> {
         self.number += 1;
         let shared = |columns| Arc::new(Plan::Shared { number, plan: Arc::clone(&joined), columns });
         let aggregation = asked.over(shared(copies), &|e| with_new_ids(with_new_ids(e, &mapping), &again));
-        Ok(join_all(vec![shared(columns), aggregation], about))
+        let inputs = vec![shared(columns), aggregation];
+        Ok(InnerJoins { inputs, conjuncts: about }.into_plan())
     }
-}
-
-/// All inputs joined.
-fn join_all(inputs: Vec<Arc<Plan>>, conjuncts: Vec<Expr>) -> Option<Arc<Plan>> {
-    let join = |left, right| {
-        Arc::new(Plan::Join { kind: JoinKind::Inner, left, right, keys: vec![], filters: vec![] })
-    };
-    let input = inputs.into_iter().reduce(join)?;
-    Some(if conjuncts.is_empty() { input } else { Arc::new(Plan::Filter { input, conjuncts }) })
 }
 
 /// An aggregation that is joined, and what is done with its rows before.
 struct Asked<'a> {
     /// From the outermost to the aggregation.
     above: Vec<&'a Plan>,
-    input: Region,
+    input: InnerJoins,
     groups: &'a [(Column, Expr)],
     aggregates: &'a [(Column, AggregateCall)],
 }
@@ -185,7 +153,7 @@ impl<'a> Asked<'a> {
                     plan = input;
                 }
                 Plan::Aggregate { input, groups, aggregates } if !groups.is_empty() => {
-                    let input = Region::of(input);
+                    let input = InnerJoins::of(input);
                     return (input.inputs.len() <= MOST_TABLES
                         && input.conjuncts.iter().all(is_deterministic)
                         && aggregates.iter().all(|(_, call)| call.arguments.iter().all(is_deterministic)))

@@ -18,6 +18,7 @@ mod eager_aggregation;
 mod filter_pushdown;
 mod fold_constants;
 mod functional_dependencies;
+mod inner_joins;
 mod join_order;
 mod joined_aggregates;
 mod limit_pushdown;

@@ -4,12 +4,25 @@ use crate::data::{Field, Scalar};
 use crate::error::{Error, Result};
 use crate::expr::{Expr, cast_to};
 use crate::functions::{self, AggregateCall};
-use crate::logical::{Column, ColumnIds};
+use crate::logical::{Column, ColumnIds, Plan};
 use std::sync::Arc;
 
 /// Whether a plain aggregate of a group follows from those of its parts.
 pub(super) fn has_parts(call: &AggregateCall) -> bool {
     matches!(call.function.name(), "count" | "sum" | "min" | "max" | "bool_and" | "bool_or" | "any_value")
+}
+
+/// Whether the result is the same with every value once.
+pub(super) fn ignores_repetition(call: &AggregateCall) -> bool {
+    matches!(call.function.name(), "min" | "max" | "bool_and" | "bool_or" | "any_value" | "first")
+}
+
+/// `aggregate` with `outputs` over it, if its own columns are not those.
+pub(super) fn with_outputs(aggregate: Plan, outputs: Vec<(Column, Expr)>) -> Plan {
+    if outputs.iter().all(|(column, e)| *e == column.to_expr()) {
+        return aggregate;
+    }
+    Plan::Project { input: Arc::new(aggregate), columns: outputs }
 }
 
 /// The call that puts the parts of a plain aggregate together, which are in column `part`, and its result as the

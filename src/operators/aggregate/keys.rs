@@ -106,9 +106,7 @@ impl KeyTable {
         missing: &mut BufMut<u32>,
         account: &Account,
     ) -> Result<(), Halt> {
-        resize(ids, rows.len(), account)?;
-        resize(missing, rows.len(), account)?;
-        missing.set_len(0);
+        begin(ids, missing, rows.len(), account)?;
         for_keys!(self, ids.fill(0), keys => {
             keys.encode(columns, rows, account)?;
             keys.find(ids, missing);
@@ -127,9 +125,7 @@ impl KeyTable {
         account: &Account,
     ) -> Result<bool, Halt> {
         let Self::Narrow(keys) = self else { return Ok(false) };
-        resize(ids, rows.len(), account)?;
-        resize(missing, rows.len(), account)?;
-        missing.set_len(0);
+        begin(ids, missing, rows.len(), account)?;
         keys.find_ascending(columns, rows, ids, missing, account)
     }
 
@@ -142,9 +138,7 @@ impl KeyTable {
         missing: &mut BufMut<u32>,
         account: &Account,
     ) -> Result<(), Halt> {
-        resize(ids, groups.len(), account)?;
-        resize(missing, groups.len(), account)?;
-        missing.set_len(0);
+        begin(ids, missing, groups.len(), account)?;
         match (self, other) {
             (Self::Single, Self::Single) => ids.fill(0),
             (Self::Narrow(keys), Self::Narrow(other)) => {
@@ -232,6 +226,19 @@ impl KeyTable {
     pub(super) fn allocated_bytes(&self) -> usize {
         for_keys!(self, 0, keys => keys.allocated_bytes())
     }
+}
+
+/// Makes room for the groups of `rows` rows, none of which is missing yet.
+fn begin(
+    ids: &mut BufMut<u32>,
+    missing: &mut BufMut<u32>,
+    rows: usize,
+    account: &Account,
+) -> Result<(), Denied> {
+    resize(ids, rows, account)?;
+    resize(missing, rows, account)?;
+    missing.set_len(0);
+    Ok(())
 }
 
 /// Whether values of the type are strings or blobs.

@@ -12,16 +12,16 @@ mod region;
 mod tests;
 
 use super::Rule;
-use super::cardinality::{distinct, rows};
-use super::partial_aggregates::{has_parts, put_together};
-use super::substitute::{Definitions, inline, is_deterministic};
+use super::cardinality::rows;
+use super::functional_dependencies::is_exact;
+use super::partial_aggregates::{has_parts, ignores_repetition, put_together, with_outputs};
+use super::substitute::{Definitions, is_deterministic};
 use crate::data::{Field, PhysicalType};
 use crate::error::Result;
-use crate::expr::{ColumnId, Expr};
+use crate::expr::Expr;
 use crate::functions::AggregateCall;
-use crate::logical::{Column, ColumnIds, JoinKey, JoinKind, Plan};
-use region::{Condition, Region};
-use std::collections::HashMap;
+use crate::logical::{Column, ColumnIds, JoinKey, Plan};
+use region::Region;
 use std::sync::Arc;
 
 /// Of the rows that are aggregated, the most that may be left as groups below the join, where strings of the other side are
@@ -105,13 +105,14 @@ impl Aggregation {
             }
             joined = input;
         }
-        let region = Region::of(joined)?;
-        let is_stable = groups.iter().all(|(_, expr)| is_deterministic(expr))
-            && aggregates.iter().flat_map(|(_, call)| inputs_of(call)).all(is_deterministic)
-            && region.conditions.iter().flat_map(Condition::exprs).all(is_deterministic);
-        let may_be_tried = (2..=MOST_RELATIONS).contains(&region.relations.len()) && is_stable;
-        let input_rows = rows(joined)?;
-        may_be_tried.then_some(Self { region, groups, aggregates, input_rows })
+        let region = Region::of(joined);
+        let inputs = aggregates.iter().flat_map(|(_, call)| inputs_of(call));
+        let mut exprs = groups.iter().map(|(_, expr)| expr).chain(inputs).chain(&region.conjuncts);
+        if !(2..=MOST_RELATIONS).contains(&region.relations.len()) || !exprs.all(is_deterministic) {
+            return None;
+        }
+        drop(exprs);
+        Some(Self { input_rows: rows(joined)?, region, groups, aggregates })
     }
 
     /// The same with a part of it below the join; `None` if that does not pay.
@@ -134,7 +135,7 @@ impl Aggregation {
     /// The relations of a part, if all that is summed is of them, and none of what is not.
     fn part(&self, relations: u32) -> Option<Part> {
         let region = &self.region;
-        if region.nulls_right && relations != region.right() {
+        if region.nulls_right && relations != region.missing() {
             return None;
         }
         let mut has_sums = false;
@@ -156,62 +157,37 @@ impl Aggregation {
         if !has_sums {
             return None;
         }
-        let mut keys: Vec<Expr> = Vec::new();
-        let mut add = |expr: &Expr| {
-            if !keys.contains(expr) {
-                keys.push(expr.clone());
-            }
-        };
-        // Zeros of both signs are one group; an expression above may tell them apart.
-        let mut is_exact = true;
-        let columns_of = |expr: &Expr, is_exact: &mut bool, add: &mut dyn FnMut(&Expr)| {
-            let is_column = matches!(expr, Expr::Column { .. });
-            region.columns_within(expr, relations, &mut |column| {
-                *is_exact &= is_column || !column.data_type().is_float();
-                add(column);
-            });
-        };
+        let mut keys = Keys { region, relations, exprs: Vec::new(), are_fit: true };
         let mut is_joined_by_key = false;
-        for condition in &region.conditions {
-            let of = region.relations_of(condition.exprs());
+        for conjunct in &region.conjuncts {
+            let of = region.relations_of([conjunct]);
             if of & relations == 0 || of & !relations == 0 {
                 // One of the missing side alone would be taken for a filter of what is grouped.
-                if region.nulls_right && of & relations != 0 {
-                    return None;
-                }
-                continue;
-            }
-            match condition {
-                Condition::Key(JoinKey { left, right, .. }) => {
-                    let sides = [left, right].map(|e| region.relations_of([e]));
-                    let within = sides.iter().position(|side| *side != 0 && side & !relations == 0)?;
-                    if sides[1 - within] & relations != 0 {
-                        return None;
-                    }
-                    add([left, right][within]);
-                    is_joined_by_key = true;
-                }
-                Condition::Filter(expr) => columns_of(expr, &mut is_exact, &mut add),
+                keys.are_fit &= of & relations & region.missing() == 0;
+            } else if let Some(JoinKey { left, .. }) = region.key(conjunct, relations) {
+                keys.add(&left);
+                is_joined_by_key = true;
+            } else {
+                keys.add_columns(conjunct);
             }
         }
         for (_, expr) in &self.groups {
             match region.relations_of([expr]) {
                 of if of & relations == 0 => {}
                 // What an outer join makes of a missing row is for the expression above it.
-                of if of & !relations == 0 && !region.nulls_right => add(expr),
-                _ => columns_of(expr, &mut is_exact, &mut add),
+                of if of & !relations == 0 && !region.nulls_right => keys.add(expr),
+                _ => keys.add_columns(expr),
             }
         }
-        let plan = if is_joined_by_key && is_exact { region.join_within(relations) } else { None };
-        Some(Part { relations, plan: plan?, keys })
-    }
-
-    /// How many groups come out of a part, if that is known and they are few enough.
-    fn groups_left(&self, part: &Part) -> Option<f64> {
-        let part_rows = rows(&part.plan)?;
-        if !part.keys.iter().all(|key| distinct(key, &part.plan).is_some()) {
+        if !is_joined_by_key || !keys.are_fit {
             return None;
         }
+        Some(Part { relations, keys: keys.exprs, plan: region.join_within(relations)? })
+    }
+
+    /// How many groups come out of a part, if they are few enough.
+    fn groups_left(&self, part: &Part) -> Option<f64> {
+        let part_rows = rows(&part.plan)?;
         let mut ids = ColumnIds::default();
         let groups = part.keys.iter().map(|e| (named(e, &part.plan, &mut ids), e.clone())).collect();
         let grouped = Plan::Aggregate { input: Arc::clone(&part.plan), groups, aggregates: Vec::new() };
@@ -237,21 +213,13 @@ impl Aggregation {
             true => column.clone().into_nullable(),
             false => column.clone(),
         };
-        // What of the part is asked for above it: keys by themselves or as parts of larger expressions.
-        let columns = groups.iter().filter_map(|(column, expr)| match expr {
-            Expr::Column { id, .. } => Some((*id, above(column).to_expr())),
-            _ => None,
-        });
-        let columns: HashMap<ColumnId, Expr> = columns.collect();
-        let lifted = |expr: &Expr| match groups.iter().find(|(_, key)| key == expr) {
-            Some((column, _)) => above(column).to_expr(),
-            None => inline(expr.clone(), &columns),
-        };
+        let keys: Vec<(Expr, Expr)> =
+            groups.iter().map(|(column, key)| (key.clone(), above(column).to_expr())).collect();
         // With nulls for rows there are not, an expression is not the key that was made of it below.
-        let regrouped = self.groups.iter().map(|(column, expr)| match region.nulls_right {
-            true => (column.clone(), inline(expr.clone(), &columns)),
-            false => (column.clone(), lifted(expr)),
-        });
+        let is_plain = |(key, _): &&(Expr, Expr)| matches!(key, Expr::Column { .. });
+        let plain: Vec<(Expr, Expr)> = keys.iter().filter(is_plain).cloned().collect();
+        let of_groups = if region.nulls_right { &plain } else { &keys };
+        let regrouped = self.groups.iter().map(|(column, expr)| (column.clone(), lifted(expr, of_groups)));
         let regrouped: Vec<(Column, Expr)> = regrouped.collect();
         outputs.extend(regrouped.iter().map(|(column, _)| (column.clone(), column.to_expr())));
         for (column, call) in &self.aggregates {
@@ -269,15 +237,40 @@ impl Aggregation {
             outputs.push((column.clone(), value));
         }
         let input = Arc::clone(&part.plan);
-        let grouped = Arc::new(Plan::Aggregate { input, groups: groups.clone(), aggregates: parts });
-        let Some(joined) = region.join_with(grouped, part.relations, &lifted) else { return Ok(None) };
-        let aggregate = Arc::new(Plan::Aggregate { input: joined, groups: regrouped, aggregates: totals });
-        let is_as_asked = outputs.iter().all(|(column, e)| *e == column.to_expr());
-        Ok(Some(if is_as_asked {
-            aggregate
-        } else {
-            Arc::new(Plan::Project { input: aggregate, columns: outputs })
-        }))
+        let grouped = Arc::new(Plan::Aggregate { input, groups, aggregates: parts });
+        let joined = region.join_with(grouped, part.relations, &|expr| lifted(expr, &keys));
+        let Some(joined) = joined else { return Ok(None) };
+        let aggregate = Plan::Aggregate { input: joined, groups: regrouped, aggregates: totals };
+        Ok(Some(Arc::new(with_outputs(aggregate, outputs))))
+    }
+}
+
+/// What the rows of a part are grouped by, as it is found out.
+struct Keys<'a> {
+    region: &'a Region,
+    relations: u32,
+    exprs: Vec<Expr>,
+    /// Whether it is known how many values each has, and none is asked for otherwise than it can be.
+    are_fit: bool,
+}
+
+impl Keys<'_> {
+    fn add(&mut self, expr: &Expr) {
+        if !self.exprs.contains(expr) {
+            self.are_fit &= self.region.is_counted(expr);
+            self.exprs.push(expr.clone());
+        }
+    }
+
+    /// The columns of the part that an expression above the join reads. Of values that are equal there is one for each
+    /// group, and only a column by itself does not tell them apart, as text does zeros of both signs.
+    fn add_columns(&mut self, expr: &Expr) {
+        let (region, relations) = (self.region, self.relations);
+        let is_column = matches!(expr, Expr::Column { .. });
+        region.for_each_column_within(expr, relations, &mut |column| {
+            self.are_fit &= is_column || is_exact(&column.data_type());
+            self.add(column);
+        });
     }
 }
 
@@ -286,9 +279,12 @@ fn inputs_of(call: &AggregateCall) -> impl Iterator<Item = &Expr> {
     call.arguments.iter().chain(&call.filter)
 }
 
-/// Whether rows that come several times change nothing.
-fn ignores_repetition(call: &AggregateCall) -> bool {
-    matches!(call.function.name(), "min" | "max" | "bool_and" | "bool_or" | "any_value")
+/// `expr` with each of the keys in it replaced by what it is called above.
+fn lifted(expr: &Expr, keys: &[(Expr, Expr)]) -> Expr {
+    match keys.iter().find(|(key, _)| key == expr) {
+        Some((_, above)) => above.clone(),
+        None => expr.clone().map_children(&mut |child| lifted(&child, keys)),
+    }
 }
 
 /// A new column for the values of `expr` over `plan`.
@@ -299,6 +295,3 @@ fn named(expr: &Expr, plan: &Plan, ids: &mut ColumnIds) -> Column {
     let field = Field { name, data_type: expr.data_type(), nullable: expr.is_nullable() };
     Column { id: ids.fresh(), field }
 }
-
-/// The kind of join whose right side is aggregated, where nulls stand for rows there are not.
-const OUTER: JoinKind = JoinKind::Left;

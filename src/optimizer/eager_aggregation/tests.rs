@@ -152,8 +152,13 @@ fn it_is_left_alone_where_it_does_not_pay_or_is_not_the_same() {
 fn join_order_and_the_other_rules_find_it_as_any_other_plan() {
     let sql = "select i_name, p_name, sum(s_price) from sales, item, shop \
                where s_item = i_id and s_shop = p_id group by i_name, p_name";
+    // A key that is an expression of a column.
+    let cast =
+        "select i_name, sum(s_price) from sales, item where cast(s_item as varchar) = i_name group by i_name";
+    assert!(is_eager(cast), "{}", rewritten(cast));
     for sql in [
         sql,
+        cast,
         "select p_name, sum(s_price) from sales, item, shop where s_item = i_id and s_shop = p_id group by p_name",
     ] {
         optimize(bind_over(&catalog(), sql), &OptimizerSettings::default())
