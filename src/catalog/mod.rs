@@ -11,6 +11,7 @@
 use crate::data::{Scalar, Schema};
 use crate::expr::{ColumnId, Expr};
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// What is known of a column without reading it.
@@ -24,6 +25,14 @@ pub(crate) struct ColumnStatistics {
     pub(crate) null_count: Option<u64>,
     /// About how many distinct values there are.
     pub(crate) distinct_count: Option<u64>,
+}
+
+impl ColumnStatistics {
+    /// Least and greatest value of integers.
+    pub(crate) fn int_range(&self) -> Option<RangeInclusive<i64>> {
+        let int = |scalar: &Option<Scalar>| i64::try_from(scalar.as_ref()?.as_int()?).ok();
+        Some(int(&self.min)?..=int(&self.max)?)
+    }
 }
 
 /// What is known of a table without reading it.

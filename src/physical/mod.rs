@@ -12,6 +12,7 @@
 
 mod clusters;
 mod explain;
+mod key_range;
 mod lower;
 mod merge_joins;
 mod pipelines;

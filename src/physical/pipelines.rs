@@ -1,5 +1,6 @@
 //! Cutting a physical plan into pipelines at its breakers.
 
+use super::key_range::build_key_range;
 use super::plan::{Node, PhysicalPlan, PublishedFilter};
 use super::profile::{NodeId, Profiler};
 use crate::error::{Error, Result};
@@ -303,6 +304,7 @@ fn join_spec(
         residual: residual.to_vec(),
         output: plan.layout.clone(),
         expected_build_rows: build.estimated_rows,
+        expected_key_range: build_key_range(build, keys),
     }
 }
 

@@ -16,7 +16,6 @@ use crate::expr::{ColumnId, Expr};
 use crate::operators::{HashJoinKey, HashJoinKind};
 use crate::scan::RuntimeFilterSpec;
 use std::collections::HashMap;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// The name by which they can be left out, as an optimizer rule can.
@@ -119,7 +118,7 @@ impl Pass {
             let filter = Arc::new(RuntimeFilterSpec {
                 id: self.next_id,
                 data_type: data_type.clone(),
-                range: target.range(),
+                range: target.statistics.int_range(),
                 expected_rows: build.estimated_rows.unwrap_or(target.rows).min(target.rows),
             });
             Some(PublishedFilter { key: at, column: *column, filter })
@@ -135,12 +134,6 @@ struct Target {
 }
 
 impl Target {
-    /// Least and greatest value of integers.
-    fn range(&self) -> Option<RangeInclusive<i64>> {
-        let int = |scalar: &Option<crate::data::Scalar>| i64::try_from(scalar.as_ref()?.as_int()?).ok();
-        Some(int(&self.statistics.min)?..=int(&self.statistics.max)?)
-    }
-
     /// Whether the keys of `build` are few among the values of the scan, or the join drops many rows of `probe`.
     fn is_worth(&self, build: &PhysicalPlan, join: &PhysicalPlan, probe: &PhysicalPlan) -> bool {
         let Some(build_rows) = build.estimated_rows else { return false };
@@ -148,7 +141,7 @@ impl Target {
             return false;
         }
         let values = self.statistics.distinct_count.or_else(|| {
-            let range = self.range()?;
+            let range = self.statistics.int_range()?;
             u64::try_from(range.end().checked_sub(*range.start())?.checked_add(1)?).ok()
         });
         let is_few = |part: u64, of: u64| (part as f64) < of as f64 * MOST_PASSED;

@@ -11,7 +11,7 @@ use super::finish::HashJoinShared;
 use super::intake::{Intake, Taken, too_small};
 use super::keys::KeyEncoder;
 use super::plan::{Plan, Stored};
-use super::scatter::Split;
+use super::split::Split;
 use crate::data::{Batch, Vector};
 use crate::error::{Error, Result};
 use crate::exec::{Combine, Finish, Flow, Handoff, LaneCx, Need, OpenCx, Retry, Sink};
@@ -111,7 +111,7 @@ impl Sink for HashJoinBuild {
         Ok(shared)
     }
 
-    fn local(&self, shared: &Arc<HashJoinShared>, cx: &LaneCx<'_>) -> Result<HashJoinBuildLocal> {
+    fn local(&self, shared: &Arc<HashJoinShared>, _cx: &LaneCx<'_>) -> Result<HashJoinBuildLocal> {
         let plan = &self.plan;
         let evaluator = match plan.has_keys() {
             true => Some(Evaluator::new(&plan.build_keys, &plan.build_layout)?),
@@ -126,8 +126,7 @@ impl Sink for HashJoinBuild {
         });
         let registration = account.pool().register(Arc::clone(&consumer) as Arc<dyn MemoryConsumer>);
         account.ask_as(registration.id());
-        let split = Split::first(plan, &cx.query.knobs, cx.query.pool.limit_bytes());
-        let intake = Intake::new(&plan.stored_types, plan.has_keys(), split);
+        let intake = Intake::new(&plan.stored_types, plan.has_keys(), shared.split);
         let lane = Lane { intake, consumer, _registration: registration, account };
         Ok(HashJoinBuildLocal {
             evaluator,

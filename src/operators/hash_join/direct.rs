@@ -16,6 +16,7 @@ use crate::data::key_bits::low_bits;
 use crate::error::Result;
 use crate::exec::LaneCx;
 use crate::mem::Account;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Rows looked up ahead of the one at hand.
@@ -36,8 +37,9 @@ impl Order {
         Self { bias: 1 << (bits - 1), mask: low_bits(bits) as u64 }
     }
 
+    /// The number of a word.
     #[inline(always)]
-    fn number(self, word: u64) -> u64 {
+    pub(super) fn number(self, word: u64) -> u64 {
         word.wrapping_add(self.bias) & self.mask
     }
 }
@@ -60,6 +62,26 @@ impl Extent {
             let number = order.number(word);
             Self { least: extent.least.min(number), greatest: extent.greatest.max(number) }
         })
+    }
+
+    /// Of values in `range`; `None` if they are none, or in another order than their numbers.
+    pub(super) fn of_values(order: Order, range: RangeInclusive<i64>) -> Option<Self> {
+        let number = |value: i64| order.number(value as u64);
+        let (least, greatest) = (number(*range.start()), number(*range.end()));
+        let values = range.end().checked_sub(*range.start()).map(|values| values as u64);
+        let is_whole =
+            range.start() <= range.end() && values.is_none_or(|v| greatest.checked_sub(least) == Some(v));
+        (is_whole && least <= greatest).then_some(Self { least, greatest })
+    }
+
+    /// The least number, and how far from it the greatest is.
+    pub(super) fn least_and_span(self) -> Option<(u64, u64)> {
+        self.greatest.checked_sub(self.least).map(|span| (self.least, span))
+    }
+
+    /// Whether a directory by value takes no more than a hashed one of `rows` rows.
+    pub(super) fn is_dense(self, rows: usize) -> bool {
+        self.places(rows).is_some()
     }
 
     /// Of both.
@@ -119,6 +141,22 @@ impl DirectDirectory {
             }
         }
         Ok(())
+    }
+
+    /// The directory of `chunks`, all in one go, if that pays and memory is granted.
+    pub(super) fn build(
+        chunks: &[Chunk],
+        keys: &KeyPlan,
+        account: &Account,
+        cx: &LaneCx<'_>,
+    ) -> Result<Option<Self>> {
+        let Some(order) = keys.order() else { return Ok(None) };
+        let rows = chunks.iter().map(|chunk| chunk.rows).sum();
+        let Some(directory) = Self::new(order, Extent::of(chunks, order), rows, account) else {
+            return Ok(None);
+        };
+        directory.place(chunks.iter().enumerate(), cx)?;
+        Ok((!directory.has_duplicates()).then_some(directory))
     }
 
     /// Whether it is good for nothing.

@@ -264,33 +264,69 @@ impl DirectoryBuilder {
             let tags = slot.load(Relaxed);
             slot.store((start as u64 + u64::from(before)) << TAG_BITS | tags, Relaxed);
         }
-        // Each entry is swapped to the next free place of its slot, until the slots are full one after the other.
-        let mut steps = 0;
-        for slot in 0..slots.len() {
-            let slot_end = (slots[slot].load(Relaxed) >> TAG_BITS) as usize - start;
-            while (next[slot] as usize) < slot_end {
-                steps += 1;
-                if steps % CHECK_ROWS == 0 {
-                    cx.check()?;
+        match copy_of(entries, account) {
+            Some(copy) => {
+                for (at, entry) in copy.as_chunks::<2>().0.iter().enumerate() {
+                    if at % CHECK_ROWS == 0 {
+                        cx.check()?;
+                    }
+                    let next = &mut next[slot_of(hasher(entry[0]))];
+                    put(entries, *next as usize, (entry[0], entry[1]));
+                    *next += 1;
                 }
-                let at = next[slot] as usize;
-                let entry = get(entries, at);
-                let target = slot_of(hasher(entry.0));
-                if target != slot {
-                    let to = next[target] as usize;
-                    put(entries, at, get(entries, to));
-                    put(entries, to, entry);
-                }
-                next[target] += 1;
+                Ok(())
+            }
+            None => {
+                let slot_end = |slot: usize| (slots[slot].load(Relaxed) >> TAG_BITS) as usize - start;
+                order_in_place(entries, next, |word| slot_of(hasher(word)), slot_end, cx)
             }
         }
-        Ok(())
     }
 
     /// The directory, once all partitions are ordered.
     pub(super) fn finish(self) -> Directory {
         self.directory
     }
+}
+
+/// A copy of `entries`, if it can be had without asking anybody for memory.
+fn copy_of(entries: &[AtomicU64], account: &Account) -> Option<BufMut<u64>> {
+    if account.pool().available_bytes() < size_class_bytes(size_of_val(entries)) {
+        return None;
+    }
+    let mut copy = BufMut::with_len(account, entries.len()).ok()?;
+    copy.iter_mut().zip(entries).for_each(|(to, from)| *to = from.load(Relaxed));
+    Some(copy)
+}
+
+/// Swaps each entry to the next free place of its slot, until the slots are full one after the other.
+fn order_in_place(
+    entries: &[AtomicU64],
+    next: &mut [u32],
+    slot_of: impl Fn(u64) -> usize,
+    slot_end: impl Fn(usize) -> usize,
+    cx: &LaneCx<'_>,
+) -> Result<()> {
+    let mut steps = 0;
+    for slot in 0..next.len() {
+        let slot_end = slot_end(slot);
+        while (next[slot] as usize) < slot_end {
+            steps += 1;
+            if steps % CHECK_ROWS == 0 {
+                cx.check()?;
+            }
+            let at = next[slot] as usize;
+            let entry = get(entries, at);
+            let target = slot_of(entry.0);
+            if target != slot {
+                let to = next[target] as usize;
+                put(entries, at, get(entries, to));
+                put(entries, to, entry);
+            }
+            next[target] += 1;
+        }
+    }
+    Ok(())
 }
 
 #[inline(always)]

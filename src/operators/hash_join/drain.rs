@@ -8,6 +8,7 @@
 //! 4. A build row that is kept for having (no) match comes out when all probe rows have been seen; a probe row is
 //!    answered when all build rows have.
 
+use super::direct::DirectDirectory;
 use super::directory::Directory;
 use super::intake::{Intake, Taken, too_small};
 use super::load::{Limit, Part, PartitionReader, load, split_word};
@@ -15,7 +16,7 @@ use super::plan::{JoinColumn, Origin, Plan};
 use super::probe::{HashJoinLocal, ProbeShared};
 use super::prober::{Matches, Share, nulls};
 use super::queue::{Item, Next, Pair};
-use super::scatter::Split;
+use super::split::Split;
 use super::store::{Chunk, Store, refused, row_id};
 use super::table::{Flags, Lookup, Table};
 use crate::data::{Batch, BufMut};
@@ -321,7 +322,7 @@ impl HashJoinLocal {
                 match shared.queue.requeue(pair, cx.waker) {
                     Ok(wait) => return Ok(Begun::Wait(wait)),
                     Err(alone) => {
-                        pair = alone;
+                        pair = *alone;
                         continue;
                     }
                 }
@@ -349,9 +350,12 @@ impl HashJoinLocal {
         let lookup_rows = chunks.iter().map(|chunk| chunk.rows).sum();
         Store::check_chunks(chunks.len())?;
         let lookup = match plan.has_keys() && lookup_rows > 0 {
-            true => match refused(Directory::build(&chunks, &plan.keys, &self.account, cx))? {
-                Ok(directory) => Some(Lookup::Hashed(directory)),
-                Err(denied) => return Ok(Err(denied)),
+            true => match DirectDirectory::build(&chunks, &plan.keys, &self.account, cx)? {
+                Some(directory) => Some(Lookup::Direct(directory)),
+                None => match refused(Directory::build(&chunks, &plan.keys, &self.account, cx))? {
+                    Ok(directory) => Some(Lookup::Hashed(directory)),
+                    Err(denied) => return Ok(Err(denied)),
+                },
             },
             false => None,
         };

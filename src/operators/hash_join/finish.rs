@@ -13,7 +13,8 @@ use super::directory::{DirectoryBuilder, count, split_bits};
 use super::intake::Collected;
 use super::load::{Limit, PartitionReader, load};
 use super::plan::Plan;
-use super::scatter::{Scatter, Split};
+use super::scatter::Scatter;
+use super::split::Split;
 use super::store::{Chunk, Store, refused};
 use super::table::{Flags, Lookup, Spilled, Table};
 use crate::data::BufMut;
@@ -32,7 +33,7 @@ const TASK_ROWS: usize = 256 << 10;
 /// A join between its two ends.
 pub(super) struct HashJoinShared {
     plan: Arc<Plan>,
-    split: Split,
+    pub(super) split: Split,
     /// Memory of lanes that have not started or have combined.
     accounts: Mutex<Vec<Account>>,
     stage: Mutex<Stage>,
@@ -201,7 +202,8 @@ impl HashJoinShared {
                     chunks.append(&mut of_partition);
                 }
                 cx.metrics.counter("spilled_partitions").fetch_add(spilled.waiting() as u64, Relaxed);
-                self.make(&mut stage, (chunks, Vec::new()), None, Some(spilled), cx)
+                let direct = self.direct_of(&chunks)?;
+                self.make(&mut stage, (chunks, Vec::new()), direct, Some(spilled), cx)
             }
             Stage::Placing(making, direct) => {
                 let direct = Arc::into_inner(direct).ok_or_else(unended)?;
@@ -259,6 +261,13 @@ impl HashJoinShared {
         let tasks = place_tasks(&making.chunks, &direct);
         *stage = Stage::Placing(making, direct);
         Ok(Finish::Tasks(tasks))
+    }
+
+    /// A directory by value for the rows of `chunks`, as `direct`.
+    fn direct_of(&self, chunks: &[Chunk]) -> Result<Option<DirectDirectory>> {
+        let Some(order) = self.plan.keys.order() else { return Ok(None) };
+        let rows = chunks.iter().map(|chunk| chunk.rows).sum();
+        self.direct(Extent::of(chunks, order), rows)
     }
 
     /// A directory by value for `rows` rows of this extent, if that pays and there is memory for it.

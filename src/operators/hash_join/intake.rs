@@ -5,7 +5,8 @@
 //! 2. What a lane cannot hold leaves as a whole: after [`Intake::spill`] the lane holds its floor and no row.
 
 use super::keys::KeyPlan;
-use super::scatter::{Scatter, Split};
+use super::scatter::Scatter;
+use super::split::Split;
 use super::store::{Chunk, ChunkBuilder};
 use crate::data::{Batch, DataType};
 use crate::error::{Error, MemoryError, Result};

@@ -52,6 +52,7 @@ mod prober;
 mod queue;
 mod scatter;
 mod spec;
+mod split;
 mod store;
 mod table;
 

@@ -1,5 +1,6 @@
 //! What follows from a [`HashJoinSpec`]: what is kept of build rows, where output columns come from, what it takes.
 
+use super::direct::{Extent, Order};
 use super::keys::{KeyPlan, KeyShape};
 use super::scatter::ordered_rows;
 use super::spec::{HashJoinKind, HashJoinSpec};
@@ -10,6 +11,7 @@ use crate::exec::Need;
 use crate::expr::{ColumnId, Evaluator, Expr};
 use crate::mem::{Knobs, size_class_bytes};
 use crate::spill::SpillWriter;
+use std::ops::RangeInclusive;
 
 /// A guess at the length of strings, where a size is needed before there are any.
 const STRING_BYTES: usize = 32;
@@ -61,6 +63,7 @@ pub(super) struct Plan {
     pub(super) residual_layout: Vec<ColumnId>,
     pub(super) residual_columns: Vec<JoinColumn>,
     expected_build_rows: Option<u64>,
+    expected_key_range: Option<RangeInclusive<i64>>,
     /// What is wrong with it, said when the run starts.
     problem: Option<Error>,
 }
@@ -89,6 +92,7 @@ impl Plan {
             residual_layout: Vec::new(),
             residual_columns: Vec::new(),
             expected_build_rows: spec.expected_build_rows,
+            expected_key_range: spec.expected_key_range,
             problem: None,
         };
         let has_mark = matches!(plan.kind, HashJoinKind::ProbeMark { .. });
@@ -215,6 +219,14 @@ impl Plan {
     /// About the bytes of the table of all build rows, if anything is known of how many there are.
     pub(super) fn expected_build_bytes(&self) -> Option<u64> {
         self.expected_build_rows.map(|rows| rows.saturating_mul(self.table_row_bytes() as u64))
+    }
+
+    /// The extent of the build side's keys, if they are expected to lie close together.
+    pub(super) fn expected_extent(&self) -> Option<(Order, Extent)> {
+        let (order, range) = (self.keys.order()?, self.expected_key_range.clone()?);
+        let rows = usize::try_from(self.expected_build_rows?).ok()?;
+        let extent = Extent::of_values(order, range)?;
+        extent.is_dense(rows).then_some((order, extent))
     }
 
     /// About the bytes of a build row in a table.

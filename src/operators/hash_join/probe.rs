@@ -134,8 +134,8 @@ impl Transform for HashJoinProbe {
             return prober.advance(plan, table, cx);
         };
         account.relieve();
-        let hasher = plan.keys.hasher();
-        let waits = |word: u64| spilled.waits[spilled.split.partition_of(hasher(word))];
+        let partition_of = spilled.split.partitioner(&plan.keys);
+        let waits = |word: u64| spilled.waits[partition_of(word)];
         prober.encoder().divide(waits, deferred, cx.account)?;
         *pending = Some(Pending { batch, keys, put_off: 0 });
         local.put_off(plan, cx)

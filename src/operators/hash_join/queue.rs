@@ -7,7 +7,7 @@
 //! 3. Whoever stops being active wakes those who wait.
 
 use super::load::Part;
-use super::scatter::Split;
+use super::split::Split;
 use crate::exec::{Wait, WaitReason};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -89,10 +89,10 @@ impl Queue {
     }
 
     /// Puts `pair` back until another lane has left; gives it back if there is none.
-    pub(super) fn requeue(&self, pair: Pair, waker: &Waker) -> Result<Wait, Pair> {
+    pub(super) fn requeue(&self, pair: Pair, waker: &Waker) -> Result<Wait, Box<Pair>> {
         let mut state = self.state.lock();
         if state.active <= 1 {
-            return Err(pair);
+            return Err(Box::new(pair));
         }
         state.active -= 1;
         state.items.push_front(Item::Pair(pair));

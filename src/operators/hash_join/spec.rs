@@ -2,6 +2,7 @@
 
 use crate::data::DataType;
 use crate::expr::{ColumnId, Expr};
+use std::ops::RangeInclusive;
 
 /// Whose rows a join emits. The build side is in the table, the probe side streams past it.
 ///
@@ -66,4 +67,7 @@ pub(crate) struct HashJoinSpec {
     pub(crate) output: Vec<ColumnId>,
     /// About how many build rows there are, if anything is known of it.
     pub(crate) expected_build_rows: Option<u64>,
+    /// Least and greatest value of the build side's only key, if it is an integer and anything is known of it. A hint: there
+    /// may be others.
+    pub(crate) expected_key_range: Option<RangeInclusive<i64>>,
 }

@@ -3,7 +3,7 @@
 use super::direct::DirectDirectory;
 use super::directory::Directory;
 use super::load::Part;
-use super::scatter::Split;
+use super::split::Split;
 use super::store::{Store, chunk_of, place_of};
 use crate::data::AtomicWords;
 use crate::mem::{Account, Denied, Registration};

@@ -106,7 +106,9 @@ pub(in crate::operators) fn spec(kind: HashJoinKind, condition: Condition) -> Ha
         keys: condition.keys.iter().map(key).collect(),
         residual: if condition.residual { vec![above] } else { Vec::new() },
         output,
-        expected_build_rows: None,
+        // True or not, it must not matter.
+        expected_build_rows: Some(100_000),
+        expected_key_range: condition.residual.then_some(-2000..=2000),
     }
 }
 

@@ -43,6 +43,7 @@ pub(super) fn int_spec(kind: HashJoinKind, output: &[u32]) -> HashJoinSpec {
         residual: Vec::new(),
         output: output.iter().map(|&id| ColumnId(id)).collect(),
         expected_build_rows: None,
+        expected_key_range: None,
     }
 }
 
@@ -173,10 +174,14 @@ fn a_build_of_any_size_is_joined_in_any_budget() {
     let build = ints(rows, 2048, &account, |n| n as i64);
     let probe = ints(probe_rows, 2048, &account, |n| 2 * n as i64);
     let mut depths = 0;
+    // Of the keys nothing is known, or between which values they lie, or something wrong.
+    let hints = [None, Some(0..=59_999), Some(30_000..=400_000)];
     // From barely the floors to plenty, so that every stage is refused once.
     for (at, limit_bytes) in (900 << 10..8 << 20).step_by(397_001).enumerate() {
         let setting = Setting { lanes: 1 + at % 3, limit_bytes, batch_rows: 512, ..AMPLE };
-        let spec = int_spec(HashJoinKind::FullOuter, &[0, 1, 2, 3]);
+        let mut spec = int_spec(HashJoinKind::FullOuter, &[0, 1, 2, 3]);
+        spec.expected_build_rows = Some(rows as u64);
+        spec.expected_key_range = hints[at / 3 % hints.len()].clone();
         let (mut count, mut sums) = (0, [0; 4]);
         let (outcome, counters) = counted_run(spec, &build, &probe, setting, &mut |batch| {
             for row in int_rows(&batch) {
