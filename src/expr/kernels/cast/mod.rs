@@ -3,6 +3,7 @@
 //! Owns: the table of conversions. Numbers go through 64- or 128-bit integers or doubles (`numeric`), text is read by
 //! `parse` and written by `format`. A conversion that fails is an error naming the value, or null for TRY_CAST.
 
+mod blob;
 mod format;
 mod numeric;
 mod parse;
@@ -85,9 +86,7 @@ pub(crate) fn cast(vector: &FlatVector, types: CastTypes<'_>, account: &Account)
         (DataType::Null, _) => {
             return Ok(Vector::Constant { value: Scalar::null(to.clone()), len: rows });
         }
-        (DataType::Utf8, DataType::Binary) | (DataType::Binary, DataType::Utf8) => {
-            binary_and_text(vector, to, rows, &mut failures, account)?
-        }
+        (DataType::Utf8, DataType::Binary) => blob::from_text(vector, &mut failures, account)?,
         (_, DataType::Utf8) => text(vector, from, account)?,
         (DataType::Utf8, _) => parse::strings(vector, to, &mut failures, account)?,
         (_, DataType::Date | DataType::Timestamp(..) | DataType::Time(_)) => {
@@ -122,37 +121,6 @@ fn failed(value: &Scalar, to: &DataType) -> Error {
         }
     };
     Error::value(message)
-}
-
-fn binary_and_text(
-    vector: &FlatVector,
-    to: &DataType,
-    rows: usize,
-    failures: &mut Failures,
-    account: &Account,
-) -> Result<Values> {
-    let Values::View(strings) = &vector.values else {
-        return Err(Error::internal("strings are views"));
-    };
-    if *to == DataType::Utf8 {
-        let mut is_text = true;
-        for row in 0..rows {
-            if std::str::from_utf8(strings.get(row)).is_err() {
-                failures.mark(row, rows, account)?;
-                is_text = false;
-            }
-        }
-        if !is_text {
-            // Bytes that are not text must not pose as text, not even where null.
-            let mut builder = ViewBuilder::new(account, rows)?;
-            for row in 0..rows {
-                let bytes = strings.get(row);
-                builder.push(account, std::str::from_utf8(bytes).map_or(&[], str::as_bytes))?;
-            }
-            return Ok(Values::View(builder.freeze()));
-        }
-    }
-    Ok(Values::View(strings.clone()))
 }
 
 fn text(vector: &FlatVector, from: &DataType, account: &Account) -> Result<Values> {

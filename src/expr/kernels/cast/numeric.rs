@@ -11,6 +11,9 @@ use crate::expr::kernels::arithmetic::{Integer, combined};
 use crate::expr::kernels::decimal::{has_precision, power_of_ten, scale_of};
 use crate::expr::kernels::operand::{Native, map, scan_bounds};
 use crate::mem::Account;
+use std::io::Write;
+use std::ops::Div;
+use std::str::FromStr;
 
 /// Exact numbers in one of two widths.
 enum Exact {
@@ -42,7 +45,7 @@ pub(super) fn cast(
             let exact = read(vector, account)?;
             let scale = scale_of(from);
             if to.is_float() {
-                return to_float(&exact, scale, to, account);
+                return to_float(&exact, scale, vector.bounds, to, account);
             }
             rescale(exact, (scale, scale_of(to)), vector.bounds, to, failures, account)
         }
@@ -84,17 +87,88 @@ fn read(vector: &FlatVector, account: &Account) -> Result<Exact> {
     })
 }
 
-fn to_float(exact: &Exact, scale: u8, to: &DataType, account: &Account) -> Result<FlatVector> {
-    let divisor = power_of_ten(scale).unwrap_or(1) as f64;
-    let (doubles, _) = match exact {
-        Exact::Narrow(v) => map(v, account, |v: i64| (v as f64 / divisor, false))?,
-        Exact::Wide(v) => map(v, account, |v: i128| (v as f64 / divisor, false))?,
-    };
+fn to_float(
+    exact: &Exact,
+    scale: u8,
+    bounds: Option<Bounds>,
+    to: &DataType,
+    account: &Account,
+) -> Result<FlatVector> {
     if *to == DataType::Float32 {
-        let (floats, _) = map(&doubles, account, |v: f64| (v as f32, false))?;
+        let (floats, _) = match exact {
+            Exact::Narrow(v) => map(v, account, |v: i64| (nearest(v.into(), scale), false))?,
+            Exact::Wide(v) => map(v, account, |v: i128| (nearest(v, scale), false))?,
+        };
         return Ok(FlatVector::new(Values::F32(floats)));
     }
+    let (doubles, _) = match exact {
+        Exact::Narrow(v) => {
+            let is_exact =
+                |bounds: Bounds| f64::is_exact(bounds.min.into()) && f64::is_exact(bounds.max.into());
+            match f64::exact_power_of_ten(scale) {
+                Some(divisor) if is_exact(bounds.unwrap_or_else(|| scan_bounds(v))) => {
+                    map(v, account, |v: i64| (v as f64 / divisor, false))?
+                }
+                _ => map(v, account, |v: i64| (nearest(v.into(), scale), false))?,
+            }
+        }
+        Exact::Wide(v) => map(v, account, |v: i128| (nearest(v, scale), false))?,
+    };
     Ok(FlatVector::new(Values::F64(doubles)))
+}
+
+/// A binary floating-point number.
+trait Binary: Copy + FromStr + Div<Output = Self> {
+    /// Bits of which all integers have an exact value.
+    const EXACT_BITS: u32;
+    /// The largest exact power of ten.
+    const EXACT_POWER: u8;
+
+    fn from_integer(value: i128) -> Self;
+
+    fn is_exact(value: i128) -> bool {
+        value.unsigned_abs() <= 1 << Self::EXACT_BITS
+    }
+
+    fn exact_power_of_ten(power: u8) -> Option<Self> {
+        (power <= Self::EXACT_POWER).then(|| power_of_ten(power)).flatten().map(Self::from_integer)
+    }
+}
+
+impl Binary for f64 {
+    const EXACT_BITS: u32 = Self::MANTISSA_DIGITS;
+    const EXACT_POWER: u8 = 22;
+
+    fn from_integer(value: i128) -> Self {
+        value as Self
+    }
+}
+
+impl Binary for f32 {
+    const EXACT_BITS: u32 = Self::MANTISSA_DIGITS;
+    const EXACT_POWER: u8 = 10;
+
+    fn from_integer(value: i128) -> Self {
+        value as Self
+    }
+}
+
+/// The number nearest to `value` / 10^`scale`. One operation on exact operands rounds once; where there are none, as many
+/// digits as it takes are looked at.
+fn nearest<F: Binary>(value: i128, scale: u8) -> F {
+    if scale == 0 {
+        return F::from_integer(value);
+    }
+    if F::is_exact(value)
+        && let Some(divisor) = F::exact_power_of_ten(scale)
+    {
+        return F::from_integer(value) / divisor;
+    }
+    let mut text = [0; 64];
+    let mut rest = &mut text[..];
+    let written = write!(rest, "{value}e-{scale}").map(|()| rest.len());
+    let text = written.ok().and_then(|left| str::from_utf8(&text[..text.len() - left]).ok());
+    text.and_then(|text| text.parse().ok()).unwrap_or_else(|| F::from_integer(value))
 }
 
 /// A value divided by a power of ten, rounded half away from zero.
