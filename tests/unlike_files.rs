@@ -1,15 +1,24 @@
-//! Files of one table that differ in the order of columns, in the columns they have, and in their types.
+//! Files of one table that differ in the order of columns, in the columns they have, and in their types; files without
+//! rows, of rare types, and very many of them.
 
 mod support;
 
-use arrow::array::{self as arrays, ArrayRef, RecordBatch};
+use arrow::array::{self as arrays, ArrayRef, Float16Array, RecordBatch};
+use arrow::datatypes::{ArrowPrimitiveType, Float16Type};
 use gristmill::{Engine, Error, Session};
 use parquet::arrow::ArrowWriter;
+use parquet::basic::Type as PhysicalType;
+use parquet::file::metadata::{
+    ColumnChunkMetaData, FileMetaData, ParquetMetaData, ParquetMetaDataWriter, RowGroupMetaData,
+};
 use parquet::file::properties::WriterProperties;
+use parquet::schema::types::{SchemaDescriptor, Type};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use support::rows;
+
+type Half = <Float16Type as ArrowPrimitiveType>::Native;
 
 fn decimals(values: impl Iterator<Item = i128>, precision: u8, scale: i8) -> ArrayRef {
     let values: arrays::Decimal128Array = values.map(Some).collect();
@@ -162,4 +171,84 @@ fn what_no_type_holds_is_an_error_that_names_file_and_column() {
     let text = error.to_string();
     assert!(matches!(error, Error::Data(_)), "{text}");
     assert!(text.contains("2.parquet") && text.contains("'k'") && text.contains("BIGINT"), "{text}");
+}
+
+/// A file with one row group, of no rows, whose chunk of column `x` says where its dictionary would be, as Arrow C++
+/// writes them.
+fn empty_row_group(path: &Path) {
+    let fields =
+        vec![Arc::new(Type::primitive_type_builder("x", PhysicalType::INT64).build().expect("a column"))];
+    let root = Type::group_type_builder("schema").with_fields(fields).build().expect("a schema");
+    let schema = Arc::new(SchemaDescriptor::new(Arc::new(root)));
+    let chunk = ColumnChunkMetaData::builder(schema.column(0))
+        .set_dictionary_page_offset(Some(4))
+        .set_data_page_offset(0)
+        .set_total_compressed_size(15)
+        .set_total_uncompressed_size(13)
+        .build()
+        .expect("a chunk");
+    let group = RowGroupMetaData::builder(Arc::clone(&schema))
+        .set_num_rows(0)
+        .set_column_metadata(vec![chunk])
+        .build()
+        .expect("a row group");
+    let file = FileMetaData::new(2, 0, None, None, schema, None);
+    let mut bytes = b"PAR1".to_vec();
+    let metadata = ParquetMetaData::new(file, vec![group]);
+    ParquetMetaDataWriter::new(&mut bytes, &metadata).finish().expect("written");
+    std::fs::write(path, bytes).expect("writable");
+}
+
+#[test]
+fn row_groups_without_rows_are_passed_over_whatever_they_say() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("t")).expect("writable");
+    let engine = Engine::builder().build().expect("starts");
+    let session = engine.session();
+    empty_row_group(&folder.path().join("t/empty.parquet"));
+    session.register_parquet("empty", folder.path().join("t/empty.parquet")).expect("a file");
+    assert_eq!(answer(&session, "select count(*), sum(x) from empty where x > 3"), [["0", "NULL"]]);
+    let x: ArrayRef = Arc::new(arrays::Int64Array::from_iter_values(0..1000));
+    write(&folder.path().join("t/full.parquet"), vec![("x", x)]);
+    session.register_parquet("t", folder.path().join("t")).expect("files of one table");
+    assert_eq!(answer(&session, "select count(*), min(x), max(x) from t where x > 3"), [["996", "4", "999"]]);
+}
+
+#[test]
+fn half_precision_floats_are_floats() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let halves =
+        (0..1000).map(|i| Float16Array::from(vec![(i % 7 > 0).then(|| Half::from_f32(i as f32 / 8.0))]));
+    let halves: Vec<Float16Array> = halves.collect();
+    let halves: Vec<&dyn arrays::Array> = halves.iter().map(|array| array as _).collect();
+    let halves = arrow::compute::concat(&halves).expect("one type");
+    write(&folder.path().join("h.parquet"), vec![("h", halves)]);
+    let engine = Engine::builder().build().expect("starts");
+    let session = engine.session();
+    session.register_parquet("t", folder.path().join("h.parquet")).expect("a file");
+    let sql =
+        "select count(*), count(h), max(h), min(h), count(distinct h) from t where h >= 100 or h is null";
+    // Every seventh is null; of the numbers from 800 on 28 are.
+    assert_eq!(answer(&session, sql), [["315", "172", "124.875", "100", "172"]]);
+}
+
+#[test]
+fn a_table_may_have_more_files_than_can_be_open() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("t")).expect("writable");
+    for file in 0..300 {
+        let x: ArrayRef = Arc::new(arrays::Int64Array::from_iter_values(file * 10..file * 10 + 10));
+        write(&folder.path().join(format!("t/{file:03}.parquet")), vec![("x", x)]);
+    }
+    let engine = Engine::builder().threads(4).build().expect("starts");
+    let session = engine.session();
+    session.register_parquet("t", folder.path().join("t")).expect("files of one table");
+    for _ in 0..3 {
+        assert_eq!(answer(&session, "select count(*), sum(x) from t"), [["3000", "4498500"]]);
+    }
+    std::fs::write(folder.path().join("t/000.parquet"), b"another").expect("writable");
+    let error =
+        session.query("select sum(x) from t").and_then(gristmill::Query::collect).expect_err("changed");
+    assert!(matches!(error, Error::Data(_)), "{error}");
+    assert!(error.to_string().contains("000.parquet"), "{error}");
 }

@@ -223,6 +223,7 @@ pub(crate) fn from_arrow_array(array: &ArrayRef, ids: &DictionaryIds, account: &
         A::Float32 => shared!(F32, arrow_types::Float32Type),
         A::Float64 => shared!(F64, arrow_types::Float64Type),
         A::Date32 => shared!(I32, arrow_types::Date32Type),
+        A::Float16 => copied!(F32, arrow_types::Float16Type, f32::from),
         A::Decimal32(..) => copied!(I64, arrow_types::Decimal32Type, i64::from),
         A::Decimal64(..) => shared!(I64, arrow_types::Decimal64Type),
         A::Decimal128(..) if narrow => copied!(I64, arrow_types::Decimal128Type, |v| v as i64),

@@ -216,7 +216,7 @@ impl DataType {
             A::UInt16 => Self::UInt16,
             A::UInt32 => Self::UInt32,
             A::UInt64 => Self::UInt64,
-            A::Float32 => Self::Float32,
+            A::Float16 | A::Float32 => Self::Float32,
             A::Float64 => Self::Float64,
             A::Decimal32(p, s) | A::Decimal64(p, s) | A::Decimal128(p, s) if *s >= 0 && *s as u8 <= *p => {
                 Self::Decimal { precision: *p, scale: *s as u8 }

@@ -1,6 +1,7 @@
 //! Reading bytes of files by position.
 //!
-//! Owns: [`ReadAt`], the seam every source reads through, and [`ReadFile`], its local implementation.
+//! Owns: [`ReadAt`], the seam every source reads through, and [`ReadFile`], its local implementation, of which only so
+//! many are open at a time ([`OpenFiles`]).
 //!
 //! Invariants:
 //! 1. Reads name their position; nothing shares a file cursor, so lanes read one file in parallel.
@@ -9,5 +10,7 @@
 //! Must not know: what the bytes mean, batches, operators.
 
 mod file;
+mod open_files;
 
 pub(crate) use file::{ReadAt, ReadFile};
+pub(crate) use open_files::OpenFiles;

@@ -3,10 +3,10 @@
 use super::footer::{ChunkMeta, FileFooter, Leaf};
 use super::page_sizes::PageSizes;
 use crate::error::{Error, Origin, Result};
-use crate::io::{ReadAt, ReadFile};
+use crate::io::{OpenFiles, ReadAt, ReadFile};
 use crate::mem::Pool;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// An open file with its footer.
 pub(crate) struct ParquetFile {
@@ -25,12 +25,12 @@ impl std::fmt::Debug for ParquetFile {
 }
 
 impl ParquetFile {
-    /// Opens `path` and reads its footer, charged to `pool`.
+    /// Opens `path`, as one of the files `among`, and reads its footer, charged to `pool`.
     ///
     /// # Errors
     /// Io and memory errors; [`Error::Data`] if it is no Parquet file or its footer is damaged.
-    pub(crate) fn open(index: usize, path: &Path, pool: &Pool) -> Result<Self> {
-        Self::new(index, Box::new(ReadFile::open(path)?), pool)
+    pub(crate) fn open(index: usize, path: &Path, among: &Arc<OpenFiles>, pool: &Pool) -> Result<Self> {
+        Self::new(index, Box::new(ReadFile::open(path, among)?), pool)
     }
 
     /// As [`open`](Self::open), of bytes that are already open.

@@ -373,6 +373,15 @@ impl ChunkContext<'_> {
         let positive = |value: i64, what: &str| {
             u64::try_from(value).map_err(|_| self.damaged(chunk, format!("its {what} is {value}")))
         };
+        let values = positive(chunk.num_values(), "number of values")?;
+        if column.is_some() && values != self.group_rows {
+            let rows = self.group.num_rows();
+            return Err(self.damaged(chunk, format!("it has {values} values, but {rows} rows")));
+        }
+        // Where there are no values nothing is read, and writers say what they like.
+        if self.group_rows == 0 {
+            return self.empty(chunk);
+        }
         let data = positive(chunk.data_page_offset(), "data page offset")?;
         let dictionary =
             chunk.dictionary_page_offset().map(|o| positive(o, "dictionary page offset")).transpose()?;
@@ -387,11 +396,6 @@ impl ChunkContext<'_> {
                 chunk,
                 format!("its {compressed_bytes} bytes at offset {start} do not lie inside the file"),
             ));
-        }
-        let values = positive(chunk.num_values(), "number of values")?;
-        if column.is_some() && values != self.group_rows {
-            let rows = self.group.num_rows();
-            return Err(self.damaged(chunk, format!("it has {values} values, but {rows} rows")));
         }
         let statistics = chunk.statistics();
         let null_count =
@@ -427,6 +431,23 @@ impl ChunkContext<'_> {
             column_index: span(chunk.column_index_offset(), chunk.column_index_length()).unwrap_or_default(),
             offset_index: span(chunk.offset_index_offset(), chunk.offset_index_length()).unwrap_or_default(),
             bloom_filter_at: bloom_filter_at.filter(|&at| at < self.data_end).unwrap_or(0),
+        })
+    }
+
+    /// A chunk without pages.
+    fn empty(&self, chunk: &ColumnChunkMetaData) -> Result<ChunkMeta> {
+        Ok(ChunkMeta {
+            start: MAGIC.len() as u64,
+            compressed_bytes: 0,
+            uncompressed_bytes: 0,
+            null_count: 0,
+            min: Bound::Unknown,
+            max: Bound::Unknown,
+            codec: self.codec(chunk)?,
+            has_dictionary: false,
+            column_index: Span::default(),
+            offset_index: Span::default(),
+            bloom_filter_at: 0,
         })
     }
 

@@ -131,6 +131,7 @@ impl PageSizes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::OpenFiles;
     use crate::mem::Pool;
     use crate::parquet::file::ParquetFile;
     use arrow::array::{ArrayRef, Int64Array, RecordBatch};
@@ -151,7 +152,7 @@ mod tests {
         let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).expect("a writer");
         writer.write(&batch).expect("written");
         writer.close().expect("closed");
-        let file = ParquetFile::open(0, &path, &Pool::new("p", 1 << 20)).expect("opens");
+        let file = ParquetFile::open(0, &path, &OpenFiles::new(1), &Pool::new("p", 1 << 20)).expect("opens");
         let sizes = file.page_sizes(0);
         assert!(sizes.is_some());
         PageSizes::expect(sizes, file.footer.chunk(0, 0), ROWS)
@@ -190,7 +191,7 @@ mod tests {
         let mut writer = ArrowWriter::try_new(file, batch.schema(), None).expect("a writer");
         writer.write(&batch).expect("written");
         writer.close().expect("closed");
-        let file = ParquetFile::open(0, &path, &Pool::new("p", 1 << 20)).expect("opens");
+        let file = ParquetFile::open(0, &path, &OpenFiles::new(1), &Pool::new("p", 1 << 20)).expect("opens");
         let (uncompressed_bytes, compressed_bytes) = (4 << 20, 1 << 20);
         let mut chunk = *file.footer.chunk(0, 0);
         (chunk.uncompressed_bytes, chunk.compressed_bytes) = (uncompressed_bytes, compressed_bytes);

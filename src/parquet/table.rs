@@ -17,6 +17,7 @@ use crate::data::{Field, Scalar, Schema};
 use crate::error::{Error, Result};
 use crate::exec::SourceBox;
 use crate::expr::{ColumnId, Expr};
+use crate::io::OpenFiles;
 use crate::mem::Pool;
 use crate::scan::{ColumnOrder, ScanProvider, ScanRequest};
 use std::cmp::Ordering;
@@ -33,6 +34,9 @@ pub(crate) struct ParquetTable {
     sampler: Option<Sampler>,
 }
 
+/// Files of a table that stay open. A process may often have no more than 1024 in all.
+const MOST_OPEN_FILES: usize = 128;
+
 impl ParquetTable {
     /// Opens `paths`; footers are charged to `pool` for as long as the table lives.
     ///
@@ -40,7 +44,9 @@ impl ParquetTable {
     /// As [`ParquetFile::open`]; [`Error::Plan`] without any path, [`Error::Data`] if no type holds the values of a
     /// column in all files.
     pub(crate) fn open(paths: &[PathBuf], pool: &Pool) -> Result<Self> {
-        let files = paths.iter().enumerate().map(|(i, path)| ParquetFile::open(i, path, pool).map(Arc::new));
+        let among = OpenFiles::new(MOST_OPEN_FILES);
+        let open = |(at, path): (usize, &PathBuf)| ParquetFile::open(at, path, &among, pool).map(Arc::new);
+        let files = paths.iter().enumerate().map(open);
         let table = Self::from_files(files.collect::<Result<_>>()?)?;
         Ok(Self { sampler: Some(Sampler::new(pool)), ..table })
     }
