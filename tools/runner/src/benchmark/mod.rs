@@ -16,6 +16,7 @@ mod process;
 use crate::engine::{EngineArgs, parse_count};
 use crate::folder::{open_folders, register_folders, warn_of_nested};
 use crate::interrupt::Interrupt;
+use crate::output::Target;
 use crate::print::outln;
 use crate::progress::QueryProgress;
 use crate::tpch;
@@ -73,6 +74,8 @@ pub struct QueryProcessArgs {
 
 /// Runs the command.
 pub fn run(args: &BenchmarkArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
+    // Before the work, so that none is lost for a file that cannot be written.
+    let json = args.json.as_deref().map(|path| Target::of(path, interrupt)).transpose()?;
     let queries = match &args.queries {
         Some(folder) => queries_in(folder)?,
         None => tpch::queries_at(scale_of(args, interrupt)?),
@@ -108,7 +111,7 @@ pub fn run(args: &BenchmarkArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
         }
     }
     interrupt.check()?;
-    if let Some(path) = &args.json {
+    if let Some(mut json) = json {
         let report = json!({
             "engine": "gristmill",
             "version": env!("CARGO_PKG_VERSION"),
@@ -116,8 +119,8 @@ pub fn run(args: &BenchmarkArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
             "memory_limit": args.engine.memory_limit,
             "queries": rows,
         });
-        fs::write(path, format!("{report:#}\n"))
-            .with_context(|| format!("cannot write '{}'", path.display()))?;
+        writeln!(json.writer(), "{report:#}")?;
+        json.commit()?;
     }
     if !failed.is_empty() {
         bail!("{} queries failed: {}", failed.len(), failed.join(", "));

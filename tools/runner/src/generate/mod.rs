@@ -161,7 +161,7 @@ impl Request {
     /// Writes `tables` into `folder`, which then holds all of them or, on an error, none of them.
     pub fn generate(&self, tables: &[Table], folder: &Path, interrupt: &Interrupt) -> anyhow::Result<()> {
         let failed = || format!("cannot write to '{}'", folder.display());
-        fs::create_dir_all(folder).with_context(failed)?;
+        let made = MadeFolders::make(folder).with_context(failed)?;
         for table in tables {
             for existing in [table.file_in(folder), folder.join(table.name())] {
                 ensure!(
@@ -182,6 +182,7 @@ impl Request {
         for &table in tables {
             self.publish(table, temporary.path(), folder).with_context(failed)?;
         }
+        made.keep();
         Ok(())
     }
 
@@ -238,6 +239,33 @@ impl Request {
         }
         let name = if self.parts == 1 { table.file_in(Path::new("")) } else { PathBuf::from(table.name()) };
         Ok(fs::rename(from.join(&name), to.join(&name))?)
+    }
+}
+
+/// Folders that were not there before, outermost last. Those left empty go when it is dropped.
+struct MadeFolders(Vec<PathBuf>);
+
+impl MadeFolders {
+    /// Makes `folder` and those it lies in.
+    fn make(folder: &Path) -> std::io::Result<Self> {
+        let missing = folder.ancestors().filter(|path| !path.as_os_str().is_empty());
+        let made = missing.take_while(|path| !path.exists()).map(Path::to_owned).collect();
+        fs::create_dir_all(folder)?;
+        Ok(Self(made))
+    }
+
+    /// They stay.
+    fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for MadeFolders {
+    fn drop(&mut self) {
+        for folder in &self.0 {
+            // One that is not empty is somebody's.
+            let _ = fs::remove_dir(folder);
+        }
     }
 }
 

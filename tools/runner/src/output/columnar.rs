@@ -4,7 +4,7 @@
 //! formats print. A HUGEINT is a decimal of 38 digits there; one of 39 is refused.
 
 use super::Encoder;
-use super::cells::formatter;
+use super::cells::Formatter;
 use anyhow::bail;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringBuilder};
 use arrow::datatypes::{
@@ -95,13 +95,16 @@ fn storable(name: &str, column: &ArrayRef) -> anyhow::Result<ArrayRef> {
 }
 
 fn text(column: &ArrayRef) -> anyhow::Result<ArrayRef> {
-    let formatter = formatter(column)?;
+    let formatter = Formatter::new(column)?;
     let mut texts = StringBuilder::new();
+    let mut value = String::new();
     for row in 0..column.len() {
         if column.is_null(row) {
             texts.append_null();
         } else {
-            texts.append_value(formatter.value(row).to_string());
+            value.clear();
+            formatter.append(row, &mut value)?;
+            texts.append_value(&value);
         }
     }
     Ok(Arc::new(texts.finish()))

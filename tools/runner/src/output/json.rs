@@ -6,13 +6,12 @@
 //! one has gets `_1`, `_2` and so on behind it.
 
 use super::Encoder;
-use super::cells::formatter;
+use super::cells::Formatter;
 use anyhow::bail;
 use arrow::array::{Array, ArrayRef, AsArray, OffsetSizeTrait, RecordBatch};
 use arrow::datatypes::{DataType, Field, Float16Type, Float32Type, Float64Type};
-use arrow::util::display::ArrayFormatter;
 use std::collections::HashSet;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io::Write;
 use std::ops::Range;
 
@@ -44,7 +43,7 @@ impl Encoder for JsonEncoder<'_> {
             if self.array && self.rows > 0 {
                 self.text.push_str(",\n");
             }
-            push_object(&columns, row, &mut self.text);
+            push_object(&columns, row, &mut self.text)?;
             if !self.array {
                 self.text.push('\n');
             }
@@ -68,13 +67,13 @@ impl Encoder for JsonEncoder<'_> {
 enum Values<'a> {
     Null,
     /// Digits as Arrow prints them: integers, decimals, booleans.
-    Bare(ArrayFormatter<'a>),
-    Float(Vec<f64>, ArrayFormatter<'a>),
-    Quoted(ArrayFormatter<'a>),
+    Bare(Formatter<'a>),
+    Float(Vec<f64>, Formatter<'a>),
+    Quoted(Formatter<'a>),
     List(Vec<Range<usize>>, Box<Column<'a>>),
     Struct(Vec<Column<'a>>),
     /// The entries of each map; their keys and values.
-    Map(Vec<Range<usize>>, ArrayFormatter<'a>, Box<Column<'a>>),
+    Map(Vec<Range<usize>>, Formatter<'a>, Box<Column<'a>>),
 }
 
 struct Column<'a> {
@@ -128,8 +127,8 @@ fn column<'a>(name: &str, array: &'a ArrayRef) -> anyhow::Result<Column<'a>> {
             floats(array, array.as_primitive::<Float32Type>().values().iter().map(|v| f64::from(*v)))?
         }
         DataType::Float64 => floats(array, array.as_primitive::<Float64Type>().values().iter().copied())?,
-        DataType::Boolean => Values::Bare(formatter(array)?),
-        t if t.is_numeric() => Values::Bare(formatter(array)?),
+        DataType::Boolean => Values::Bare(Formatter::new(array)?),
+        t if t.is_numeric() => Values::Bare(Formatter::new(array)?),
         DataType::List(_) => {
             let list = array.as_list::<i32>();
             Values::List(ranges(list.value_offsets()), Box::new(column("", list.values())?))
@@ -151,23 +150,23 @@ fn column<'a>(name: &str, array: &'a ArrayRef) -> anyhow::Result<Column<'a>> {
             let map = array.as_map();
             Values::Map(
                 ranges(map.value_offsets()),
-                formatter(map.keys())?,
+                Formatter::new(map.keys())?,
                 Box::new(column("", map.values())?),
             )
         }
         DataType::Union(..) => {
             bail!("column '{name}' is of type {}, which --format json cannot write yet", array.data_type())
         }
-        _ => Values::Quoted(formatter(array)?),
+        _ => Values::Quoted(Formatter::new(array)?),
     };
     Ok(Column { key, array, values })
 }
 
 fn floats<'a>(array: &'a ArrayRef, values: impl Iterator<Item = f64>) -> anyhow::Result<Values<'a>> {
-    Ok(Values::Float(values.collect(), formatter(array)?))
+    Ok(Values::Float(values.collect(), Formatter::new(array)?))
 }
 
-fn push_object(columns: &[Column<'_>], row: usize, text: &mut String) {
+fn push_object(columns: &[Column<'_>], row: usize, text: &mut String) -> fmt::Result {
     text.push('{');
     for (i, column) in columns.iter().enumerate() {
         if i > 0 {
@@ -175,50 +174,55 @@ fn push_object(columns: &[Column<'_>], row: usize, text: &mut String) {
         }
         text.push_str(&column.key);
         text.push(':');
-        push_value(column, row, text);
+        push_value(column, row, text)?;
     }
     text.push('}');
+    Ok(())
 }
 
-fn push_value(column: &Column<'_>, row: usize, text: &mut String) {
+fn push_value(column: &Column<'_>, row: usize, text: &mut String) -> fmt::Result {
     if column.array.is_null(row) {
         text.push_str("null");
-        return;
+        return Ok(());
     }
     match &column.values {
         Values::Null => text.push_str("null"),
-        Values::Bare(formatter) => append(text, formatter, row),
-        Values::Float(values, formatter) if values[row].is_finite() => append(text, formatter, row),
+        Values::Bare(formatter) => formatter.append(row, text)?,
+        Values::Float(values, formatter) if values[row].is_finite() => formatter.append(row, text)?,
         Values::Float(..) => text.push_str("null"),
-        Values::Quoted(formatter) => push_string(&formatter.value(row).to_string(), text),
+        Values::Quoted(formatter) => push_quoted(formatter, row, text)?,
         Values::List(ranges, items) => {
             text.push('[');
             for (i, item) in ranges[row].clone().enumerate() {
                 if i > 0 {
                     text.push(',');
                 }
-                push_value(items, item, text);
+                push_value(items, item, text)?;
             }
             text.push(']');
         }
-        Values::Struct(fields) => push_object(fields, row, text),
+        Values::Struct(fields) => push_object(fields, row, text)?,
         Values::Map(ranges, keys, values) => {
             text.push('{');
             for (i, entry) in ranges[row].clone().enumerate() {
                 if i > 0 {
                     text.push(',');
                 }
-                push_string(&keys.value(entry).to_string(), text);
+                push_quoted(keys, entry, text)?;
                 text.push(':');
-                push_value(values, entry, text);
+                push_value(values, entry, text)?;
             }
             text.push('}');
         }
     }
+    Ok(())
 }
 
-fn append(text: &mut String, formatter: &ArrayFormatter<'_>, row: usize) {
-    write!(text, "{}", formatter.value(row)).expect("invariant: writing to a String cannot fail");
+fn push_quoted(formatter: &Formatter<'_>, row: usize, text: &mut String) -> fmt::Result {
+    let mut value = String::new();
+    formatter.append(row, &mut value)?;
+    push_string(&value, text);
+    Ok(())
 }
 
 fn push_string(value: &str, text: &mut String) {

@@ -12,11 +12,13 @@
 mod cells;
 mod columnar;
 mod delimited;
+mod far_dates;
 mod json;
 mod table;
 mod target;
 
 pub use cells::Cells;
+pub use target::Target;
 
 use crate::interrupt::Interrupt;
 use crate::usage::UsageError;
@@ -25,7 +27,6 @@ use arrow::datatypes::SchemaRef;
 use clap::ValueEnum;
 use std::io::{self, IsTerminal};
 use std::path::Path;
-use target::Target;
 
 /// How rows are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

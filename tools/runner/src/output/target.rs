@@ -21,7 +21,7 @@ use tempfile::NamedTempFile;
 const MOST_LINKS: usize = 40;
 
 /// Where results go.
-pub(super) enum Target {
+pub enum Target {
     Stdout(BufWriter<io::Stdout>),
     Direct { path: PathBuf, file: BufWriter<File> },
     Replaced { path: PathBuf, temporary: BufWriter<NamedTempFile>, _removed_on_signal: Temporary },
@@ -34,7 +34,7 @@ impl Target {
     }
 
     /// What `path` names. A file appears at [`Target::commit`].
-    pub(super) fn of(path: &Path, interrupt: &Interrupt) -> anyhow::Result<Self> {
+    pub fn of(path: &Path, interrupt: &Interrupt) -> anyhow::Result<Self> {
         let cannot = || format!("cannot write to '{}'", path.display());
         match Place::of(path).with_context(cannot)? {
             Place::Direct => {
@@ -53,6 +53,8 @@ impl Target {
                     // As `File::create` would make it: the umask decides.
                     .permissions(Permissions::from_mode(0o666))
                     .tempfile_in(folder)
+                    // Its message has the name of a file that nobody knows.
+                    .map_err(|e| io::Error::from(e.kind()))
                     .with_context(cannot)?;
                 let _removed_on_signal = interrupt.temporary(temporary.path());
                 Ok(Self::Replaced {
@@ -64,7 +66,8 @@ impl Target {
         }
     }
 
-    pub(super) fn writer(&mut self) -> &mut (dyn Write + Send) {
+    /// What takes the bytes.
+    pub fn writer(&mut self) -> &mut (dyn Write + Send) {
         match self {
             Self::Stdout(stdout) => stdout,
             Self::Direct { file, .. } => file,
@@ -73,7 +76,7 @@ impl Target {
     }
 
     /// Makes everything written visible.
-    pub(super) fn commit(self) -> anyhow::Result<()> {
+    pub fn commit(self) -> anyhow::Result<()> {
         match self {
             Self::Stdout(mut stdout) => Ok(stdout.flush()?),
             Self::Direct { path, mut file } => {

@@ -18,8 +18,9 @@ use crate::engine::{EngineArgs, parse_count};
 use crate::folder::open_folders;
 use crate::generate::{Request, Table, missing_tables, parse_scale};
 use crate::interrupt::Interrupt;
+use crate::output::Target;
 use crate::progress::QueryProgress;
-use anyhow::{Context, bail};
+use anyhow::bail;
 use arrow::array::RecordBatch;
 use clap::{Args, ValueEnum};
 use files::QUERIES;
@@ -88,6 +89,8 @@ impl QuerySet {
 
 /// Runs the command.
 pub fn run(args: &TpchArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
+    // Before the work, so that none is lost for a file that cannot be written.
+    let json = args.json.as_deref().map(|path| Target::of(path, interrupt)).transpose()?;
     let folder = args.data.clone().unwrap_or_else(|| Path::new("data").join(format!("tpch-sf{}", args.sf)));
     let missing = missing_tables(&folder, Table::value_variants())?;
     if !missing.is_empty() {
@@ -110,9 +113,9 @@ pub fn run(args: &TpchArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
         report.push(row);
     }
     report.print_footer()?;
-    if let Some(path) = &args.json {
-        std::fs::write(path, report.to_json())
-            .with_context(|| format!("cannot write '{}'", path.display()))?;
+    if let Some(mut json) = json {
+        json.writer().write_all(report.to_json().as_bytes())?;
+        json.commit()?;
     }
     interrupt.check()?;
     let failed = report.failures(named);
