@@ -286,10 +286,6 @@ fn groups_sets_and_orders_are_right_whatever_the_keys() {
             ("select k, n, t from a order by k, t desc", ordered.collect()),
         ];
         for (setting, engine, session) in sessions(&case, folder.path()) {
-            // Tables of several lanes do not wait for each other's memory, which rows as large as these would need.
-            if setting.threads > 1 && case.name == MEBIBYTES {
-                continue;
-            }
             let mut most_spilled = 0;
             for (sql, expected) in &queries {
                 let what = format!("{}, {setting:?}: {sql}", case.name);

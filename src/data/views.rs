@@ -79,6 +79,13 @@ impl StringViews {
     pub(crate) fn get(&self, index: usize) -> &[u8] {
         view_bytes(&self.views[index], &self.buffers)
     }
+
+    /// The bytes of value `index`, which is long, without a copy. Panics past the end.
+    pub(crate) fn shared_bytes(&self, index: usize) -> Buf<u8> {
+        let view = self.views[index];
+        let (buffer, offset) = ((view >> 64) as u32 as usize, (view >> 96) as u32 as usize);
+        self.buffers[buffer].slice(offset, view_len(view))
+    }
 }
 
 /// Builds a column of views that owns its bytes.

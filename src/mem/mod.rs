@@ -32,7 +32,7 @@ pub(crate) use account::{Account, AccountView, Charge};
 pub(crate) use patience::Patience;
 pub(crate) use plan::{Knobs, fit_knobs, with_more_partitions};
 pub use pool::Pool;
-pub(crate) use pool::{Denied, RefusalHook};
+pub(crate) use pool::{Denied, RefusalHook, refused};
 pub use reclaim::MemoryConsumer;
 pub(crate) use reclaim::Registration;
 pub use reservation::Reservation;

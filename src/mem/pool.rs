@@ -5,6 +5,7 @@
 use super::reclaim::Registry;
 use super::slab::{Evicted, SlabCache};
 use super::ticket::Queue;
+use crate::error::{Error, MemoryError, Result};
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst, fence};
 use memmap2::MmapMut;
 use std::fmt;
@@ -17,15 +18,27 @@ pub(crate) struct Denied {
     pub(crate) bytes: usize,
 }
 
-impl From<Denied> for crate::error::Error {
+impl From<Denied> for Error {
     /// A memory error that still lacks the operator's name and the holders; the driver adds them.
     fn from(denied: Denied) -> Self {
-        Self::memory(crate::error::MemoryError::Exceeded {
+        Self::memory(MemoryError::Exceeded {
             required_bytes: denied.bytes,
             limit_bytes: 0,
             operator: String::new(),
             top_consumers: Vec::new(),
         })
+    }
+}
+
+/// Tells a refusal, after which less may be tried or others waited for, from other errors.
+pub(crate) fn refused<T>(result: Result<T>) -> Result<Result<T, Denied>> {
+    match result {
+        Ok(value) => Ok(Ok(value)),
+        Err(Error::Memory(error)) => match *error {
+            MemoryError::Exceeded { required_bytes, .. } => Ok(Err(Denied { bytes: required_bytes })),
+            MemoryError::BudgetTooSmall { .. } => Err(Error::Memory(error)),
+        },
+        Err(error) => Err(error),
     }
 }
 

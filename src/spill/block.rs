@@ -26,6 +26,9 @@ use std::sync::Arc;
 /// Bytes of a block's trailer.
 pub(super) const TRAILER_BYTES: usize = STRIPE_BYTES;
 
+/// Strings of so many bytes on average are not copied on their way to a block.
+const SHARED_BYTES: usize = 2048;
+
 const MAGIC: u64 = u64::from_le_bytes(*b"GRSTSPL2");
 
 /// How the columns of a block lie in it.
@@ -158,7 +161,9 @@ fn to_array(flat: &FlatVector, account: &Account) -> Result<ArrayRef> {
     })
 }
 
-/// The same strings with few bytes besides their own; those of null rows become empty.
+/// The same strings with few bytes besides their own; those of null rows become empty. Where they are so long on average that
+/// a piece of the message for each costs nothing, they are shared with where they lie: a single row may be as large as the
+/// memory there is.
 fn compact_strings(
     strings: &StringViews,
     validity: Option<&Bitmap>,
@@ -185,6 +190,20 @@ fn compact_strings(
         return Ok(StringViews { views: views.freeze(), buffers: Arc::clone(&strings.buffers) });
     }
     let mut views = BufMut::with_len(account, strings.len())?;
+    let is_long = |view: &u128| view_len(*view) > MAX_INLINE_BYTES;
+    let longs =
+        strings.views.iter().enumerate().filter(|(row, view)| is_long(view) && is_valid(*row)).count();
+    if long >= SHARED_BYTES * longs.max(1) {
+        let mut buffers = Vec::with_capacity(longs);
+        for (row, to) in views.iter_mut().enumerate() {
+            let value: &[u8] = if is_valid(row) { strings.get(row) } else { &[] };
+            *to = view_of(value, buffers.len() as u32, 0);
+            if value.len() > MAX_INLINE_BYTES {
+                buffers.push(strings.shared_bytes(row));
+            }
+        }
+        return Ok(StringViews { views: views.freeze(), buffers: buffers.into() });
+    }
     let mut bytes = BufMut::with_capacity(account, long)?;
     for (row, to) in views.iter_mut().enumerate() {
         let value: &[u8] = if is_valid(row) { strings.get(row) } else { &[] };

@@ -13,6 +13,7 @@
 //! 3. What drains is in the shared table or, if any lane or that table has spilled, all in partitions.
 
 use super::counter::Counter;
+use super::groups::Groups;
 use super::intake::Intake;
 use super::sink::{table_accounts, take_account};
 use super::source::{Ready, SourceLane, results};
@@ -21,9 +22,10 @@ use crate::data::{Batch, BufMut, Cluster, Selection, Values};
 use crate::error::{Error, Result};
 use crate::exec::{LaneCx, Need, OpenCx, Output, Pull, Retry, Transform};
 use crate::functions::aggregate::GroupSet;
-use crate::mem::{Account, Knobs, size_class_bytes};
+use crate::mem::{Account, Denied, Knobs, size_class_bytes};
 use crate::spill::SpillFile;
 use parking_lot::Mutex;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// See the module.
@@ -66,8 +68,8 @@ pub(super) struct Lane {
 enum Stage {
     /// Counts rows.
     Counting(Intake),
-    /// Emits the groups of a cluster, from `next` on.
-    Closing { intake: Intake, cluster: Cluster, next: usize },
+    /// Emits the groups of a cluster, from `next` on, those in hand first.
+    Closing { intake: Intake, cluster: Cluster, next: usize, in_hand: Option<Results> },
     /// Emits what is left.
     Draining(SourceLane),
     /// In between, or failed.
@@ -84,29 +86,34 @@ impl ClusteredAggregate {
     /// after the last.
     fn close(&self, shared: &Shared, lane: &mut Lane, cx: &LaneCx<'_>) -> Result<Option<Output>> {
         let Lane { stage, most_rows, waiting, .. } = lane;
-        let Stage::Closing { intake, cluster, next } = stage else { return Ok(None) };
+        let Stage::Closing { intake, cluster, next, in_hand } = stage else { return Ok(None) };
         let groups = intake.groups();
         while *next < groups.len() {
             cx.check()?;
-            let rows = cx.batch_rows().min(groups.len() - *next);
-            let parted = results(&self.plan, (groups, *next, rows), most_rows, cx)
-                .and_then(|(batch, rows)| Ok((Parted::new(&batch, self.key, *cluster, cx)?, batch, rows)));
-            let (Parted { within, mut at_edge }, batch, rows) = match parted {
-                Ok(parted) => parted,
-                Err(error) if error.is_refusal() => {
-                    return waiting.wait(cx).map(|wait| Some(Output::Wait(wait))).ok_or(error);
+            let results = match &mut *in_hand {
+                Some(results) => results,
+                none => {
+                    let rows = cx.batch_rows().min(groups.len() - *next);
+                    let made = results(&self.plan, (groups, *next, rows), most_rows, cx).and_then(
+                        |(batch, rows)| Results::new(batch, *next..*next + rows, self.key, *cluster, cx),
+                    );
+                    match made {
+                        Ok(made) => none.insert(made),
+                        Err(error) if error.is_refusal() => {
+                            return waiting.wait(cx).map(|wait| Some(Output::Wait(wait))).ok_or(error);
+                        }
+                        Err(error) => return Err(error),
+                    }
                 }
-                Err(error) => return Err(error),
             };
-            waiting.end();
-            if !at_edge.is_empty() {
-                at_edge.iter_mut().for_each(|row| *row += *next as u32);
-                shared.with_left(|left| {
-                    left.edges.heed_requests(cx)?;
-                    left.edges.merge(groups, GroupSet::At(&at_edge), cx)
-                })?;
+            let added = results.share_edges(groups, shared, cx)?;
+            if let Err(denied) = added {
+                let wait = waiting.wait(cx).map(|wait| Some(Output::Wait(wait)));
+                return wait.ok_or_else(|| intake.too_small(denied));
             }
-            *next += rows;
+            waiting.end();
+            *next += results.rows;
+            let Some(Results { batch, within, rows, .. }) = in_hand.take() else { continue };
             match within.len() {
                 0 => {}
                 len if len == rows => return Ok(Some(Output::EmitMore(batch))),
@@ -265,7 +272,7 @@ impl Lane {
             self.stage = Stage::Counting(intake);
         } else {
             intake.open_headroom();
-            self.stage = Stage::Closing { intake, cluster, next: 0 };
+            self.stage = Stage::Closing { intake, cluster, next: 0, in_hand: None };
         }
         Ok(())
     }
@@ -307,35 +314,64 @@ impl Shared {
     }
 }
 
-/// Rows of results, by where their key lies.
-struct Parted {
-    /// Within the cluster, which has all of it.
+/// Results of some groups, by where their key lies.
+struct Results {
+    batch: Batch,
+    rows: usize,
+    /// Rows within the cluster, which has all of their groups.
     within: BufMut<u32>,
-    /// At its bounds, or nowhere.
+    /// Groups at its bounds, or nowhere, and how many of them are in the table that lanes share.
     at_edge: BufMut<u32>,
+    shared: usize,
 }
 
-impl Parted {
-    /// Parts the rows of `batch` by column `key`.
-    fn new(batch: &Batch, key: usize, cluster: Cluster, cx: &LaneCx<'_>) -> Result<Self> {
+impl Results {
+    /// The results of `groups`, in `batch`, by column `key`.
+    fn new(
+        batch: Batch,
+        groups: Range<usize>,
+        key: usize,
+        cluster: Cluster,
+        cx: &LaneCx<'_>,
+    ) -> Result<Self> {
         let keys = batch.column(key).flatten(cx.account)?;
-        let mut parted = Self {
-            within: BufMut::with_capacity(cx.account, keys.len())?,
-            at_edge: BufMut::with_capacity(cx.account, keys.len())?,
-        };
+        let mut within = BufMut::with_capacity(cx.account, keys.len())?;
+        let mut at_edge = BufMut::with_capacity(cx.account, keys.len())?;
         macro_rules! part {
             ($($variant:ident)*) => {
                 match &keys.values {
                     $(Values::$variant(values) => for (row, value) in values.iter().enumerate() {
                         let is_within = cluster.is_whole(i64::from(*value)) && !keys.is_null(row);
-                        let rows = if is_within { &mut parted.within } else { &mut parted.at_edge };
-                        rows.push(row as u32);
+                        match is_within {
+                            true => within.push(row as u32),
+                            false => at_edge.push((groups.start + row) as u32),
+                        }
                     },)*
                     _ => return Err(Error::internal("clusters of a key that is no integer")),
                 }
             };
         }
         part!(I8 I16 I32 I64 U8 U16 U32);
-        Ok(parted)
+        Ok(Self { batch, rows: groups.len(), within, at_edge, shared: 0 })
+    }
+
+    /// Counts the groups at bounds, of the table `groups`, into the table that lanes share.
+    fn share_edges(
+        &mut self,
+        groups: &Groups,
+        shared: &Shared,
+        cx: &LaneCx<'_>,
+    ) -> Result<Result<(), Denied>> {
+        if self.shared == self.at_edge.len() {
+            return Ok(Ok(()));
+        }
+        shared.with_left(|left| {
+            left.edges.heed_requests(cx)?;
+            let rest = &self.at_edge[self.shared..];
+            let mut merged = 0;
+            let added = left.edges.merge(groups, GroupSet::At(rest), &mut merged, cx)?;
+            self.shared += merged;
+            Ok(added)
+        })
     }
 }

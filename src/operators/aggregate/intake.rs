@@ -5,19 +5,22 @@ use super::groups::{Groups, Kind};
 use super::keys::{Growth, Halt};
 use super::spec::{Plan, fan_out_bits};
 use super::spill::{Spill, in_pieces, is_common};
-use crate::data::{Batch, BufMut, Vector};
+use crate::data::{BufMut, Vector};
 use crate::error::{Error, MemoryError, Result};
 use crate::exec::LaneCx;
 use crate::expr::EvalCx;
 use crate::functions::Rows;
 use crate::functions::aggregate::GroupSet;
-use crate::mem::{Account, Charge, Denied, MemoryConsumer, Registration};
+use crate::mem::{Account, Denied, MemoryConsumer, Pool, Registration, Reservation, refused};
 use crate::spill::SpillFile;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Below this a lane asks others for memory before it spills again.
 const SMALL_TABLE_BYTES: usize = 1 << 20;
+
+/// Nothing is to be granted ahead.
+const LEAST_QUANTUM_BYTES: usize = 4 << 10;
 
 /// So many keys show whether they repeat. Few in tests, so that all that is tested comes to it.
 const WATCHED_KEYS: usize = if cfg!(test) { 1 << 10 } else { 32 << 10 };
@@ -48,10 +51,10 @@ pub(super) struct Intake {
     account: Account,
 }
 
-/// Memory that nothing uses until groups leave.
+/// Memory that nothing uses until groups leave. An account of its own, so that nobody else takes it when they do.
 #[derive(Default)]
 struct Headroom {
-    charges: Vec<Charge>,
+    account: Option<Account>,
     bytes: usize,
 }
 
@@ -59,11 +62,23 @@ impl Headroom {
     /// Makes it large enough to write a group of `widest_bytes` strings, or to emit it: those of its keys, those of its
     /// states, what is left over of slabs, and `spill_bytes` for what groups leave by. Floors have room for common
     /// ones; larger rows may have used the floor up themselves.
-    fn extend(&mut self, widest_bytes: usize, spill_bytes: usize, account: &Account) -> Result<(), Denied> {
+    fn extend(
+        &mut self,
+        widest_bytes: usize,
+        spill_bytes: usize,
+        pool: &Pool,
+        asker: &Registration,
+    ) -> Result<(), Denied> {
         let bytes = if is_common(widest_bytes) { 0 } else { 4 * widest_bytes + spill_bytes };
         if bytes > self.bytes {
-            self.charges.push(account.hold(bytes - self.bytes)?);
-            self.bytes = bytes;
+            let mut reserved = self.account.take().map_or_else(|| Reservation::empty(pool), |a| a.close());
+            let missing = bytes - reserved.bytes();
+            let grown = reserved.try_grow(missing).inspect_err(|_| {
+                pool.request_reclaim(missing, Some(asker.id()));
+            });
+            self.bytes = reserved.bytes();
+            self.account = Some(Account::from_reservation(reserved, LEAST_QUANTUM_BYTES, 0));
+            grown?;
         }
         Ok(())
     }
@@ -322,47 +337,54 @@ impl Intake {
         Ok(result)
     }
 
-    /// Counts all rows of a batch in.
-    ///
-    /// # Errors
-    /// `BudgetTooSmall` if a single row does not fit an empty table.
-    pub(super) fn add_all(&mut self, kind: Kind, batch: &Batch, cx: &LaneCx<'_>) -> Result<()> {
-        let added = self.add(kind, batch.columns(), Rows::All(batch.physical_rows()), &mut 0, cx)?;
-        added.map_err(|denied| self.too_small(denied))
-    }
-
-    /// Counts `set` of another table's groups in, as `add` does.
-    ///
-    /// # Errors
-    /// As `add`.
-    pub(super) fn merge(&mut self, other: &Groups, set: GroupSet<'_>, cx: &LaneCx<'_>) -> Result<()> {
-        if self.plan.has_groups() {
-            let heeds_faults = self.heeds_faults();
-            let (refuses, check) = (|| heeds_faults && cx.must_refuse(), || cx.check());
-            let growth = Growth { account: &self.account, refuses: &refuses, check: &check };
-            let mut eval_cx = EvalCx { account: cx.account, ids: &cx.query.ids };
-            let spill_bytes = self.plan.spill_floor_bytes(&cx.query.knobs);
-            let has_room = self.headroom.extend(other.widest_bytes(), spill_bytes, &self.account);
-            let merged = has_room
-                .map_err(Halt::from)
-                .and_then(|()| self.groups.merge(other, set, &growth, &mut eval_cx));
-            match merged {
+    /// Counts the groups of `set` of another table from `merged` on in, as `add` does rows.
+    pub(super) fn merge(
+        &mut self,
+        other: &Groups,
+        set: GroupSet<'_>,
+        merged: &mut usize,
+        cx: &LaneCx<'_>,
+    ) -> Result<Result<(), Denied>> {
+        if self.plan.has_groups() && *merged == 0 {
+            match self.try_merge(other, set, cx) {
                 Ok(()) => {
+                    *merged = set.len();
                     self.publish();
-                    return Ok(());
+                    return Ok(Ok(()));
                 }
                 // Groups it has left behind have counted nothing. As columns they can be taken in smaller pieces.
                 Err(Halt::Denied(_)) => {}
+                Err(Halt::Failed(error)) if error.is_refusal() => {}
                 Err(Halt::Failed(error)) => return Err(error),
             }
         }
-        let mut at = 0;
-        while at < set.len() {
-            let (batch, len) = in_pieces(set.len() - at, |len| other.export(set.slice(at, len), cx.account))?;
-            self.add_all(Kind::States, &batch, cx)?;
-            at += len;
+        while *merged < set.len() {
+            let at = *merged;
+            let exported = in_pieces(set.len() - at, |len| other.export(set.slice(at, len), cx.account));
+            let (batch, len) = match refused(exported)? {
+                Ok(exported) => exported,
+                Err(_) if self.make_room(cx)? => continue,
+                Err(denied) => return Ok(Err(denied)),
+            };
+            let mut counted = 0;
+            let added = self.add(Kind::States, batch.columns(), Rows::All(len), &mut counted, cx)?;
+            *merged += counted;
+            if let Err(denied) = added {
+                return Ok(Err(denied));
+            }
         }
-        Ok(())
+        Ok(Ok(()))
+    }
+
+    fn try_merge(&mut self, other: &Groups, set: GroupSet<'_>, cx: &LaneCx<'_>) -> Result<(), Halt> {
+        let heeds_faults = self.heeds_faults();
+        let (refuses, check) = (|| heeds_faults && cx.must_refuse(), || cx.check());
+        let growth = Growth { account: &self.account, refuses: &refuses, check: &check };
+        let mut eval_cx = EvalCx { account: cx.account, ids: &cx.query.ids };
+        let spill_bytes = self.plan.spill_floor_bytes(&cx.query.knobs);
+        let (pool, asker) = (self.account.pool(), &self.registration);
+        self.headroom.extend(other.widest_bytes(), spill_bytes, pool, asker)?;
+        self.groups.merge(other, set, &growth, &mut eval_cx)
     }
 
     /// Writes what is left in the table and ends the spill; the file, if anything was spilled.
@@ -403,7 +425,8 @@ impl Intake {
         if self.plan.has_string_states() {
             let widest_bytes = self.groups.note_widths(columns, rows);
             let spill_bytes = self.plan.spill_floor_bytes(&cx.query.knobs);
-            if let Err(denied) = self.headroom.extend(widest_bytes, spill_bytes, &self.account) {
+            let (pool, asker) = (self.account.pool(), &self.registration);
+            if let Err(denied) = self.headroom.extend(widest_bytes, spill_bytes, pool, asker) {
                 return Ok(Err(denied));
             }
         }
@@ -497,9 +520,10 @@ impl Intake {
         if let Forced::From { groups } = &mut self.forced {
             *groups = (*groups * 2).min(self.plan.spill_chunk_rows(&cx.query.knobs));
         }
-        self.open_headroom();
         self.has_left = true;
-        self.spill.put(&mut self.groups, &self.plan, cx)?;
+        let room = self.headroom.account.as_ref().unwrap_or(cx.account);
+        self.spill.put(&mut self.groups, &self.plan, room, cx)?;
+        self.open_headroom();
         self.watch = Watch::Looking { since: self.groups.sought_keys(), groups: 0 };
         self.may_repeat = false;
         self.account.trim();

@@ -3,7 +3,7 @@
 //! Invariants:
 //! 1. Every piece is taken by one lane, once; what does not fit leaves as smaller pieces.
 //! 2. A lane holds one piece at a time, and its memory returns before it takes the next.
-//! 3. Where a group of a partition is refused memory, the lane waits with the groups from that one on.
+//! 3. Where a group is refused memory, the lane waits with the groups of its piece from that one on.
 
 use super::groups::{Groups, Kind};
 use super::intake::Intake;
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::exec::{Handoff, LaneCx, Need, OpenCx, Pull, Retry, Source, Wait};
 use crate::functions::Rows;
 use crate::functions::aggregate::GroupSet;
-use crate::mem::{Account, Knobs};
+use crate::mem::{Account, Denied, Knobs, refused};
 use crate::metrics::{MERGE_NANOS, OperatorMetrics};
 use crate::spill::{ReadBehind, SpillFile, SpillReader};
 use parking_lot::Mutex;
@@ -127,8 +127,10 @@ pub(super) struct SourceLane {
 enum Stage {
     /// Takes what comes next.
     Taking,
+    /// Merges groups of tables.
+    Merging(Tables),
     /// Merges partitions.
-    Merging(Box<Merging>),
+    Loading(Box<Partitions>),
     /// Emits the groups of its table from `next` on.
     Emitting { next: usize },
     /// Emits what is left of a span.
@@ -137,8 +139,32 @@ enum Stage {
     Done,
 }
 
+/// Tables that are being merged, as far as they are of a piece.
+#[derive(Clone, Copy)]
+struct Tables {
+    part: Part,
+    /// The table in work, and how many groups of it have been merged.
+    table: usize,
+    merged: usize,
+}
+
+/// What a piece has of each table.
+#[derive(Clone, Copy)]
+enum Part {
+    /// A hash range, or everything.
+    Range(usize),
+    /// What spans leave over.
+    Shared,
+}
+
+impl Tables {
+    fn new(part: Part) -> Self {
+        Self { part, table: 0, merged: 0 }
+    }
+}
+
 /// Partitions that are being merged.
-struct Merging {
+struct Partitions {
     /// Those not begun.
     files: std::vec::IntoIter<(Arc<SpillFile>, u32)>,
     /// The one in work, and what frees it behind.
@@ -222,7 +248,7 @@ impl SourceLane {
                             }
                             let item = items.lock().pop_front();
                             if let Some(item) = item {
-                                self.merge(item, (tables, spans.as_ref()), items, cx)?;
+                                self.begin(item, tables, cx)?;
                                 continue;
                             }
                         }
@@ -233,12 +259,16 @@ impl SourceLane {
                     *owner.lock() = None;
                     self.stage = Stage::Done;
                 }
-                Stage::Merging(_) => {
+                Stage::Merging(_) | Stage::Loading(_) => {
                     let ready = self.ready.clone();
-                    let Some(Ready::Pieces { items, .. }) = ready.as_deref() else {
+                    let Some(Ready::Pieces { spans, tables, items }) = ready.as_deref() else {
                         return Err(Error::internal("a piece of nothing"));
                     };
-                    if let Some(wait) = self.merge_files(items, cx)? {
+                    let wait = match self.stage {
+                        Stage::Merging(at) => self.merge_tables(at, (tables, spans.as_ref()), items, cx)?,
+                        _ => self.merge_files(items, cx)?,
+                    };
+                    if let Some(wait) = wait {
                         return Ok(Pull::Wait(wait));
                     }
                 }
@@ -246,9 +276,14 @@ impl SourceLane {
                     let len = cx.batch_rows().min(self.intake.groups().len().saturating_sub(next));
                     if len > 0 {
                         let groups = (self.intake.groups(), next, len);
-                        let (batch, len) = results(&self.plan, groups, &mut self.most_rows, cx)?;
-                        self.stage = Stage::Emitting { next: next + len };
-                        return Ok(Pull::Emit(batch));
+                        return match refused(results(&self.plan, groups, &mut self.most_rows, cx))? {
+                            Ok((batch, len)) => {
+                                self.waiting.end();
+                                self.stage = Stage::Emitting { next: next + len };
+                                Ok(Pull::Emit(batch))
+                            }
+                            Err(denied) => self.wait(denied, cx).map(Pull::Wait),
+                        };
                     }
                     self.intake.release();
                     self.stage = Stage::Taking;
@@ -262,9 +297,14 @@ impl SourceLane {
                     };
                     let now = cx.batch_rows().min(len);
                     let groups = (groups, start, now);
-                    let (batch, now) = results(&self.plan, groups, &mut self.most_rows, cx)?;
-                    self.stage = Stage::Reading(Span { table, start: start + now, len: len - now });
-                    return Ok(Pull::Emit(batch));
+                    return match refused(results(&self.plan, groups, &mut self.most_rows, cx))? {
+                        Ok((batch, now)) => {
+                            self.waiting.end();
+                            self.stage = Stage::Reading(Span { table, start: start + now, len: len - now });
+                            Ok(Pull::Emit(batch))
+                        }
+                        Err(denied) => self.wait(denied, cx).map(Pull::Wait),
+                    };
                 }
                 Stage::Done => return Ok(Pull::Done),
             }
@@ -310,58 +350,70 @@ fn string_bytes(column: &Vector) -> usize {
 }
 
 impl SourceLane {
-    /// Merges a piece into the lane's table, to be emitted; or, if it does not fit, into further pieces.
-    fn merge(
+    /// Begins to merge a piece into the lane's table, to be emitted; or, if it does not fit, into further pieces.
+    fn begin(
         &mut self,
         item: Item,
-        (tables, spans): (&[(Intake, Option<PartitionOrder>)], Option<&Spans>),
-        items: &Mutex<VecDeque<Item>>,
+        tables: &[(Intake, Option<PartitionOrder>)],
         cx: &LaneCx<'_>,
     ) -> Result<()> {
-        let fan_out = cx.query.knobs.fan_out;
-        match item {
+        let (used_bits, stage) = match item {
             Item::Range(range) => {
                 let ranges = tables.first().and_then(|(_, order)| order.as_ref());
                 let used_bits = ranges.map_or(0, |order| order.partitions().ilog2());
-                self.intake.restart(used_bits, fan_out)?;
-                for (table, order) in tables {
-                    match order {
-                        Some(order) => {
-                            for part in order.partition(range).chunks(cx.batch_rows()) {
-                                self.merge_groups(table.groups(), GroupSet::At(part), cx)?;
-                            }
-                        }
-                        None => {
-                            let groups = table.groups();
-                            for start in (0..groups.len()).step_by(cx.batch_rows()) {
-                                let len = cx.batch_rows().min(groups.len() - start);
-                                self.merge_groups(groups, GroupSet::Range { start, len }, cx)?;
-                            }
-                        }
-                    }
-                }
+                (used_bits, Stage::Merging(Tables::new(Part::Range(range))))
             }
-            Item::Shared => {
-                self.intake.restart(0, fan_out)?;
-                for ((table, _), shared) in tables.iter().zip(spans.into_iter().flat_map(Spans::shared)) {
-                    for part in shared.chunks(cx.batch_rows()) {
-                        self.merge_groups(table.groups(), GroupSet::At(part), cx)?;
-                    }
-                }
-            }
+            Item::Shared => (0, Stage::Merging(Tables::new(Part::Shared))),
             Item::Files { files, used_bits } => {
-                self.intake.restart(used_bits, fan_out)?;
-                self.stage =
-                    Stage::Merging(Box::new(Merging { files: files.into_iter(), open: None, pending: None }));
-                return Ok(());
+                let files = files.into_iter();
+                (used_bits, Stage::Loading(Box::new(Partitions { files, open: None, pending: None })))
             }
+        };
+        self.intake.restart(used_bits, cx.query.knobs.fan_out)?;
+        self.stage = stage;
+        Ok(())
+    }
+
+    /// Merges what is left of tables; or waits for the memory of a single group.
+    fn merge_tables(
+        &mut self,
+        mut at: Tables,
+        (tables, spans): (&[(Intake, Option<PartitionOrder>)], Option<&Spans>),
+        items: &Mutex<VecDeque<Item>>,
+        cx: &LaneCx<'_>,
+    ) -> Result<Option<Wait>> {
+        while let Some((table, order)) = tables.get(at.table) {
+            cx.check()?;
+            let groups = table.groups();
+            let all = match (at.part, order) {
+                (Part::Range(range), Some(order)) => GroupSet::At(order.partition(range)),
+                (Part::Range(_), None) => GroupSet::Range { start: 0, len: groups.len() },
+                (Part::Shared, _) => {
+                    let shared = spans.into_iter().flat_map(Spans::shared).nth(at.table);
+                    GroupSet::At(shared.unwrap_or_default())
+                }
+            };
+            let len = cx.batch_rows().min(all.len() - at.merged);
+            if len == 0 {
+                (at.table, at.merged) = (at.table + 1, 0);
+                continue;
+            }
+            let mut merged = 0;
+            let added = self.intake.merge(groups, all.slice(at.merged, len), &mut merged, cx)?;
+            at.merged += merged;
+            if let Err(denied) = added {
+                self.stage = Stage::Merging(at);
+                return self.wait(denied, cx).map(Some);
+            }
+            self.waiting.end();
         }
-        self.merged(items, cx)
+        self.merged(items, cx)?;
+        Ok(None)
     }
 
     /// Merges what is left of partitions; or waits for the memory of a single group.
     fn merge_files(&mut self, items: &Mutex<VecDeque<Item>>, cx: &LaneCx<'_>) -> Result<Option<Wait>> {
-        let Stage::Merging(mut merging) = std::mem::replace(&mut self.stage, Stage::Done) else {
+        let Stage::Loading(mut merging) = std::mem::replace(&mut self.stage, Stage::Done) else {
             return Err(Error::internal("nothing is being merged"));
         };
         let started = Instant::now();
@@ -370,9 +422,8 @@ impl SourceLane {
             if let Some((batch, counted)) = &mut merging.pending {
                 let rows = Rows::All(batch.physical_rows());
                 if let Err(denied) = self.intake.add(Kind::States, batch.columns(), rows, counted, cx)? {
-                    let wait = self.waiting.wait(cx).ok_or_else(|| self.intake.too_small(denied))?;
-                    self.stage = Stage::Merging(merging);
-                    return Ok(Some(wait));
+                    self.stage = Stage::Loading(merging);
+                    return self.wait(denied, cx).map(Some);
                 }
                 self.waiting.end();
                 merging.pending = None;
@@ -390,8 +441,12 @@ impl SourceLane {
                 }
             };
             match self.next_block(reader, cx)? {
-                Some(batch) => merging.pending = Some((batch, 0)),
-                None => merging.open = None,
+                Ok(Some(batch)) => merging.pending = Some((batch, 0)),
+                Ok(None) => merging.open = None,
+                Err(denied) => {
+                    self.stage = Stage::Loading(merging);
+                    return self.wait(denied, cx).map(Some);
+                }
             }
         }
         cx.metrics.add_time(MERGE_NANOS, started);
@@ -420,17 +475,21 @@ impl SourceLane {
     }
 
     /// The reader's next block; the table makes room for one that is larger than blocks are.
-    fn next_block(&mut self, reader: &mut SpillReader, cx: &LaneCx<'_>) -> Result<Option<Batch>> {
+    fn next_block(
+        &mut self,
+        reader: &mut SpillReader,
+        cx: &LaneCx<'_>,
+    ) -> Result<Result<Option<Batch>, Denied>> {
         loop {
-            match reader.next(cx.account, &cx.query.ids) {
-                Err(error) if error.is_refusal() && self.intake.make_room(cx)? => {}
-                answer => return answer,
+            match refused(reader.next(cx.account, &cx.query.ids))? {
+                Err(_) if self.intake.make_room(cx)? => {}
+                answer => return Ok(answer),
             }
         }
     }
 
-    fn merge_groups(&mut self, groups: &Groups, set: GroupSet<'_>, cx: &LaneCx<'_>) -> Result<()> {
-        cx.check()?;
-        self.intake.merge(groups, set, cx)
+    /// Waits for what a single group was refused.
+    fn wait(&mut self, denied: Denied, cx: &LaneCx<'_>) -> Result<Wait> {
+        self.waiting.wait(cx).ok_or_else(|| self.intake.too_small(denied))
     }
 }

@@ -14,8 +14,8 @@ use crate::error::{Error, MemoryError, Result};
 use crate::exec::fault::{FaultConfig, Faults};
 use crate::exec::{Combine, Finish, Flow, LaneCx, Need, OpenCx, Pull, QueryCx, Sink, Source};
 use crate::expr::{ColumnId, Expr};
-use crate::functions::AggregateCall;
 use crate::functions::aggregate::{GroupSet, find};
+use crate::functions::{AggregateCall, Rows};
 use crate::mem::{Account, Knobs, Pool};
 use crate::metrics::OperatorMetrics;
 use crate::spill::SpillDirectory;
@@ -508,7 +508,9 @@ impl Tables {
 
     fn count(&self, intake: &mut Intake, keys: FlatVector, rows: usize) {
         let batch = Batch::new(vec![Vector::Flat(keys)], rows);
-        intake.add_all(Kind::Rows, &batch, &self.cx()).expect("ample");
+        let rows = Rows::All(batch.physical_rows());
+        let added = intake.add(Kind::Rows, batch.columns(), rows, &mut 0, &self.cx()).expect("ample");
+        assert_eq!(added, Ok(()));
     }
 }
 
@@ -538,7 +540,9 @@ fn groups_that_are_all_known_merge_with_a_table_that_has_nulls() {
     let with_null: Vec<Value> = known.iter().cloned().chain([Value::Null]).collect();
     let (mut to, from) = (table(&known), table(&with_null));
     for (start, len, groups) in [(0, 500, 500), (500, 1, 501), (0, 501, 501)] {
-        to.merge(from.groups(), GroupSet::Range { start, len }, &tables.cx()).expect("ample");
+        let mut merged = 0;
+        let added = to.merge(from.groups(), GroupSet::Range { start, len }, &mut merged, &tables.cx());
+        assert_eq!((added.expect("ample"), merged), (Ok(()), len));
         assert_eq!(to.groups().len(), groups);
     }
 }

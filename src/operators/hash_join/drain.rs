@@ -17,12 +17,12 @@ use super::probe::{HashJoinLocal, ProbeShared};
 use super::prober::{Matches, Share, nulls};
 use super::queue::{Item, Next, Pair};
 use super::split::Split;
-use super::store::{Chunk, Store, refused, row_id};
+use super::store::{Chunk, Store, row_id};
 use super::table::{Flags, Lookup, Table};
 use crate::data::{Batch, BufMut};
 use crate::error::{Error, Result};
 use crate::exec::{LaneCx, Output, Pull, Retry, Wait};
-use crate::mem::Denied;
+use crate::mem::{Denied, refused};
 use crate::spill::SpillFile;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -87,8 +87,8 @@ struct Loading {
     pair: Pair,
     /// The build rows that come next.
     from: PartitionReader,
-    /// What is known of each probe row, if it is asked.
-    found: Matches,
+    /// What is known of each probe row, if it is asked; nothing before the first build rows.
+    found: Option<Matches>,
 }
 
 /// Probe rows of a pair on their way past build rows of it.
@@ -235,7 +235,7 @@ impl HashJoinLocal {
                         drop((pair, found));
                         self.leave(shared)
                     } else {
-                        Stage::Loading(Box::new(Loading { pair, from: build, found }))
+                        Stage::Loading(Box::new(Loading { pair, from: build, found: Some(found) }))
                     };
                 }
                 Stage::Done => return Ok(Pull::Done),
@@ -334,9 +334,8 @@ impl HashJoinLocal {
                 return Ok(Begun::Stage(Stage::Splitting(Box::new(splitting))));
             }
             drop(chunks);
-            let found = Matches::none_of(plan, probe_rows, &self.account, cx)?;
-            let build = PartitionReader::new(pair.build.clone());
-            return Ok(Begun::Stage(Stage::Loading(Box::new(Loading { pair, from: build, found }))));
+            let from = PartitionReader::new(pair.build.clone());
+            return Ok(Begun::Stage(Stage::Loading(Box::new(Loading { pair, from, found: None }))));
         }
     }
 
@@ -426,9 +425,16 @@ impl HashJoinLocal {
     }
 
     /// Goes on to probe the build rows that come next, as many as fit; or waits for the memory of a single one.
-    fn load_part(&mut self, plan: &Plan, loading: Box<Loading>, cx: &LaneCx<'_>) -> Result<Option<Wait>> {
+    fn load_part(&mut self, plan: &Plan, mut loading: Box<Loading>, cx: &LaneCx<'_>) -> Result<Option<Wait>> {
         self.drain.cursor = None;
         self.account.trim();
+        let found = match loading.found.take() {
+            Some(found) => found,
+            None => match Matches::none_of(plan, loading.pair.probe.rows(), &self.account) {
+                Ok(found) => found,
+                Err(denied) => return self.wait_to_load(loading, denied, cx).map(Some),
+            },
+        };
         let mut limit = match cx.must_refuse() {
             true => Limit::Rows(loading.pair.build.rows() as usize / 3 + 1),
             false => Limit::Memory,
@@ -443,7 +449,7 @@ impl HashJoinLocal {
                 _ => match self.table(plan, chunks, cx)? {
                     Ok(table) => {
                         self.drain.waiting.end();
-                        let Loading { pair, from: _, found } = *loading;
+                        let Loading { pair, .. } = *loading;
                         let is_last = build.is_at_end();
                         let probe = PartitionReader::new(pair.probe.clone());
                         let share = Share::OneOf { is_last };
@@ -464,13 +470,19 @@ impl HashJoinLocal {
                 },
             };
             if rows <= 1 {
-                let wait = self.drain.waiting.wait(cx);
-                let wait = wait.ok_or_else(|| too_small(denied, &self.account, cx))?;
-                self.drain.stage = Stage::Loading(loading);
-                return Ok(Some(wait));
+                loading.found = Some(found);
+                return self.wait_to_load(loading, denied, cx).map(Some);
             }
             limit = Limit::Rows(rows / 2);
         }
+    }
+
+    /// Waits for the memory of the least that can be loaded.
+    fn wait_to_load(&mut self, loading: Box<Loading>, denied: Denied, cx: &LaneCx<'_>) -> Result<Wait> {
+        let wait = self.drain.waiting.wait(cx);
+        let wait = wait.ok_or_else(|| too_small(denied, &self.account, cx))?;
+        self.drain.stage = Stage::Loading(loading);
+        Ok(wait)
     }
 
     /// The next rows of a pass; `None` once all probe rows have been seen.

@@ -8,7 +8,6 @@
 //! 4. Where the table is a part of the build rows, what a batch is answered in the end is decided with the last part:
 //!    until then it is only carried on which rows have a match.
 
-use super::intake::too_small;
 use super::keys::KeyEncoder;
 use super::pairs::{Candidates, Pairs, Round, rows_by_position};
 use super::plan::{JoinColumn, Origin, Plan};
@@ -19,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::exec::{LaneCx, Output, Wait, WaitReason};
 use crate::expr::kernels::boolean::true_bits;
 use crate::expr::{EvalCx, Evaluator, Expr, Predicate};
-use crate::mem::Account;
+use crate::mem::{Account, Denied};
 
 /// Rounds of a call without rows to emit.
 const MOST_ROUNDS: usize = 16;
@@ -81,11 +80,10 @@ struct Work {
 
 impl Matches {
     /// Nothing known yet of `rows` rows, in `account`.
-    pub(super) fn none_of(plan: &Plan, rows: u64, account: &Account, cx: &LaneCx<'_>) -> Result<Self> {
+    pub(super) fn none_of(plan: &Plan, rows: u64, account: &Account) -> Result<Self, Denied> {
         let bits = |is_asked: bool| {
             let len = usize::try_from(rows).unwrap_or(usize::MAX - u64::BITS as usize);
-            let bits = is_asked.then(|| BitmapMut::with_len(account, len)).transpose();
-            bits.map_err(|denied| too_small(denied, account, cx))
+            is_asked.then(|| BitmapMut::with_len(account, len)).transpose()
         };
         Ok(Self { matched: bits(plan.asks_matches())?, unknown: bits(plan.asks_unknown())? })
     }

@@ -12,8 +12,8 @@ use crate::data::{
     Batch, Bitmap, BitmapMut, Bounds, Buf, BufMut, DataType, FlatVector, MAX_INLINE_BYTES, Plain, Scalar,
     StringViews, Values, Vector, view_bytes, view_len,
 };
-use crate::error::{Error, MemoryError, Result};
-use crate::mem::{Account, Denied};
+use crate::error::{Error, Result};
+use crate::mem::{Account, Denied, refused};
 use crate::operators::rows::RowsBuilder;
 use arrow::array::{Array, ArrayRef};
 use std::sync::Arc;
@@ -170,18 +170,6 @@ impl ChunkBuilder {
         self.start(rows.next_power_of_two().clamp(FIRST_CHUNK_ROWS, CHUNK_ROWS));
         (self.full_rows, self.full_bytes) = (0, 0);
         Ok(std::mem::take(&mut self.full))
-    }
-}
-
-/// Tells a refusal, after which less may be tried, from other errors.
-pub(super) fn refused<T>(result: Result<T>) -> Result<Result<T, Denied>> {
-    match result {
-        Ok(value) => Ok(Ok(value)),
-        Err(Error::Memory(error)) => match *error {
-            MemoryError::Exceeded { required_bytes, .. } => Ok(Err(Denied { bytes: required_bytes })),
-            MemoryError::BudgetTooSmall { .. } => Err(Error::Memory(error)),
-        },
-        Err(error) => Err(error),
     }
 }
 
