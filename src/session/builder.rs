@@ -18,6 +18,24 @@ const DEFAULT_SPILL_QUOTA_BYTES: u64 = 100 << 30;
 const MOST_THREADS: usize = 1024;
 
 /// Builds an [`Engine`].
+///
+/// ```
+/// use gristmill::{Engine, Error};
+///
+/// # fn main() -> gristmill::Result<()> {
+/// let engine = Engine::builder()
+///     .memory_limit(64 << 20)
+///     .threads(2)
+///     .temp_directory(std::env::temp_dir())
+///     .max_temp_directory_size(1 << 30)
+///     .max_concurrent_queries(4)
+///     .build()?;
+/// assert_eq!(engine.memory_peak(), 0);
+/// // What makes no sense is refused with what would.
+/// assert!(matches!(Engine::builder().threads(0).build(), Err(Error::Plan(_))));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct EngineBuilder {
     memory_limit: Option<usize>,

@@ -82,7 +82,43 @@ impl Session {
         Self { engine, catalog: Mutex::default(), views: Arc::default(), settings: Arc::default() }
     }
 
+    /// A session of its own with the same tables, views and settings, which neither session changes for the other from now
+    /// on. Cheap: tables that are open stay open for both.
+    ///
+    /// ```
+    /// # fn main() -> gristmill::Result<()> {
+    /// let session = gristmill::Engine::builder().threads(1).build()?.session();
+    /// session.query("create view numbers as select * from (values (1), (2)) as t(n)")?.collect()?;
+    /// let fork = session.fork();
+    /// fork.query("drop view numbers")?.collect()?;
+    /// assert!(fork.query("select * from numbers").is_err());
+    /// assert!(session.query("select * from numbers").is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self {
+            engine: Arc::clone(&self.engine),
+            catalog: Mutex::new(self.catalog.lock().clone()),
+            views: Arc::new(Mutex::new(self.views.lock().clone())),
+            settings: Arc::new(Mutex::new(self.settings.lock().clone())),
+        }
+    }
+
     /// Makes a Parquet file, or all Parquet files of a directory together, a table. Replaces one of that name.
+    ///
+    /// ```
+    /// # use gristmill::{Engine, Error};
+    /// # fn main() -> gristmill::Result<()> {
+    /// let session = Engine::builder().threads(1).build()?.session();
+    /// match session.register_parquet("events", "no/such/folder") {
+    ///     Err(Error::Io { path, .. }) => assert!(path.ends_with("no/such/folder")),
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// Columns of several files belong together by name. Where types differ the table has the one that holds the values
     /// of all exactly; where a file lacks a column, it is null. [`is_parquet_file`] tells which files of a directory count.
@@ -102,6 +138,19 @@ impl Session {
     }
 
     /// Makes record batches a table. Replaces one of that name. Their memory stays the caller's.
+    ///
+    /// ```
+    /// # use gristmill::arrow::array::{ArrayRef, Int64Array, RecordBatch};
+    /// # use std::sync::Arc;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let session = gristmill::Engine::builder().threads(1).build()?.session();
+    /// let n: ArrayRef = Arc::new(Int64Array::from(vec![3, 4]));
+    /// session.register_batches("numbers", vec![RecordBatch::try_from_iter([("n", n)])?])?;
+    /// let rows = session.query("select sum(n * n) as total from numbers")?.collect()?;
+    /// assert_eq!(rows[0].num_rows(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`Error::Plan`] if there is no batch or schemas differ.

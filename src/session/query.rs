@@ -62,6 +62,24 @@ impl Effect {
 }
 
 /// A planned query, ready to run.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// # fn main() -> gristmill::Result<()> {
+/// let session = gristmill::Engine::builder().threads(2).build()?.session();
+/// let sql = "select a.n + b.n as total from (values (1), (2)) a(n), (values (10), (20)) b(n)";
+/// let query = session.query(sql)?.with_timeout(Duration::from_secs(30)).with_memory_limit(64 << 20);
+/// assert_eq!(query.schema().field(0).name(), "total");
+/// let mut stream = query.stream()?;
+/// let mut rows = 0;
+/// for batch in stream.by_ref() {
+///     rows += batch?.num_rows();
+/// }
+/// assert_eq!((rows, stream.metrics().spilled_bytes), (4, 0));
+/// # Ok(())
+/// # }
+/// ```
 pub struct Query {
     pub(super) engine: Arc<EngineInner>,
     pub(super) plan: Arc<physical::PhysicalPlan>,

@@ -191,6 +191,8 @@ pub fn run_query(args: &QueryProcessArgs, interrupt: &Interrupt) -> anyhow::Resu
     open_folders(&session, &[&args.path])?;
     let mut runs = Runs::default();
     for _ in 0..args.runs.get() {
+        // What a run defines the next one defines again.
+        let session = session.fork();
         let started = Instant::now();
         match runs.execute(&session, &args.name, &sql, interrupt) {
             Ok(rows) => {
