@@ -258,7 +258,8 @@ fn groups_sets_and_orders_are_right_whatever_the_keys() {
         let of_group = |((_, k), rows): (&(bool, Option<i64>), &Vec<&Row>)| {
             let greatest = rows.iter().map(|row| &row.text).max().expect("a row").clone();
             let distinct = rows.iter().map(|row| &row.text).collect::<BTreeSet<_>>().len();
-            vec![key(*k), rows.len().to_string(), greatest, distinct.to_string()]
+            let sum = rows.iter().map(|row| row.number).sum::<i64>().to_string();
+            vec![key(*k), rows.len().to_string(), sum, greatest, distinct.to_string(), key(*k)]
         };
         let by_key: Vec<_> = groups.iter().map(of_group).collect();
         // Every text twice; the texts of `b` are the first ones of `a` wherever they are as wide.
@@ -269,7 +270,10 @@ fn groups_sets_and_orders_are_right_whatever_the_keys() {
         ordered.sort_by(|x, y| (x.key.is_none(), x.key, &y.text).cmp(&(y.key.is_none(), y.key, &x.text)));
         let ordered = ordered.iter().map(|row| vec![key(row.key), row.number.to_string(), row.text.clone()]);
         let queries = [
-            ("select k, count(*), max(t), count(distinct t) from a group by k order by k", by_key),
+            (
+                "select k, count(*), sum(n), max(t), count(distinct t), any_value(k) from a group by k order by k",
+                by_key,
+            ),
             (
                 "select count(*) from (select distinct t from (select t from a union all select t from a))",
                 count(a.len()),

@@ -61,14 +61,14 @@ impl ReadAt for ReadFile {
             let advise = |file: &File| {
                 let _ = rustix::fs::fadvise(file, range.start, len, rustix::fs::Advice::WillNeed);
             };
-            let _ = self.among.with_file(&self.handle, &self.path, advise);
+            let _ = self.among.with_file(&self.handle, advise);
         }
         #[cfg(not(target_os = "linux"))]
         let _ = range;
     }
 
     fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
-        let read = self.among.with_file(&self.handle, &self.path, |file| read_exact_at(file, offset, out))?;
+        let read = self.among.with_file(&self.handle, |file| read_exact_at(file, offset, out))?;
         read.map_err(|e| Error::io("cannot read", &self.path, e))
     }
 }

@@ -10,10 +10,10 @@
 //! 3. Nobody waits for a reader in order to close a file.
 
 use crate::error::{Error, Origin, Result};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use std::collections::VecDeque;
 use std::fs::{File, Metadata};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
@@ -28,6 +28,8 @@ pub(crate) struct OpenFiles {
 #[derive(Debug)]
 pub(super) struct Handle {
     file: RwLock<Option<File>>,
+    /// Where it is found again, wherever the process is by then.
+    path: PathBuf,
     identity: Identity,
 }
 
@@ -62,39 +64,40 @@ impl OpenFiles {
     /// The handle of the file at `path`, which is open, and its length.
     pub(super) fn open(&self, path: &Path) -> Result<(Arc<Handle>, u64)> {
         let (file, metadata) = open(path)?;
-        let handle = Arc::new(Handle { file: RwLock::new(Some(file)), identity: Identity::of(&metadata) });
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let identity = Identity::of(&metadata);
+        let handle = Arc::new(Handle { file: RwLock::new(Some(file)), path, identity });
         self.note(&handle);
         Ok((handle, metadata.len()))
     }
 
-    /// Calls `read` with the file of `handle`, at `path`, opened again if it was closed.
-    pub(super) fn with_file<T>(
-        &self,
-        handle: &Arc<Handle>,
-        path: &Path,
-        read: impl FnOnce(&File) -> T,
-    ) -> Result<T> {
+    /// Calls `read` with the file of `handle`, opened again if it was closed.
+    pub(super) fn with_file<T>(&self, handle: &Arc<Handle>, read: impl FnOnce(&File) -> T) -> Result<T> {
         if let Some(file) = &*handle.file.read() {
             return Ok(read(file));
         }
         let mut slot = handle.file.write();
         let file = match slot.take() {
             // Somebody else was faster.
-            Some(file) => slot.insert(file),
+            Some(file) => file,
             None => {
+                let path = &handle.path;
                 let (file, metadata) = open(path)?;
                 if Identity::of(&metadata) != handle.identity {
                     let what = "it has changed since its table was registered; register the table again";
                     return Err(Error::data(
                         what.to_owned(),
-                        Origin { file: path.to_owned(), row_group: None, column: None },
+                        Origin { file: path.clone(), row_group: None, column: None },
                     ));
                 }
                 self.note(handle);
-                slot.insert(file)
+                file
             }
         };
-        Ok(read(file))
+        *slot = Some(file);
+        // Others read meanwhile.
+        let slot = RwLockWriteGuard::downgrade(slot);
+        slot.as_ref().map(read).ok_or_else(|| Error::internal("a file is closed while it is locked"))
     }
 
     /// Counts one more open file, and closes the oldest if they are too many.
@@ -135,8 +138,8 @@ mod tests {
         handle.file.read().is_some()
     }
 
-    fn text(files: &OpenFiles, handle: &Arc<Handle>, path: &Path) -> Result<String> {
-        files.with_file(handle, path, |mut file| {
+    fn text(files: &OpenFiles, handle: &Arc<Handle>) -> Result<String> {
+        files.with_file(handle, |mut file| {
             let mut text = String::new();
             file.read_to_string(&mut text).expect("readable");
             text
@@ -152,7 +155,7 @@ mod tests {
         let handles: Vec<_> = paths.iter().map(|path| files.open(path).expect("a file").0).collect();
         assert_eq!(handles.iter().map(|h| is_open(h)).collect::<Vec<_>>(), [false, false, false, true, true]);
         for (handle, path) in handles.iter().zip(&paths) {
-            assert_eq!(text(&files, handle, path).expect("the same file"), path.display().to_string());
+            assert_eq!(text(&files, handle).expect("the same file"), path.display().to_string());
             assert!(handles.iter().filter(|h| is_open(h)).count() <= 2);
         }
         assert!(files.open(folder.path()).is_err(), "a folder");
@@ -166,10 +169,10 @@ mod tests {
         let files = OpenFiles::new(1);
         let [a, _b] = paths.each_ref().map(|path| files.open(path).expect("a file").0);
         fs::write(&paths[0], "afterwards").expect("writable");
-        let error = text(&files, &a, &paths[0]).expect_err("changed").to_string();
+        let error = text(&files, &a).expect_err("changed").to_string();
         assert!(error.contains("register the table again"), "{error}");
         fs::remove_file(&paths[0]).expect("own file");
-        assert!(matches!(text(&files, &a, &paths[0]), Err(Error::Io { .. })));
+        assert!(matches!(text(&files, &a), Err(Error::Io { .. })));
     }
 
     #[test]
@@ -179,9 +182,9 @@ mod tests {
         paths.iter().for_each(|path| fs::write(path, "text").expect("writable"));
         let files = OpenFiles::new(1);
         let (a, _) = files.open(&paths[0]).expect("a file");
-        let b = files.with_file(&a, &paths[0], |_| files.open(&paths[1]).expect("a file").0).expect("open");
+        let b = files.with_file(&a, |_| files.open(&paths[1]).expect("a file").0).expect("open");
         assert!(is_open(&a) && !is_open(&b), "the other one's turn");
-        assert_eq!(text(&files, &b, &paths[1]).expect("the same file"), "text");
+        assert_eq!(text(&files, &b).expect("the same file"), "text");
         assert!(!is_open(&a) && is_open(&b));
     }
 }

@@ -34,18 +34,14 @@ pub(crate) struct ParquetTable {
     sampler: Option<Sampler>,
 }
 
-/// Files of a table that stay open. A process may often have no more than 1024 in all.
-const MOST_OPEN_FILES: usize = 128;
-
 impl ParquetTable {
-    /// Opens `paths`; footers are charged to `pool` for as long as the table lives.
+    /// Opens `paths`, as files `among` others; footers are charged to `pool` for as long as the table lives.
     ///
     /// # Errors
     /// As [`ParquetFile::open`]; [`Error::Plan`] without any path, [`Error::Data`] if no type holds the values of a
     /// column in all files.
-    pub(crate) fn open(paths: &[PathBuf], pool: &Pool) -> Result<Self> {
-        let among = OpenFiles::new(MOST_OPEN_FILES);
-        let open = |(at, path): (usize, &PathBuf)| ParquetFile::open(at, path, &among, pool).map(Arc::new);
+    pub(crate) fn open(paths: &[PathBuf], among: &Arc<OpenFiles>, pool: &Pool) -> Result<Self> {
+        let open = |(at, path): (usize, &PathBuf)| ParquetFile::open(at, path, among, pool).map(Arc::new);
         let files = paths.iter().enumerate().map(open);
         let table = Self::from_files(files.collect::<Result<_>>()?)?;
         Ok(Self { sampler: Some(Sampler::new(pool)), ..table })

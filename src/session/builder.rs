@@ -2,6 +2,7 @@
 
 use super::engine::{Engine, EngineInner};
 use super::settings::{batch_size, spill_partitions};
+use super::tables::Holdings;
 use crate::error::{Error, Result};
 use crate::exec::Slots;
 use crate::mem::Pool;
@@ -202,7 +203,7 @@ impl EngineBuilder {
         Ok(Engine {
             inner: Arc::new(EngineInner {
                 scheduler,
-                tables_pool: pool.child("tables", limit),
+                holdings: Holdings::new(pool.child("tables", limit)),
                 pool,
                 spill: SpillDirectory::new(self.temp_directories, quota),
                 slots: Slots::new(max_concurrent_queries),

@@ -2,6 +2,7 @@
 
 use super::Session;
 use super::builder::{EngineBuilder, TestKnobs, optional_rules};
+use super::tables::Holdings;
 use crate::exec::Slots;
 use crate::mem::Pool;
 use crate::optimizer;
@@ -14,8 +15,8 @@ use std::sync::atomic::AtomicU64;
 pub(super) struct EngineInner {
     pub(super) scheduler: Scheduler,
     pub(super) pool: Pool,
-    /// What registered tables hold as long as they are: footers.
-    pub(super) tables_pool: Pool,
+    /// What registered tables hold as long as they are.
+    pub(super) holdings: Holdings,
     pub(super) spill: SpillDirectory,
     pub(super) slots: Slots,
     pub(super) threads: usize,

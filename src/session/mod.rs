@@ -98,11 +98,14 @@ impl Session {
     /// ```
     #[must_use]
     pub fn fork(&self) -> Self {
+        let catalog = self.catalog.lock().clone();
+        let views = self.views.lock().clone();
+        let settings = self.settings.lock().clone();
         Self {
             engine: Arc::clone(&self.engine),
-            catalog: Mutex::new(self.catalog.lock().clone()),
-            views: Arc::new(Mutex::new(self.views.lock().clone())),
-            settings: Arc::new(Mutex::new(self.settings.lock().clone())),
+            catalog: Mutex::new(catalog),
+            views: Arc::new(Mutex::new(views)),
+            settings: Arc::new(Mutex::new(settings)),
         }
     }
 
@@ -126,7 +129,7 @@ impl Session {
     /// # Errors
     /// [`Error::Io`] and [`Error::Data`] name the file; [`Error::Memory`] if its metadata does not fit the budget.
     pub fn register_parquet(&self, name: &str, path: impl AsRef<Path>) -> Result<()> {
-        let table = tables::open_parquet(path.as_ref(), &self.engine.tables_pool)?;
+        let table = tables::open_parquet(path.as_ref(), &self.engine.holdings)?;
         self.insert(name, Table::Open(table));
         Ok(())
     }
@@ -134,7 +137,7 @@ impl Session {
     /// Like [`Session::register_parquet`], but the files are opened when a query first names the table, and what is wrong
     /// with them is that query's error: for folders of many tables, of which few are asked for.
     pub fn register_parquet_lazily(&self, name: &str, path: impl AsRef<Path>) {
-        self.insert(name, Table::closed(path.as_ref(), &self.engine.tables_pool));
+        self.insert(name, Table::closed(path.as_ref(), &self.engine.holdings));
     }
 
     /// Makes record batches a table. Replaces one of that name. Their memory stays the caller's.

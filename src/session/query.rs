@@ -161,7 +161,7 @@ impl Query {
     fn start(self) -> Result<ResultStream> {
         let engine = self.engine;
         // What the tables hold stays with them.
-        let tables_bytes = engine.tables_pool.granted_bytes();
+        let tables_bytes = engine.holdings.pool.granted_bytes();
         let left = engine.pool.limit_bytes().saturating_sub(tables_bytes);
         let limit = self.memory_limit.unwrap_or(usize::MAX).min(left);
         let pool = engine.pool.child("query", limit);

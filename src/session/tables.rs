@@ -10,6 +10,7 @@
 
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
+use crate::io::OpenFiles;
 use crate::mem::Pool;
 use crate::parquet::ParquetTable;
 use crate::scan::ScanProvider;
@@ -46,9 +47,28 @@ fn parquet_files(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// Files of an engine's tables that stay open. A process may often have no more than 1024 in all.
+const MOST_OPEN_FILES: usize = 256;
+
+/// What the tables of an engine hold as long as they are.
+#[derive(Clone)]
+pub(super) struct Holdings {
+    /// Of footers.
+    pub(super) pool: Pool,
+    open_files: Arc<OpenFiles>,
+}
+
+impl Holdings {
+    /// Nothing yet; footers will be charged to `pool`.
+    pub(super) fn new(pool: Pool) -> Self {
+        Self { pool, open_files: OpenFiles::new(MOST_OPEN_FILES) }
+    }
+}
+
 /// Opens a Parquet file, or those of a directory.
-pub(super) fn open_parquet(path: &Path, pool: &Pool) -> Result<Arc<dyn ScanProvider>> {
-    Ok(Arc::new(ParquetTable::open(&parquet_files(path)?, pool)?))
+pub(super) fn open_parquet(path: &Path, holdings: &Holdings) -> Result<Arc<dyn ScanProvider>> {
+    let table = ParquetTable::open(&parquet_files(path)?, &holdings.open_files, &holdings.pool)?;
+    Ok(Arc::new(table))
 }
 
 /// A table that need not be open.
@@ -56,24 +76,24 @@ pub(super) enum Table {
     /// It is.
     Open(Arc<dyn ScanProvider>),
     /// It is opened when it is first asked for.
-    Closed { path: PathBuf, pool: Pool, opened: Mutex<Option<Arc<dyn ScanProvider>>> },
+    Closed { path: PathBuf, holdings: Holdings, opened: Mutex<Option<Arc<dyn ScanProvider>>> },
 }
 
 impl Table {
     /// A Parquet file or directory that is not looked at yet.
-    pub(super) fn closed(path: &Path, pool: &Pool) -> Self {
-        Self::Closed { path: path.to_owned(), pool: pool.clone(), opened: Mutex::default() }
+    pub(super) fn closed(path: &Path, holdings: &Holdings) -> Self {
+        Self::Closed { path: path.to_owned(), holdings: holdings.clone(), opened: Mutex::default() }
     }
 
     fn open(&self) -> Result<Arc<dyn ScanProvider>> {
         match self {
             Self::Open(table) => Ok(Arc::clone(table)),
             // Under the lock, so that two queries do not both read the files.
-            Self::Closed { path, pool, opened } => {
+            Self::Closed { path, holdings, opened } => {
                 let mut opened = opened.lock();
                 let table = match &*opened {
                     Some(table) => Arc::clone(table),
-                    None => open_parquet(path, pool)?,
+                    None => open_parquet(path, holdings)?,
                 };
                 *opened = Some(Arc::clone(&table));
                 Ok(table)

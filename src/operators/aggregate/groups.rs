@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::expr::EvalCx;
 use crate::functions::aggregate::GroupSet;
 use crate::functions::{Accumulator, GroupIds, Rows};
-use crate::mem::{Account, Denied};
+use crate::mem::{Account, Denied, refused};
 use std::sync::Arc;
 
 /// What the columns given to a table are.
@@ -185,7 +185,8 @@ impl Groups {
         self.widest_bytes = self.widest_bytes.max(other.widest_bytes);
         let mut states = Vec::with_capacity(self.accumulators.len());
         for (accumulator, from) in self.accumulators.iter_mut().zip(&other.accumulators) {
-            let exported = from.export(set, cx.account)?;
+            // So far nothing is counted: a refusal is one, and no error.
+            let exported = refused(from.export(set, cx.account))??;
             accumulator.reserve(rows, &exported, growth.account)?;
             states.push(exported);
         }

@@ -77,7 +77,11 @@ impl Headroom {
                 pool.request_reclaim(missing, Some(asker.id()));
             });
             self.bytes = reserved.bytes();
-            self.account = Some(Account::from_reservation(reserved, LEAST_QUANTUM_BYTES, 0));
+            if self.bytes > 0 {
+                let account = Account::from_reservation(reserved, LEAST_QUANTUM_BYTES, 0);
+                account.ask_as(asker.id());
+                self.account = Some(account);
+            }
             grown?;
         }
         Ok(())
@@ -354,7 +358,6 @@ impl Intake {
                 }
                 // Groups it has left behind have counted nothing. As columns they can be taken in smaller pieces.
                 Err(Halt::Denied(_)) => {}
-                Err(Halt::Failed(error)) if error.is_refusal() => {}
                 Err(Halt::Failed(error)) => return Err(error),
             }
         }

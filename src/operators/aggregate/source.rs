@@ -119,7 +119,7 @@ pub(super) struct SourceLane {
     stage: Stage,
     /// The most groups emitted at a time: fewer than a batch where they are wide.
     most_rows: usize,
-    /// Tries to get memory for a group that is merged.
+    /// Tries to get memory for a group that is merged or emitted.
     waiting: Retry,
 }
 

@@ -126,15 +126,20 @@ impl Spill {
             None => cx.query.spill.writer(&plan.state_schema, cx.account, knobs.block_bytes)?,
         };
         let (block_rows, chunk_rows) = (plan.block_rows(knobs), plan.spill_chunk_rows(knobs));
+        // Of groups that are wide the writer may have to copy a block, or one of them.
+        let widest_bytes = groups.widest_bytes();
+        let copy_bytes = if is_common(widest_bytes) { 0 } else { 2 * widest_bytes + knobs.block_bytes };
         for start in (0..groups.len()).step_by(chunk_rows) {
             let len = chunk_rows.min(groups.len() - start);
             let order = PartitionOrder::new(groups, start, len, self.used_bits, self.bits, cx.account)?;
             for partition in 0..order.partitions() {
                 let mut rest = order.partition(partition);
                 while !rest.is_empty() {
+                    let kept_for_copy = room.hold(copy_bytes);
                     let (batch, len) = in_pieces(rest.len().min(block_rows), |len| {
                         groups.export(GroupSet::At(&rest[..len]), room)
                     })?;
+                    drop(kept_for_copy);
                     writer.write(partition as u32, &batch, room)?;
                     rest = &rest[len..];
                 }

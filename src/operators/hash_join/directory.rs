@@ -29,6 +29,8 @@ const LEAST_SLOT_BITS: u32 = 6;
 const TAG_BITS: u32 = 16;
 /// Rows looked up ahead of the one at hand.
 const PREFETCH_ROWS: usize = 16;
+/// Entries are copied to be ordered where that takes no more than one part in so many of the memory that is left.
+const COPY_SHARE: usize = 8;
 /// Entries between two checks whether the query should go on.
 const CHECK_ROWS: usize = 64 << 10;
 
@@ -289,9 +291,9 @@ impl DirectoryBuilder {
     }
 }
 
-/// A copy of `entries`, if it can be had without asking anybody for memory.
+/// A copy of `entries`, if it can be had without leaving others short.
 fn copy_of(entries: &[AtomicU64], account: &Account) -> Option<BufMut<u64>> {
-    if account.pool().available_bytes() < size_class_bytes(size_of_val(entries)) {
+    if account.pool().available_bytes() / COPY_SHARE < size_class_bytes(size_of_val(entries)) {
         return None;
     }
     let mut copy = BufMut::with_len(account, entries.len()).ok()?;

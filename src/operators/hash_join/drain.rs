@@ -348,6 +348,14 @@ impl HashJoinLocal {
     ) -> Result<std::result::Result<Table, Denied>> {
         let lookup_rows = chunks.iter().map(|chunk| chunk.rows).sum();
         Store::check_chunks(chunks.len())?;
+        // Before the directory, of which there is a smaller one for the last of the memory.
+        let flags = match plan.kind.drains() {
+            Some(_) => match Flags::new(chunks.iter().map(|chunk| chunk.rows), &self.account) {
+                Ok(flags) => Some(flags),
+                Err(denied) => return Ok(Err(denied)),
+            },
+            None => None,
+        };
         let lookup = match plan.has_keys() && lookup_rows > 0 {
             true => match DirectDirectory::build(&chunks, &plan.keys, &self.account, cx)? {
                 Some(directory) => Some(Lookup::Direct(directory)),
@@ -357,13 +365,6 @@ impl HashJoinLocal {
                 },
             },
             false => None,
-        };
-        let flags = match plan.kind.drains() {
-            Some(_) => match Flags::new(chunks.iter().map(|chunk| chunk.rows), &self.account) {
-                Ok(flags) => Some(flags),
-                Err(denied) => return Ok(Err(denied)),
-            },
-            None => None,
         };
         Ok(Ok(Table {
             store: Store::new(chunks, &plan.stored_types)?,

@@ -224,7 +224,8 @@ impl Plan {
     /// The extent of the build side's keys, if they are expected to lie close together.
     pub(super) fn expected_extent(&self) -> Option<(Order, Extent)> {
         let (order, range) = (self.keys.order()?, self.expected_key_range.clone()?);
-        let rows = usize::try_from(self.expected_build_rows?).ok()?;
+        // Estimates may be of more rows than there can be.
+        let rows = self.expected_build_rows?.min(u32::MAX.into()) as usize;
         let extent = Extent::of_values(order, range)?;
         extent.is_dense(rows).then_some((order, extent))
     }

@@ -1,4 +1,4 @@
-//! Text to bytes: characters as they are, any byte as `\\x` and two hexadecimal digits, as DuckDB reads them. The other
+//! Text to bytes: characters as they are, any byte as `\x` and two hexadecimal digits, as DuckDB reads them. The other
 //! direction writes the same form.
 
 use super::Failures;
@@ -35,7 +35,7 @@ fn unescape(mut text: &[u8], bytes: &mut Vec<u8>) -> bool {
     loop {
         match text {
             [] => return true,
-            [b'\\', b'x' | b'X', high, low, rest @ ..] => {
+            [b'\\', b'x', high, low, rest @ ..] => {
                 let (Some(high), Some(low)) = (digit(*high), digit(*low)) else { return false };
                 bytes.push(high << 4 | low);
                 text = rest;

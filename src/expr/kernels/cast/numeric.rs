@@ -96,12 +96,14 @@ fn to_float(
 ) -> Result<FlatVector> {
     if *to == DataType::Float32 {
         let (floats, _) = match exact {
+            Exact::Narrow(v) if scale == 0 => map(v, account, |v: i64| (v as f32, false))?,
             Exact::Narrow(v) => map(v, account, |v: i64| (nearest(v.into(), scale), false))?,
             Exact::Wide(v) => map(v, account, |v: i128| (nearest(v, scale), false))?,
         };
         return Ok(FlatVector::new(Values::F32(floats)));
     }
     let (doubles, _) = match exact {
+        Exact::Narrow(v) if scale == 0 => map(v, account, |v: i64| (v as f64, false))?,
         Exact::Narrow(v) => {
             let is_exact =
                 |bounds: Bounds| f64::is_exact(bounds.min.into()) && f64::is_exact(bounds.max.into());

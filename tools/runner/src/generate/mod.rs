@@ -249,9 +249,9 @@ impl MadeFolders {
     /// Makes `folder` and those it lies in.
     fn make(folder: &Path) -> std::io::Result<Self> {
         let missing = folder.ancestors().filter(|path| !path.as_os_str().is_empty());
-        let made = missing.take_while(|path| !path.exists()).map(Path::to_owned).collect();
+        let made = Self(missing.take_while(|path| !path.exists()).map(Path::to_owned).collect());
         fs::create_dir_all(folder)?;
-        Ok(Self(made))
+        Ok(made)
     }
 
     /// They stay.

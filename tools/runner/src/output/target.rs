@@ -54,7 +54,10 @@ impl Target {
                     .permissions(Permissions::from_mode(0o666))
                     .tempfile_in(folder)
                     // Its message has the name of a file that nobody knows.
-                    .map_err(|e| io::Error::from(e.kind()))
+                    .map_err(|e| match e.raw_os_error() {
+                        Some(code) => io::Error::from_raw_os_error(code),
+                        None => io::Error::from(e.kind()),
+                    })
                     .with_context(cannot)?;
                 let _removed_on_signal = interrupt.temporary(temporary.path());
                 Ok(Self::Replaced {

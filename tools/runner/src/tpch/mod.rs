@@ -89,14 +89,14 @@ impl QuerySet {
 
 /// Runs the command.
 pub fn run(args: &TpchArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
-    // Before the work, so that none is lost for a file that cannot be written.
-    let json = args.json.as_deref().map(|path| Target::of(path, interrupt)).transpose()?;
     let folder = args.data.clone().unwrap_or_else(|| Path::new("data").join(format!("tpch-sf{}", args.sf)));
     let missing = missing_tables(&folder, Table::value_variants())?;
     if !missing.is_empty() {
         eprintln!("making TPC-H data at scale factor {} in '{}'", args.sf, folder.display());
         Request::standard(args.sf).generate(&missing, &folder, interrupt)?;
     }
+    // Before the queries, so that none is lost for a file that cannot be written.
+    let json = args.json.as_deref().map(|path| Target::of(path, interrupt)).transpose()?;
     let engine = args.engine.build()?;
     let session = engine.session();
     open_folders(&session, &[&folder])?;
