@@ -212,7 +212,6 @@ fn what_they_cannot_do_is_said() {
         ("select * from t order by numbers", "List"),
         ("select numbers, count(*) from t group by numbers", "List"),
         ("select a.k from t a join t b on a.duration = b.duration", "Duration"),
-        ("select half < 1 from t", "Float16"),
     ] {
         match session.query(sql).and_then(gristmill::Query::collect) {
             Err(error @ (Error::Unsupported(_) | Error::Plan(_))) => {

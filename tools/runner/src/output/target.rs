@@ -53,11 +53,7 @@ impl Target {
                     // As `File::create` would make it: the umask decides.
                     .permissions(Permissions::from_mode(0o666))
                     .tempfile_in(folder)
-                    // Its message has the name of a file that nobody knows.
-                    .map_err(|e| match e.raw_os_error() {
-                        Some(code) => io::Error::from_raw_os_error(code),
-                        None => io::Error::from(e.kind()),
-                    })
+                    .map_err(without_path)
                     .with_context(cannot)?;
                 let _removed_on_signal = interrupt.temporary(temporary.path());
                 Ok(Self::Replaced {
@@ -81,7 +77,7 @@ impl Target {
     /// Makes everything written visible.
     pub fn commit(self) -> anyhow::Result<()> {
         match self {
-            Self::Stdout(mut stdout) => Ok(stdout.flush()?),
+            Self::Stdout(mut stdout) => stdout.flush().context("cannot write to standard output"),
             Self::Direct { path, mut file } => {
                 file.flush().with_context(|| format!("cannot write '{}'", path.display()))
             }
@@ -97,6 +93,13 @@ impl Target {
             }
         }
     }
+}
+
+/// What the system said of a temporary file, whose name nobody knows.
+fn without_path(error: io::Error) -> io::Error {
+    let inner = error.get_ref().and_then(|inner| inner.source());
+    let system = inner.and_then(|inner| inner.downcast_ref::<io::Error>());
+    system.and_then(io::Error::raw_os_error).map_or(error, io::Error::from_raw_os_error)
 }
 
 /// What a path names.
