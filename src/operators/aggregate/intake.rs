@@ -2,25 +2,23 @@
 //! lane's while partitions are merged.
 
 use super::groups::{Groups, Kind};
+use super::headroom::Headroom;
 use super::keys::{Growth, Halt};
 use super::spec::{Plan, fan_out_bits};
-use super::spill::{Spill, in_pieces, is_common};
+use super::spill::{Spill, in_pieces};
 use crate::data::{BufMut, Vector};
 use crate::error::{Error, MemoryError, Result};
 use crate::exec::LaneCx;
 use crate::expr::EvalCx;
 use crate::functions::Rows;
 use crate::functions::aggregate::GroupSet;
-use crate::mem::{Account, Denied, MemoryConsumer, Pool, Registration, Reservation, refused};
+use crate::mem::{Account, Denied, MemoryConsumer, Registration, refused};
 use crate::spill::SpillFile;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Below this a lane asks others for memory before it spills again.
 const SMALL_TABLE_BYTES: usize = 1 << 20;
-
-/// Nothing is to be granted ahead.
-const LEAST_QUANTUM_BYTES: usize = 4 << 10;
 
 /// So many keys show whether they repeat. Few in tests, so that all that is tested comes to it.
 const WATCHED_KEYS: usize = if cfg!(test) { 1 << 10 } else { 32 << 10 };
@@ -49,43 +47,6 @@ pub(super) struct Intake {
     registration: Registration,
     /// After the groups, so that their slabs return to it.
     account: Account,
-}
-
-/// Memory that nothing uses until groups leave. An account of its own, so that nobody else takes it when they do.
-#[derive(Default)]
-struct Headroom {
-    account: Option<Account>,
-    bytes: usize,
-}
-
-impl Headroom {
-    /// Makes it large enough to write a group of `widest_bytes` strings, or to emit it: those of its keys, those of its
-    /// states, what is left over of slabs, and `spill_bytes` for what groups leave by. Floors have room for common
-    /// ones; larger rows may have used the floor up themselves.
-    fn extend(
-        &mut self,
-        widest_bytes: usize,
-        spill_bytes: usize,
-        pool: &Pool,
-        asker: &Registration,
-    ) -> Result<(), Denied> {
-        let bytes = if is_common(widest_bytes) { 0 } else { 4 * widest_bytes + spill_bytes };
-        if bytes > self.bytes {
-            let mut reserved = self.account.take().map_or_else(|| Reservation::empty(pool), |a| a.close());
-            let missing = bytes - reserved.bytes();
-            let grown = reserved.try_grow(missing).inspect_err(|_| {
-                pool.request_reclaim(missing, Some(asker.id()));
-            });
-            self.bytes = reserved.bytes();
-            if self.bytes > 0 {
-                let account = Account::from_reservation(reserved, LEAST_QUANTUM_BYTES, 0);
-                account.ask_as(asker.id());
-                self.account = Some(account);
-            }
-            grown?;
-        }
-        Ok(())
-    }
 }
 
 /// When injected refusals are heeded. A small table spills at once and each time it has doubled, a large one by whole
@@ -286,10 +247,7 @@ impl Intake {
 
     /// Gives groups that leave the room kept for them.
     pub(super) fn open_headroom(&mut self) {
-        if self.headroom.bytes > 0 {
-            self.headroom = Headroom::default();
-            self.account.trim();
-        }
+        self.headroom = Headroom::default();
     }
 
     /// Spills everything, so that the caller may try again what was refused memory; whether there was anything.
@@ -524,7 +482,7 @@ impl Intake {
             *groups = (*groups * 2).min(self.plan.spill_chunk_rows(&cx.query.knobs));
         }
         self.has_left = true;
-        let room = self.headroom.account.as_ref().unwrap_or(cx.account);
+        let room = self.headroom.account().unwrap_or(cx.account);
         self.spill.put(&mut self.groups, &self.plan, room, cx)?;
         self.open_headroom();
         self.watch = Watch::Looking { since: self.groups.sought_keys(), groups: 0 };

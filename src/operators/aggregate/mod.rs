@@ -23,6 +23,7 @@ mod counter;
 mod front;
 mod groups;
 mod hash;
+mod headroom;
 mod intake;
 mod interner;
 mod keys;
