@@ -84,3 +84,25 @@ fn it_is_scanned_within_the_budget() {
         }
     }
 }
+
+#[test]
+fn keys_computed_from_dictionaries_leave_floors_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("t.parquet");
+    write(&path, &table(), WriterProperties::builder().set_data_page_row_count_limit(5000));
+    for budget_bytes in [12 << 20, 16 << 20, 20 << 20, 24 << 20] {
+        for threads in [1, 2] {
+            let engine =
+                Engine::builder().threads(threads).memory_limit(budget_bytes).build().expect("starts");
+            let session = engine.session();
+            session.register_parquet("t", &path).expect("a good file");
+            for sql in [
+                "select count(*), max(a.k) from t a join t b on a.k * 3 = b.k * 3",
+                "select count(*), max(k) from (select k * 3 as tripled, max(k) as k from t group by k * 3) t",
+            ] {
+                let context = format!("{sql}, {budget_bytes} bytes, {threads} threads");
+                assert_eq!(answer(&session, sql), [[ROWS.to_string(), (ROWS - 1).to_string()]], "{context}");
+            }
+        }
+    }
+}

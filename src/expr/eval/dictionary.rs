@@ -1,7 +1,12 @@
 //! Sub-expressions of one dictionary column, computed once per dictionary.
+//!
+//! Invariants:
+//! 1. What is remembered of dictionaries in the account of the batches is no more than a batch takes, so that floors have
+//!    room for it. Results of larger ones have an account of their own, as far as memory is ample; else rows are computed.
 
 use super::program::{Node, Op};
 use super::run::{Frame, Run, absent, is_about_values};
+use super::{EvalCx, result_bytes};
 use crate::data::{Bitmap, BitmapMut, Buf, DataType, Dictionary, FlatVector, Scalar, Value, Values, Vector};
 use crate::error::Result;
 use crate::expr::kernels::blend::blend;
@@ -18,10 +23,17 @@ const WORTHWHILE_VALUES_PER_ROW: usize = 4;
 /// Larger ones are, once they have come up so often.
 const WORTHWHILE_SIGHTINGS: u32 = 2;
 
+/// What is computed of a dictionary larger than batches takes at most one part in so many of the memory that is left.
+const ROOM_SHARE: usize = 8;
+/// Nothing is to be granted ahead.
+const LEAST_QUANTUM_BYTES: usize = 4 << 10;
+
 /// Results per node and dictionary.
 #[derive(Debug, Default)]
 pub(super) struct Caches {
     by_node: Vec<VecDeque<(u64, Entry)>>,
+    /// Memory for results that are larger than those of a batch. It goes after them.
+    room: Option<Account>,
 }
 
 #[derive(Clone, Debug)]
@@ -68,6 +80,17 @@ impl Caches {
         };
         &mut entries[at].1
     }
+
+    /// Memory for `bytes` beside what was promised to `lane`, if that leaves enough for others.
+    fn room(&mut self, bytes: usize, lane: &Account) -> Option<&Account> {
+        if lane.pool().available_bytes() / ROOM_SHARE < bytes {
+            return None;
+        }
+        if self.room.is_none() {
+            self.room = Account::open(lane.pool(), 0, LEAST_QUANTUM_BYTES, 0).ok();
+        }
+        self.room.as_ref()
+    }
 }
 
 impl Run<'_, '_> {
@@ -90,8 +113,22 @@ impl Run<'_, '_> {
                 if !pays {
                     return Ok(None);
                 }
-                let evaluated = self.evaluate_dictionary(id, position, frame.columns.len(), dictionary);
-                match evaluated {
+                let is_small = dictionary.len().saturating_mul(REMEMBERED) <= codes.len();
+                let account = if is_small {
+                    self.account()
+                } else {
+                    match self.caches.room(node_bytes(self.nodes, id, dictionary.len()), self.cx.account) {
+                        Some(room) => room,
+                        None => return Ok(None),
+                    }
+                };
+                // Its values are flat: there is nothing to remember of them.
+                let (nodes, mut caches) = (self.nodes, Caches::default());
+                let mut run =
+                    Run { nodes, caches: &mut caches, cx: &mut EvalCx { account, ids: self.cx.ids } };
+                match run.evaluate_dictionary(id, position, frame.columns.len(), dictionary) {
+                    // Somebody else took the room.
+                    Err(error) if error.is_refusal() && !is_small => return Ok(None),
                     Ok(known) => {
                         *self.caches.entry(id, dictionary.id()) = Entry::Known(Box::new(known.clone()));
                         known
@@ -147,6 +184,16 @@ impl Node {
     fn data_type_is_nested(&self) -> bool {
         matches!(self.data_type, DataType::Nested(_))
     }
+}
+
+/// At most so many bytes are allocated to compute a node for `len` values.
+fn node_bytes(nodes: &[Node], id: usize, len: usize) -> usize {
+    let node = &nodes[id];
+    let own = match node.op {
+        Op::Constant(_) => 0,
+        _ => result_bytes(&node.data_type, len),
+    };
+    own + node.inputs.iter().map(|&input| node_bytes(nodes, input, len)).sum::<usize>()
 }
 
 /// The type of the column at `position` as `node` reads it.

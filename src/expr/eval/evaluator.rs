@@ -5,7 +5,7 @@ use super::constant::fold;
 use super::dictionary::Caches;
 use super::program::Program;
 use super::run::{Frame, Run, is_about_values};
-use crate::data::{Batch, PhysicalType, Vector};
+use crate::data::{Batch, DataType, PhysicalType, Vector};
 use crate::error::Result;
 use crate::expr::kernels::blend::scatter;
 use crate::expr::{ColumnId, Expr};
@@ -81,21 +81,28 @@ impl Evaluator {
     }
 }
 
-fn scratch_bytes(expr: &Expr, rows: usize) -> usize {
-    let data_type = expr.data_type();
+/// At most so many bytes are allocated for `rows` computed values of a type.
+pub(super) fn result_bytes(data_type: &DataType, rows: usize) -> usize {
+    values_bytes(data_type, rows) + 2 * size_class_bytes(rows.div_ceil(8))
+}
+
+fn values_bytes(data_type: &DataType, rows: usize) -> usize {
     let value_bytes = match data_type.physical() {
         PhysicalType::View | PhysicalType::Nested => 16 + STRING_BYTES,
         // A narrow decimal's result may have to be wide.
         PhysicalType::I64 => 16,
         _ => data_type.value_bytes(),
     };
-    let own = match expr {
+    size_class_bytes(rows * value_bytes)
+}
+
+fn scratch_bytes(expr: &Expr, rows: usize) -> usize {
+    let mut total = match expr {
         Expr::Literal(_) => 0,
         // Flattened, at worst.
-        Expr::Column { .. } => size_class_bytes(rows * value_bytes),
-        _ => size_class_bytes(rows * value_bytes) + 2 * size_class_bytes(rows.div_ceil(8)),
+        Expr::Column { data_type, .. } => values_bytes(data_type, rows),
+        _ => result_bytes(&expr.data_type(), rows),
     };
-    let mut total = own;
     expr.for_each_child(&mut |child| total += scratch_bytes(child, rows));
     total
 }
@@ -103,9 +110,11 @@ fn scratch_bytes(expr: &Expr, rows: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{BufMut, DataType, Scalar, Selection};
+    use crate::data::{BufMut, Dictionary, Scalar, Selection};
     use crate::expr::kernels::testing::{Lab, Random};
     use crate::expr::{ArithmeticOp, CompareOp, arithmetic, cast_to, compare};
+    use crate::mem::{Account, Pool};
+    use std::sync::Arc;
 
     fn column(id: u32, data_type: &DataType) -> Expr {
         Expr::Column { id: ColumnId(id), data_type: data_type.clone(), nullable: true }
@@ -224,6 +233,40 @@ mod tests {
         for _ in 0..3 {
             let result = evaluator.evaluate(&batch, &mut lab.cx()).expect("entry 0 is not selected");
             assert_eq!(result[0].scalar(4, &t).as_int(), Some(2));
+        }
+    }
+
+    #[test]
+    fn large_dictionaries_leave_floors_alone() {
+        const ROWS: usize = 512;
+        let lab = Lab::new();
+        let t = DataType::Int64;
+        let dictionary = |from: i128| {
+            let scalars: Vec<_> = (from..from + 5000).map(|v| Scalar::int(t.clone(), v)).collect();
+            let Vector::Flat(values) = lab.flat(&t, &scalars) else { panic!("a flat vector") };
+            let mut codes = BufMut::<u32>::with_len(&lab.account, ROWS).expect("fits");
+            codes.iter_mut().zip(0..).for_each(|(to, row)| *to = row * 9);
+            let dictionary = Arc::new(Dictionary::new(&lab.ids, values));
+            Batch::new(vec![Vector::Dict { codes: codes.freeze(), validity: None, dictionary }], ROWS)
+        };
+        let three = Expr::Literal(Scalar::int(t.clone(), 3));
+        let exprs = [arithmetic(ArithmeticOp::Multiply, column(0, &t), three).expect("typed")];
+        let floor_bytes = Evaluator::scratch_bytes(&exprs, ROWS);
+        for (ample_bytes, remembers) in [(0, false), (16 << 20, true)] {
+            let pool = Pool::new("evaluator", floor_bytes + ample_bytes);
+            let account = Account::open(&pool, floor_bytes, 0, 0).expect("fits");
+            let mut evaluator = Evaluator::new(&exprs, &[ColumnId(0)]).expect("compiles");
+            for from in [0, 7000, 8000, 9000, 10_000] {
+                let batch = dictionary(from);
+                for _ in 0..2 {
+                    let mut cx = EvalCx { account: &account, ids: &lab.ids };
+                    let result = evaluator.evaluate(&batch, &mut cx).expect("its floor is enough");
+                    assert_eq!(result[0].scalar(500, &t).as_int(), Some(3 * (from + 4500)));
+                    assert!(account.used_bytes() <= floor_bytes);
+                }
+                assert_eq!(account.used_bytes(), 0, "nothing is left in it");
+            }
+            assert_eq!(pool.granted_bytes() > floor_bytes, remembers);
         }
     }
 

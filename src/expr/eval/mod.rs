@@ -22,6 +22,8 @@ pub(crate) use constant::{evaluate_constant, fold};
 pub(crate) use evaluator::Evaluator;
 pub(crate) use predicate::Predicate;
 
+use evaluator::result_bytes;
+
 use crate::data::DictionaryIds;
 use crate::mem::Account;
 

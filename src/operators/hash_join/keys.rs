@@ -11,7 +11,7 @@ use crate::data::{
     BufMut, DataType, Dictionary, FlatVector, PhysicalType, Selection, Vector, for_each_values,
 };
 use crate::error::{Error, Result};
-use crate::mem::{Account, Denied};
+use crate::mem::{Account, Denied, size_class_bytes};
 
 /// Stands for null among hashed values.
 const NULL_WORD: u64 = 0x6E75_6C6C_6E75_6C6C;
@@ -46,6 +46,17 @@ impl KeyPlan {
         let shape =
             if has_strings || bits > u64::BITS { KeyShape::Hashed } else { KeyShape::Packed { shifts } };
         Self { types, null_safe, shape }
+    }
+
+    /// At most so many bytes an encoder takes for batches of `rows`: words, positions of rows with keys and without, and
+    /// hashes of dictionaries.
+    pub(super) fn scratch_bytes(&self, rows: usize) -> usize {
+        let positions = 2 * size_class_bytes((rows + 1) * size_of::<u32>());
+        let hashes = match self.shape {
+            KeyShape::Packed { .. } => 0,
+            KeyShape::Hashed => self.types.len() * size_class_bytes(rows * size_of::<u64>()),
+        };
+        size_class_bytes(rows * size_of::<u64>()) + positions + hashes
     }
 
     /// Bits of a word, if it is one key's value as it is, and no null.

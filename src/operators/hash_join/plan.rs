@@ -187,7 +187,8 @@ impl Plan {
         let rows = knobs.batch_rows;
         let flattened: usize = self.stored_types.iter().map(|t| column_bytes(t, rows)).sum();
         let scratch = Evaluator::scratch_bytes(&self.build_keys, rows);
-        let lane_bytes = scratch + flattened + key_bytes(rows) + spill_bytes(&self.stored_types, knobs);
+        let lane_bytes =
+            scratch + flattened + self.keys.scratch_bytes(rows) + spill_bytes(&self.stored_types, knobs);
         Need { lane_bytes, shared_bytes: knobs.lanes * self.store_floor_bytes() }
     }
 
@@ -198,7 +199,7 @@ impl Plan {
             // Strings of either side are passed on by their views.
             columns.iter().map(|c| size_class_bytes(rows * c.data_type.value_bytes()) + PAGE_BYTES).sum()
         };
-        let keys = Evaluator::scratch_bytes(&self.probe_keys, rows) + key_bytes(rows);
+        let keys = Evaluator::scratch_bytes(&self.probe_keys, rows) + self.keys.scratch_bytes(rows);
         let residual = width(&self.residual_columns) + Evaluator::scratch_bytes(&self.residual, rows);
         // Candidates and pairs.
         let pairs = 7 * size_class_bytes(rows * 4) + 4 * PAGE_BYTES;
@@ -236,11 +237,6 @@ impl Plan {
         // Its word, entry, and slot.
         columns / FIRST_CHUNK_ROWS + 40
     }
-}
-
-/// Words and positions of a batch.
-fn key_bytes(rows: usize) -> usize {
-    size_class_bytes(rows * 8) + size_class_bytes(rows * 4) + PAGE_BYTES
 }
 
 /// What a lane takes to spill rows of `types`: their order, blocks being put together, and what they are written with.
