@@ -55,7 +55,7 @@ mod sql;
 mod sync;
 
 pub use arrow;
-pub use data::{DataType, Field, Scalar, TimeUnit, Value};
+pub use data::{DataType, Field, Scalar, TimeUnit, Value, civil_from_days};
 pub use error::{Consumer, DataError, Error, Located, Location, MemoryError, Origin, Result};
 pub use metrics::{OperatorMetrics, OperatorProfile, QueryMetrics, SpillMetrics, WaitMetrics};
 pub use provider::TableProvider;

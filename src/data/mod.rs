@@ -30,12 +30,13 @@ pub(crate) use batch::{Batch, Cluster, Selection};
 pub(crate) use bitmap::{Bitmap, BitmapMut};
 pub(crate) use buffer::{Buf, BufMut, Plain};
 pub(crate) use dictionary::{Dictionary, DictionaryIds};
+pub use scalar::civil_from_days;
 pub use scalar::{Scalar, Value};
-pub(crate) use scalar::{civil_from_days, days_from_civil, format_decimal};
+pub(crate) use scalar::{days_from_civil, format_decimal};
 pub use types::{DataType, Field, TimeUnit};
 pub(crate) use types::{PhysicalType, Schema};
 pub(crate) use vector::{Bounds, FlatVector, Values, Vector, for_each_values};
 pub(crate) use views::{
-    MAX_INLINE_BYTES, StringViews, ViewBuilder, view_bytes, view_inline, view_len, view_of,
+    MAX_INLINE_BYTES, SHARED_BYTES, StringViews, ViewBuilder, view_bytes, view_inline, view_len, view_of,
 };
 pub(crate) use words::AtomicWords;

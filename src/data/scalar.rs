@@ -133,7 +133,7 @@ pub(crate) fn format_decimal(unscaled: i128, scale: u8) -> String {
 
 /// Year, month, day of a day count since 1970-01-01, proleptic Gregorian.
 /// After Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
-pub(crate) fn civil_from_days(days: i64) -> (i64, u32, u32) {
+pub fn civil_from_days(days: i64) -> (i64, u32, u32) {
     let z = days + 719_468;
     let era = z.div_euclid(146_097);
     let day_of_era = z.rem_euclid(146_097);

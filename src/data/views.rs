@@ -15,6 +15,9 @@ use std::sync::Arc;
 /// The longest value stored in the view itself, bytes.
 pub(crate) const MAX_INLINE_BYTES: usize = 12;
 
+/// Strings of so many bytes on average are not copied where they are laid out anew, but shared with where they lie.
+pub(crate) const SHARED_BYTES: usize = 2048;
+
 /// A column of strings or blobs.
 #[derive(Clone, Debug)]
 pub(crate) struct StringViews {

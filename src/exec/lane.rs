@@ -498,8 +498,6 @@ impl Lane {
     fn cut(&mut self, at: usize, stage: &Stage, cut: &Cut) {
         let operator = stage.path.get(at).copied().unwrap_or(self.transforms.len());
         cut.close(operator);
-        // Another lane may be closing it too, and not have counted it yet: look, whatever the count says.
-        self.seen_cuts = usize::MAX;
         self.has_cut = true;
         self.over_here = self.over_here.max(at + 1);
         self.over[operator] = true;

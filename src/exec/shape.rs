@@ -130,7 +130,7 @@ impl Stages {
 
 /// The operators of a run that want no more input, on any lane.
 pub(super) struct Cut {
-    /// How many; tells a lane to look again.
+    /// How often one was closed; tells a lane to look again.
     count: AtomicUsize,
     closed: Box<[AtomicBool]>,
 }
@@ -142,16 +142,16 @@ impl Cut {
         Self { count: AtomicUsize::new(0), closed }
     }
 
-    /// How many operators want no more.
+    /// How often an operator was closed.
     pub(super) fn count(&self) -> usize {
         self.count.load(SeqCst)
     }
 
-    /// An operator wants no more.
+    /// An operator wants no more. That is counted every time: of two lanes that close one together, neither may go on before
+    /// it has looked.
     pub(super) fn close(&self, operator: usize) {
-        if !self.closed[operator].swap(true, SeqCst) {
-            self.count.fetch_add(1, SeqCst);
-        }
+        self.closed[operator].store(true, SeqCst);
+        self.count.fetch_add(1, SeqCst);
     }
 
     /// How many operators of a path, sink included, get no more input: the last of them is closed.
@@ -211,9 +211,11 @@ mod tests {
     fn a_cut_is_felt_on_the_paths_through_it() {
         let cut = Cut::new(5);
         assert_eq!((cut.count(), cut.unwanted(&[1, 2, 4])), (0, 0));
-        cut.close(2);
-        cut.close(2);
-        assert_eq!(cut.count(), 1);
+        for lane in 0..2 {
+            let seen = cut.count();
+            cut.close(2);
+            assert_ne!(cut.count(), seen, "lane {lane} looks again");
+        }
         assert_eq!((cut.unwanted(&[1, 2, 4]), cut.unwanted(&[0, 4]), cut.unwanted(&[2, 4])), (2, 0, 1));
         cut.close(5);
         assert_eq!((cut.unwanted(&[0, 4]), cut.unwanted(&[])), (3, 1));

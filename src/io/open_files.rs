@@ -161,11 +161,16 @@ mod tests {
         assert!(files.open(folder.path()).is_err(), "a folder");
     }
 
+    fn two_files(folder: &Path) -> [PathBuf; 2] {
+        let paths = ["a", "b"].map(|name| folder.join(name));
+        paths.iter().for_each(|path| fs::write(path, "text").expect("writable"));
+        paths
+    }
+
     #[test]
     fn a_file_that_has_changed_is_another_one() {
         let folder = tempfile::tempdir().expect("a folder");
-        let paths = ["a", "b"].map(|name| folder.path().join(name));
-        paths.iter().for_each(|path| fs::write(path, "before").expect("writable"));
+        let paths = two_files(folder.path());
         let files = OpenFiles::new(1);
         let [a, _b] = paths.each_ref().map(|path| files.open(path).expect("a file").0);
         fs::write(&paths[0], "afterwards").expect("writable");
@@ -178,8 +183,7 @@ mod tests {
     #[test]
     fn a_file_in_use_is_not_closed() {
         let folder = tempfile::tempdir().expect("a folder");
-        let paths = ["a", "b"].map(|name| folder.path().join(name));
-        paths.iter().for_each(|path| fs::write(path, "text").expect("writable"));
+        let paths = two_files(folder.path());
         let files = OpenFiles::new(1);
         let (a, _) = files.open(&paths[0]).expect("a file");
         let b = files.with_file(&a, |_| files.open(&paths[1]).expect("a file").0).expect("open");

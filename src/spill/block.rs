@@ -10,8 +10,8 @@ use super::checksum::{Checksum, STRIPE_BYTES};
 use super::index::{BlockEntry, Encoding};
 use super::pack;
 use crate::data::{
-    Batch, Bitmap, Buf, BufMut, DataType, FlatVector, MAX_INLINE_BYTES, PhysicalType, Plain, StringViews,
-    Values, Vector, view_inline, view_len, view_of,
+    Batch, Bitmap, Buf, BufMut, DataType, FlatVector, MAX_INLINE_BYTES, PhysicalType, Plain, SHARED_BYTES,
+    StringViews, Values, Vector, view_inline, view_len, view_of,
 };
 use crate::error::{Error, Origin, Result};
 use crate::mem::{Account, Denied};
@@ -25,9 +25,6 @@ use std::sync::Arc;
 
 /// Bytes of a block's trailer.
 pub(super) const TRAILER_BYTES: usize = STRIPE_BYTES;
-
-/// Strings of so many bytes on average are not copied on their way to a block.
-const SHARED_BYTES: usize = 2048;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"GRSTSPL2");
 
@@ -170,14 +167,10 @@ fn compact_strings(
     account: &Account,
 ) -> Result<StringViews, Denied> {
     let is_valid = |row: usize| validity.is_none_or(|v| v.get(row));
-    let long: usize = match validity {
-        None => long_bytes(&strings.views, None, None),
-        Some(validity) => validity
-            .ones()
-            .map(|row| view_len(strings.views[row]))
-            .filter(|len| *len > MAX_INLINE_BYTES)
-            .sum(),
-    };
+    let lens = strings.views.iter().map(|view| view_len(*view)).enumerate();
+    let (longs, long) = lens
+        .filter(|&(row, len)| len > MAX_INLINE_BYTES && is_valid(row))
+        .fold((0, 0), |(count, bytes), (_, len)| (count + 1, bytes + len));
     let held: usize = strings.buffers.iter().map(|b| b.len()).sum();
     if held <= long + long / 8 {
         let Some(validity) = validity else { return Ok(strings.clone()) };
@@ -190,9 +183,6 @@ fn compact_strings(
         return Ok(StringViews { views: views.freeze(), buffers: Arc::clone(&strings.buffers) });
     }
     let mut views = BufMut::with_len(account, strings.len())?;
-    let is_long = |view: &u128| view_len(*view) > MAX_INLINE_BYTES;
-    let longs =
-        strings.views.iter().enumerate().filter(|(row, view)| is_long(view) && is_valid(*row)).count();
     if long >= SHARED_BYTES * longs.max(1) {
         let mut buffers = Vec::with_capacity(longs);
         for (row, to) in views.iter_mut().enumerate() {

@@ -25,7 +25,6 @@ use crate::functions::aggregate::GroupSet;
 use crate::mem::{Account, Denied, Knobs, size_class_bytes};
 use crate::spill::SpillFile;
 use parking_lot::Mutex;
-use std::ops::Range;
 use std::sync::Arc;
 
 /// See the module.
@@ -90,13 +89,12 @@ impl ClusteredAggregate {
         let groups = intake.groups();
         while *next < groups.len() {
             cx.check()?;
-            let results = match &mut *in_hand {
-                Some(results) => results,
+            let held = match &mut *in_hand {
+                Some(held) => held,
                 none => {
                     let rows = cx.batch_rows().min(groups.len() - *next);
-                    let made = results(&self.plan, (groups, *next, rows), most_rows, cx).and_then(
-                        |(batch, rows)| Results::new(batch, *next..*next + rows, self.key, *cluster, cx),
-                    );
+                    let made = results(&self.plan, (groups, *next, rows), most_rows, cx)
+                        .and_then(|(batch, _)| Results::new(batch, *next, self.key, *cluster, cx));
                     match made {
                         Ok(made) => none.insert(made),
                         Err(error) if error.is_refusal() => {
@@ -106,14 +104,15 @@ impl ClusteredAggregate {
                     }
                 }
             };
-            let added = results.share_edges(groups, shared, cx)?;
+            let added = held.share_edges(groups, shared, cx)?;
             if let Err(denied) = added {
                 let wait = waiting.wait(cx).map(|wait| Some(Output::Wait(wait)));
                 return wait.ok_or_else(|| intake.too_small(denied));
             }
             waiting.end();
-            *next += results.rows;
-            let Some(Results { batch, within, rows, .. }) = in_hand.take() else { continue };
+            let Some(Results { batch, within, at_edge, .. }) = in_hand.take() else { continue };
+            let rows = within.len() + at_edge.len();
+            *next += rows;
             match within.len() {
                 0 => {}
                 len if len == rows => return Ok(Some(Output::EmitMore(batch))),
@@ -317,23 +316,16 @@ impl Shared {
 /// Results of some groups, by where their key lies.
 struct Results {
     batch: Batch,
-    rows: usize,
     /// Rows within the cluster, which has all of their groups.
     within: BufMut<u32>,
     /// Groups at its bounds, or nowhere, and how many of them are in the table that lanes share.
     at_edge: BufMut<u32>,
-    shared: usize,
+    edges_shared: usize,
 }
 
 impl Results {
-    /// The results of `groups`, in `batch`, by column `key`.
-    fn new(
-        batch: Batch,
-        groups: Range<usize>,
-        key: usize,
-        cluster: Cluster,
-        cx: &LaneCx<'_>,
-    ) -> Result<Self> {
+    /// The results in `batch` of the groups from `first` on, by column `key`.
+    fn new(batch: Batch, first: usize, key: usize, cluster: Cluster, cx: &LaneCx<'_>) -> Result<Self> {
         let keys = batch.column(key).flatten(cx.account)?;
         let mut within = BufMut::with_capacity(cx.account, keys.len())?;
         let mut at_edge = BufMut::with_capacity(cx.account, keys.len())?;
@@ -344,7 +336,7 @@ impl Results {
                         let is_within = cluster.is_whole(i64::from(*value)) && !keys.is_null(row);
                         match is_within {
                             true => within.push(row as u32),
-                            false => at_edge.push((groups.start + row) as u32),
+                            false => at_edge.push((first + row) as u32),
                         }
                     },)*
                     _ => return Err(Error::internal("clusters of a key that is no integer")),
@@ -352,7 +344,7 @@ impl Results {
             };
         }
         part!(I8 I16 I32 I64 U8 U16 U32);
-        Ok(Self { batch, rows: groups.len(), within, at_edge, shared: 0 })
+        Ok(Self { batch, within, at_edge, edges_shared: 0 })
     }
 
     /// Counts the groups at bounds, of the table `groups`, into the table that lanes share.
@@ -362,15 +354,14 @@ impl Results {
         shared: &Shared,
         cx: &LaneCx<'_>,
     ) -> Result<Result<(), Denied>> {
-        if self.shared == self.at_edge.len() {
+        if self.edges_shared == self.at_edge.len() {
             return Ok(Ok(()));
         }
         shared.with_left(|left| {
             left.edges.heed_requests(cx)?;
-            let rest = &self.at_edge[self.shared..];
-            let mut merged = 0;
-            let added = left.edges.merge(groups, GroupSet::At(rest), &mut merged, cx)?;
-            self.shared += merged;
+            let rest = &self.at_edge[self.edges_shared..];
+            let (merged, added) = left.edges.merge(groups, GroupSet::At(rest), cx)?;
+            self.edges_shared += merged;
             Ok(added)
         })
     }

@@ -11,10 +11,7 @@ const LEAST_QUANTUM_BYTES: usize = 4 << 10;
 
 /// Memory that nothing uses until groups leave. An account of its own, so that nobody else takes it when they do.
 #[derive(Default)]
-pub(super) struct Headroom {
-    account: Option<Account>,
-    bytes: usize,
-}
+pub(super) struct Headroom(Option<Account>);
 
 impl Headroom {
     /// Makes it large enough to write a group of `widest_bytes` strings, or to emit it: those of its keys, those of its
@@ -31,25 +28,25 @@ impl Headroom {
         asker: &Registration,
     ) -> Result<(), Denied> {
         let bytes = if is_common(widest_bytes) { 0 } else { 4 * widest_bytes + spill_bytes };
-        if bytes > self.bytes {
-            let mut reserved = self.account.take().map_or_else(|| Reservation::empty(pool), |a| a.close());
-            let missing = bytes - reserved.bytes();
-            let grown = reserved.try_grow(missing).inspect_err(|_| {
-                pool.request_reclaim(missing, Some(asker.id()));
-            });
-            self.bytes = reserved.bytes();
-            if self.bytes > 0 {
-                let account = Account::from_reservation(reserved, LEAST_QUANTUM_BYTES, 0);
-                account.ask_as(asker.id());
-                self.account = Some(account);
-            }
-            grown?;
+        let missing = bytes.saturating_sub(self.0.as_ref().map_or(0, Account::floor_bytes));
+        if missing == 0 {
+            return Ok(());
         }
+        let mut reserved = Reservation::empty(pool);
+        reserved.try_grow(missing).inspect_err(|_| {
+            pool.request_reclaim(missing, Some(asker.id()));
+        })?;
+        if let Some(before) = self.0.take() {
+            reserved.merge(before.close());
+        }
+        let account = Account::from_reservation(reserved, LEAST_QUANTUM_BYTES, 0);
+        account.ask_as(asker.id());
+        self.0 = Some(account);
         Ok(())
     }
 
     /// What groups leave by, if it is not the lane's floor.
     pub(super) fn account(&self) -> Option<&Account> {
-        self.account.as_ref()
+        self.0.as_ref()
     }
 }

@@ -299,42 +299,42 @@ impl Intake {
         Ok(result)
     }
 
-    /// Counts the groups of `set` of another table from `merged` on in, as `add` does rows.
+    /// Counts the groups of `set` of another table in, as `add` does rows. How many, which are the first ones; fewer than
+    /// all with the refusal of the next one.
     pub(super) fn merge(
         &mut self,
         other: &Groups,
         set: GroupSet<'_>,
-        merged: &mut usize,
         cx: &LaneCx<'_>,
-    ) -> Result<Result<(), Denied>> {
-        if self.plan.has_groups() && *merged == 0 {
+    ) -> Result<(usize, Result<(), Denied>)> {
+        if self.plan.has_groups() {
             match self.try_merge(other, set, cx) {
                 Ok(()) => {
-                    *merged = set.len();
                     self.publish();
-                    return Ok(Ok(()));
+                    return Ok((set.len(), Ok(())));
                 }
                 // Groups it has left behind have counted nothing. As columns they can be taken in smaller pieces.
                 Err(Halt::Denied(_)) => {}
                 Err(Halt::Failed(error)) => return Err(error),
             }
         }
-        while *merged < set.len() {
-            let at = *merged;
-            let exported = in_pieces(set.len() - at, |len| other.export(set.slice(at, len), cx.account));
+        let mut merged = 0;
+        while merged < set.len() {
+            let left = set.len() - merged;
+            let exported = in_pieces(left, |len| other.export(set.slice(merged, len), cx.account));
             let (batch, len) = match refused(exported)? {
                 Ok(exported) => exported,
                 Err(_) if self.make_room(cx)? => continue,
-                Err(denied) => return Ok(Err(denied)),
+                Err(denied) => return Ok((merged, Err(denied))),
             };
             let mut counted = 0;
             let added = self.add(Kind::States, batch.columns(), Rows::All(len), &mut counted, cx)?;
-            *merged += counted;
-            if let Err(denied) = added {
-                return Ok(Err(denied));
+            merged += counted;
+            if added.is_err() {
+                return Ok((merged, added));
             }
         }
-        Ok(Ok(()))
+        Ok((merged, Ok(())))
     }
 
     fn try_merge(&mut self, other: &Groups, set: GroupSet<'_>, cx: &LaneCx<'_>) -> Result<(), Halt> {

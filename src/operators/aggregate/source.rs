@@ -46,12 +46,19 @@ pub(super) enum Ready {
 
 /// A piece: groups that are in no other piece.
 pub(super) enum Item {
-    /// A hash range of all tables; of tables without order, everything.
-    Range(usize),
-    /// What spans leave over of all tables.
-    Shared,
+    /// Of all tables.
+    Tables(Part),
     /// Partitions of files, which share `used_bits` top bits of their hashes.
     Files { files: Vec<(Arc<SpillFile>, u32)>, used_bits: u32 },
+}
+
+/// What a piece has of each table.
+#[derive(Clone, Copy)]
+pub(super) enum Part {
+    /// A hash range; of tables without order, everything.
+    Range(usize),
+    /// What spans leave over.
+    Shared,
 }
 
 /// Counts partitions that were written to disk by so many rounds of partitioning.
@@ -80,13 +87,14 @@ impl Ready {
             None => 0,
             Some((_, order)) => order.as_ref().map_or(1, PartitionOrder::partitions),
         };
-        Self::Pieces { spans: None, tables, items: Mutex::new((0..ranges).map(Item::Range).collect()) }
+        let items = (0..ranges).map(|range| Item::Tables(Part::Range(range))).collect();
+        Self::Pieces { spans: None, tables, items: Mutex::new(items) }
     }
 
     /// Tables in memory with ascending keys.
     pub(super) fn spans(tables: Vec<Intake>, spans: Spans) -> Self {
         let is_shared = spans.shared().any(|groups| !groups.is_empty());
-        let items = is_shared.then_some(Item::Shared).into_iter().collect();
+        let items = is_shared.then_some(Item::Tables(Part::Shared)).into_iter().collect();
         let tables = tables.into_iter().map(|table| (table, None)).collect();
         Self::Pieces { spans: Some(spans), tables, items: Mutex::new(items) }
     }
@@ -146,21 +154,6 @@ struct Tables {
     /// The table in work, and how many groups of it have been merged.
     table: usize,
     merged: usize,
-}
-
-/// What a piece has of each table.
-#[derive(Clone, Copy)]
-enum Part {
-    /// A hash range, or everything.
-    Range(usize),
-    /// What spans leave over.
-    Shared,
-}
-
-impl Tables {
-    fn new(part: Part) -> Self {
-        Self { part, table: 0, merged: 0 }
-    }
 }
 
 /// Partitions that are being merged.
@@ -358,12 +351,12 @@ impl SourceLane {
         cx: &LaneCx<'_>,
     ) -> Result<()> {
         let (used_bits, stage) = match item {
-            Item::Range(range) => {
+            Item::Tables(part) => {
+                // Without order there are no ranges.
                 let ranges = tables.first().and_then(|(_, order)| order.as_ref());
                 let used_bits = ranges.map_or(0, |order| order.partitions().ilog2());
-                (used_bits, Stage::Merging(Tables::new(Part::Range(range))))
+                (used_bits, Stage::Merging(Tables { part, table: 0, merged: 0 }))
             }
-            Item::Shared => (0, Stage::Merging(Tables::new(Part::Shared))),
             Item::Files { files, used_bits } => {
                 let files = files.into_iter();
                 (used_bits, Stage::Loading(Box::new(Partitions { files, open: None, pending: None })))
@@ -398,8 +391,7 @@ impl SourceLane {
                 (at.table, at.merged) = (at.table + 1, 0);
                 continue;
             }
-            let mut merged = 0;
-            let added = self.intake.merge(groups, all.slice(at.merged, len), &mut merged, cx)?;
+            let (merged, added) = self.intake.merge(groups, all.slice(at.merged, len), cx)?;
             at.merged += merged;
             if let Err(denied) = added {
                 self.stage = Stage::Merging(at);

@@ -66,12 +66,11 @@ impl Extent {
 
     /// Of values in `range`; `None` if they are none, or in another order than their numbers.
     pub(super) fn of_values(order: Order, range: RangeInclusive<i64>) -> Option<Self> {
-        let number = |value: i64| order.number(value as u64);
-        let (least, greatest) = (number(*range.start()), number(*range.end()));
-        let values = range.end().checked_sub(*range.start()).map(|values| values as u64);
-        let is_whole =
-            range.start() <= range.end() && values.is_none_or(|v| greatest.checked_sub(least) == Some(v));
-        (is_whole && least <= greatest).then_some(Self { least, greatest })
+        let (start, end) = (*range.start(), *range.end());
+        let (least, greatest) = (order.number(start as u64), order.number(end as u64));
+        // Exact even where it takes 64 bits.
+        let span = end.wrapping_sub(start) as u64;
+        (start <= end && greatest.checked_sub(least) == Some(span)).then_some(Self { least, greatest })
     }
 
     /// The least number, and how far from it the greatest is.

@@ -1,8 +1,9 @@
 //! From the chunks of all lanes to the table the probe reads, through spilled partitions where memory is short.
 //!
 //! Invariants:
-//! 1. Where one integer key of the rows in memory spans few values, rows are first placed by value in one round of tasks. Otherwise, or if keys repeat, the directory is made in three rounds: rows are counted by partition, put
-//!    there, ordered by slot. Each task works on about as many rows as take a millisecond or two.
+//! 1. Where one integer key of the rows in memory spans few values, rows are first placed by value in one round of tasks.
+//!    Otherwise, or if keys repeat, the directory is made in three rounds: rows are counted by partition, put there,
+//!    ordered by slot. Each task works on about as many rows as take a millisecond or two.
 //! 2. Once a row was spilled all rows are, before any comes back. What comes back stays on disk too, so that a refusal
 //!    on the way to the table only means that less is resident.
 //! 3. No refusal in here fails the query: the way out is to spill, and, once all is spilled, to keep nothing.

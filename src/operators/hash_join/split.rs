@@ -16,6 +16,8 @@ use crate::mem::Knobs;
 const MOST_BITS: u32 = 48;
 /// So few cost next to nothing, and estimates are often too low.
 const LEAST_PARTITIONS: u64 = 16;
+/// Parts of fewer values are not worth telling apart by value.
+const LEAST_PART_VALUES: u64 = 64;
 /// Makes the bits of partitions others than those of slots.
 const SALT: u64 = 0x8CB9_2BA7_2F3D_8DD7;
 
@@ -52,9 +54,11 @@ impl Parts {
     /// `2^bits` parts of `extent`; `None` if they would be of few values each.
     fn new(order: Order, extent: Extent, bits: u32) -> Option<Self> {
         let (least, span) = extent.least_and_span()?;
+        if span >> bits < LEAST_PART_VALUES {
+            return None;
+        }
         let scale = (1_u128 << (u64::BITS + bits)) / (u128::from(span) + 1);
-        let is_fine = span >> bits >= 64;
-        is_fine.then(|| u64::try_from(scale).ok()).flatten().map(|scale| Self { order, least, span, scale })
+        Some(Self { order, least, span, scale: u64::try_from(scale).ok()? })
     }
 
     /// The part of a word's value. What lies outside of the range, which then was no more than a hint, is of the first or

@@ -10,7 +10,7 @@ use super::super::rows::{Pick, gather_column};
 use super::keys::{WIDE_PREFIX_BYTES, wide_prefix};
 use super::run::{Chunk, Run};
 use crate::data::{
-    BitmapMut, Buf, BufMut, DictionaryIds, FlatVector, MAX_INLINE_BYTES, StringViews, Values,
+    BitmapMut, Buf, BufMut, DictionaryIds, FlatVector, MAX_INLINE_BYTES, SHARED_BYTES, StringViews, Values,
     for_each_values, view_inline, view_len, view_of,
 };
 use crate::error::{Error, Result};
@@ -18,9 +18,6 @@ use crate::mem::Account;
 use crate::spill::{ReadBehind, SpillReader};
 use arrow::array::Array;
 use std::sync::Arc;
-
-/// Strings of so many bytes on average are not copied when rows are laid out, but shared with where they lie.
-const SHARED_BYTES: usize = 2048;
 
 /// How much of a merge to lay out at once.
 #[derive(Clone, Copy, Debug)]
@@ -529,8 +526,7 @@ fn lay_out(
             _ if vector.is_null(row) => view_inline(&[]),
             short if short.len() <= MAX_INLINE_BYTES => view_inline(short),
             long => {
-                let (buffer, offset) = (from.views[row] >> 64, from.views[row] >> 96);
-                buffers.push(from.buffers[buffer as u32 as usize].slice(offset as u32 as usize, long.len()));
+                buffers.push(from.shared_bytes(row));
                 view_of(long, buffers.len() as u32 - 1, 0)
             }
         };
