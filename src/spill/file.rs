@@ -43,7 +43,6 @@ impl SpillFile {
     }
 
     /// Bytes of `partition` on disk.
-    #[cfg(test)]
     pub(crate) fn bytes(&self, partition: u32) -> u64 {
         self.chain(partition).bytes
     }

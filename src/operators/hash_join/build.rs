@@ -104,7 +104,7 @@ impl Sink for HashJoinBuild {
         self.plan.check()?;
         let split = Split::first(&self.plan, &cx.query.knobs, cx.query.pool.limit_bytes());
         let quantum_bytes = (cx.query.pool.limit_bytes() / (64 * cx.lanes)).clamp(4 << 10, 256 << 10);
-        let accounts = cx.lane_accounts(self.plan.store_floor_bytes(), quantum_bytes, 0);
+        let accounts = cx.lane_accounts(self.plan.roles.store_floor_bytes(), quantum_bytes, 0);
         let shared = HashJoinShared::new(&self.plan, self.name(), split, accounts, &cx.query.pool);
         let shared = Arc::new(shared);
         self.handoff.put(Arc::clone(&shared))?;
@@ -113,24 +113,24 @@ impl Sink for HashJoinBuild {
 
     fn local(&self, shared: &Arc<HashJoinShared>, _cx: &LaneCx<'_>) -> Result<HashJoinBuildLocal> {
         let plan = &self.plan;
-        let evaluator = match plan.has_keys() {
+        let evaluator = match plan.roles.has_keys() {
             true => Some(Evaluator::new(&plan.build_keys, &plan.build_layout)?),
             false => None,
         };
         let account = shared.take_account()?;
         let consumer = Arc::new(LaneConsumer {
             name: self.name(),
-            floor_bytes: plan.store_floor_bytes(),
+            floor_bytes: plan.roles.store_floor_bytes(),
             used_bytes: AtomicUsize::new(0),
             requested_bytes: AtomicUsize::new(0),
         });
         let registration = account.pool().register(Arc::clone(&consumer) as Arc<dyn MemoryConsumer>);
         account.ask_as(registration.id());
-        let intake = Intake::new(&plan.stored_types, plan.has_keys(), shared.split);
+        let intake = Intake::new(&plan.roles.stored_types, plan.roles.has_keys(), shared.split);
         let lane = Lane { intake, consumer, _registration: registration, account };
         Ok(HashJoinBuildLocal {
             evaluator,
-            encoder: KeyEncoder::new(&plan.keys),
+            encoder: KeyEncoder::new(&plan.roles.keys),
             pending: None,
             waiting: Retry::default(),
             lane: Some(lane),
@@ -164,7 +164,7 @@ impl Sink for HashJoinBuild {
         cx: &LaneCx<'_>,
     ) -> Result<Combine> {
         let Some(lane) = local.lane.take() else { return Ok(Combine::Ready) };
-        let collected = lane.intake.finish(&self.plan.keys, &lane.account, cx)?;
+        let collected = lane.intake.finish(&self.plan.roles.keys, &lane.account, cx)?;
         let bytes = if collected.file.is_some() { 0 } else { lane.consumer.used_bytes() };
         shared.gather(collected, bytes, lane.account)?;
         Ok(Combine::Ready)
@@ -211,7 +211,7 @@ impl HashJoinBuild {
                             *pending = Some(Pending::Rows { stored, keyed: 0, others: 0 });
                         }
                         Err(error) if error.is_refusal() && lane.intake.rows() > 0 => {
-                            lane.intake.spill(&plan.keys, &lane.account, cx)?;
+                            lane.intake.spill(&plan.roles.keys, &lane.account, cx)?;
                             lane.publish();
                         }
                         Err(error) if error.is_refusal() => return wait(waiting, error),
@@ -220,10 +220,11 @@ impl HashJoinBuild {
                 }
                 Some(Pending::Rows { stored, keyed, others }) => {
                     let all_keyed = encoder.positions();
-                    let all_others = if plan.kind.keeps_null_keys() { encoder.null_positions() } else { &[] };
+                    let all_others =
+                        if plan.roles.kind.keeps_null_keys() { encoder.null_positions() } else { &[] };
                     let (words, rest) = (encoder.words(), (&all_keyed[*keyed..], &all_others[*others..]));
                     let mut taken = Taken { words, keyed: rest.0, others: rest.1 };
-                    let added = lane.intake.add(stored, &mut taken, &plan.keys, &lane.account, cx)?;
+                    let added = lane.intake.add(stored, &mut taken, &plan.roles.keys, &lane.account, cx)?;
                     (*keyed, *others) =
                         (all_keyed.len() - taken.keyed.len(), all_others.len() - taken.others.len());
                     lane.publish();
@@ -254,7 +255,7 @@ fn stored_rows(
         }
         None => Vec::new(),
     };
-    let keys = encoder.encode(&plan.keys, &keys, rows, batch.selection(), cx.account)?;
+    let keys = encoder.encode(&plan.roles.keys, &keys, rows, batch.selection(), cx.account)?;
     let column = |stored: &Stored| match *stored {
         Stored::Input(at) => batch.column(at).flatten(cx.account).map(Vector::Flat),
         Stored::Key(key) => Ok(Vector::Flat(keys[key].clone())),
@@ -276,7 +277,7 @@ impl Lane {
     fn reclaim(&mut self, plan: &Plan, cx: &LaneCx<'_>) -> Result<usize> {
         let before = self.account.used_bytes();
         if self.consumer.revocable_bytes() > 0 {
-            self.intake.spill(&plan.keys, &self.account, cx)?;
+            self.intake.spill(&plan.roles.keys, &self.account, cx)?;
             self.publish();
         }
         Ok(before.saturating_sub(self.account.used_bytes()))

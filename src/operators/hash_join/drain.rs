@@ -5,17 +5,20 @@
 //! 2. A pair that does not fit is put back while others hold memory; then split by fresh bits; then, if that would not
 //!    make it much smaller, joined part by part of its build rows, each with all of its probe rows.
 //! 3. A lane to which not even one build row is granted holds none, and waits.
-//! 4. A build row that is kept for having (no) match comes out when all probe rows have been seen; a probe row is
+//! 4. Whichever side of a pair is much smaller is the build side, where roles can be reversed; below, that is meant by the
+//!    words. A pair may be reversed each time it is taken on.
+//! 5. A build row that is kept for having (no) match comes out when all probe rows have been seen; a probe row is
 //!    answered when all build rows have.
 
 use super::direct::DirectDirectory;
 use super::directory::Directory;
 use super::intake::{Intake, Taken, too_small};
 use super::load::{Limit, Part, PartitionReader, load, split_word};
-use super::plan::{JoinColumn, Origin, Plan};
+use super::plan::Plan;
 use super::probe::{HashJoinLocal, ProbeShared};
-use super::prober::{Matches, Share, nulls};
+use super::prober::{Matches, Prober, Share, nulls};
 use super::queue::{Item, Next, Pair};
+use super::roles::{JoinColumn, Origin, Roles};
 use super::split::Split;
 use super::store::{Chunk, Store, row_id};
 use super::table::{Flags, Lookup, Table};
@@ -29,14 +32,18 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// A part of more than so many hundredths of the whole is not worth splitting again.
 const SKEWED_PERCENT: u64 = 80;
+/// Roles are reversed where it makes the table so many times smaller.
+const REVERSED_RATIO: u64 = 2;
 /// Pairs deeper than this are not refused memory by injected faults, so that merging ends.
 const MOST_FORCED_DEPTH: u32 = 2;
 
 /// Where a lane is in the drain stage.
 pub(super) struct Drain {
     stage: Stage,
-    /// What is known of the whole build.
+    /// What is known of the whole build, as planned.
     build: BuildFacts,
+    /// Whether the prober is for reversed roles.
+    is_reversed: bool,
     /// Where the table's rows are to be drained from: chunk and place.
     cursor: Option<(usize, usize)>,
     rows: BufMut<u32>,
@@ -56,8 +63,11 @@ enum Stage {
     Resident,
     /// Takes what comes next.
     Taking,
-    /// Emits build rows as they are.
-    Unmatched(Box<PartitionReader>),
+    /// Emits build rows as they are, of planned or reversed roles.
+    Unmatched {
+        rows: Box<PartitionReader>,
+        is_reversed: bool,
+    },
     /// Splits a pair by fresh bits.
     Splitting(Box<Splitting>),
     /// Loads as many build rows of a pair as fit, from one of them on.
@@ -118,6 +128,7 @@ impl Drain {
         Self {
             stage: Stage::Resident,
             build: BuildFacts::default(),
+            is_reversed: false,
             cursor: None,
             rows: BufMut::empty(),
             waiting: Retry::default(),
@@ -125,8 +136,8 @@ impl Drain {
     }
 
     /// The next rows that `table` owes.
-    fn owed(&mut self, plan: &Plan, table: &Table, cx: &LaneCx<'_>) -> Result<Option<Batch>> {
-        let (Some(has_match), Some(flags)) = (plan.kind.drains(), &table.flags) else { return Ok(None) };
+    fn owed(&mut self, roles: &Roles, table: &Table, cx: &LaneCx<'_>) -> Result<Option<Batch>> {
+        let (Some(has_match), Some(flags)) = (roles.kind.drains(), &table.flags) else { return Ok(None) };
         let chunks = &table.store.chunk_rows;
         let Self { cursor, rows: drained, .. } = self;
         drained.set_len(0);
@@ -162,7 +173,7 @@ impl Drain {
             Origin::Build(at) => table.store.gather(at, rows, false, cx.account),
             Origin::Probe(_) | Origin::Mark => Ok(nulls(&column.data_type, rows.len())),
         };
-        let columns = plan.output.iter().map(column).collect::<Result<_>>()?;
+        let columns = roles.output.iter().map(column).collect::<Result<_>>()?;
         Ok(Some(Batch::new(columns, rows.len())))
     }
 }
@@ -176,7 +187,7 @@ impl HashJoinLocal {
             match std::mem::replace(&mut self.drain.stage, Stage::Done) {
                 Stage::Resident => {
                     if let Some(table) = &self.table
-                        && let Some(rows) = self.drain.owed(plan, table, cx)?
+                        && let Some(rows) = self.drain.owed(&plan.roles, table, cx)?
                     {
                         self.drain.stage = Stage::Resident;
                         return Ok(Pull::Emit(rows));
@@ -185,7 +196,7 @@ impl HashJoinLocal {
                 }
                 Stage::Taking => match shared.queue.take(cx.waker) {
                     Next::Item(Item::Unkeyed(part)) => {
-                        self.drain.stage = Stage::Unmatched(Box::new(PartitionReader::new(part)));
+                        self.drain.stage = Stage::unmatched(part, false);
                     }
                     Next::Item(Item::Pair(pair)) => match self.begin(plan, shared, pair, cx)? {
                         Begun::Stage(stage) => self.drain.stage = stage,
@@ -200,10 +211,10 @@ impl HashJoinLocal {
                     }
                     Next::Over => {}
                 },
-                Stage::Unmatched(mut reader) => match reader.next(cx.batch_rows(), cx)? {
-                    Some(rows) => {
-                        self.drain.stage = Stage::Unmatched(reader);
-                        return Ok(Pull::Emit(plan.unmatched(&rows)));
+                Stage::Unmatched { mut rows, is_reversed } => match rows.next(cx.batch_rows(), cx)? {
+                    Some(batch) => {
+                        self.drain.stage = Stage::Unmatched { rows, is_reversed };
+                        return Ok(Pull::Emit(plan.roles(is_reversed).unmatched(&batch)));
                     }
                     None => self.drain.stage = self.leave(shared),
                 },
@@ -225,7 +236,8 @@ impl HashJoinLocal {
                     None => self.drain.stage = Stage::Owing(pass),
                 },
                 Stage::Owing(pass) => {
-                    if let Some(rows) = self.drain.owed(plan, &pass.table, cx)? {
+                    let roles = plan.roles(pass.pair.is_reversed);
+                    if let Some(rows) = self.drain.owed(roles, &pass.table, cx)? {
                         self.drain.stage = Stage::Owing(pass);
                         return Ok(Pull::Emit(rows));
                     }
@@ -254,12 +266,13 @@ impl HashJoinLocal {
                     probe: Part::new(&files, partition as u32),
                     split: spilled.split,
                     is_skewed: false,
+                    is_reversed: false,
                 })
             };
             let waiting = (0..spilled.waits.len()).filter(|&partition| spilled.waits[partition]);
             let unkeyed = Part::new(&spilled.files, spilled.split.unkeyed());
             let unkeyed =
-                (unkeyed.rows() > 0 && plan.kind.keeps_null_keys()).then_some(Item::Unkeyed(unkeyed));
+                (unkeyed.rows() > 0 && plan.roles.kind.keeps_null_keys()).then_some(Item::Unkeyed(unkeyed));
             shared.queue.extend(waiting.map(pair).chain(unkeyed));
         }
         let Some(table) = self.table.take() else { return };
@@ -282,10 +295,16 @@ impl HashJoinLocal {
     /// Takes a pair on.
     fn begin(&mut self, plan: &Plan, shared: &ProbeShared, mut pair: Pair, cx: &LaneCx<'_>) -> Result<Begun> {
         let (build_rows, probe_rows) = (pair.build.rows(), pair.probe.rows());
-        if probe_rows == 0 && plan.kind.drains() == Some(false) {
-            return Ok(Begun::Stage(Stage::Unmatched(Box::new(PartitionReader::new(pair.build)))));
+        if build_rows > 0 && probe_rows > 0 && plan.should_reverse(&pair) {
+            pair = pair.reversed();
+            cx.metrics.counter("reversed_pairs").fetch_add(1, Relaxed);
         }
-        if probe_rows == 0 || build_rows == 0 && !plan.asks_matches() {
+        let roles = plan.roles(pair.is_reversed);
+        let (build_rows, probe_rows) = (pair.build.rows(), pair.probe.rows());
+        if probe_rows == 0 && roles.kind.drains() == Some(false) {
+            return Ok(Begun::Stage(Stage::unmatched(pair.build, pair.is_reversed)));
+        }
+        if probe_rows == 0 || build_rows == 0 && !roles.asks_matches() {
             return Ok(Begun::Stage(self.leave(shared)));
         }
         let is_forced = build_rows > 0 && pair.split.depth() <= MOST_FORCED_DEPTH && cx.must_refuse();
@@ -293,11 +312,12 @@ impl HashJoinLocal {
         loop {
             let had_others = shared.queue.has_others();
             let mut build = PartitionReader::new(pair.build.clone());
-            let mut chunks = load(plan, &mut build, Limit::Memory, &self.account, cx)?;
+            let mut chunks = load(roles, &mut build, Limit::Memory, &self.account, cx)?;
             if build.is_at_end() && !is_forced {
-                match self.table(plan, chunks, cx)? {
+                match self.table(roles, chunks, cx)? {
                     Ok(table) => {
                         let probe = PartitionReader::new(pair.probe.clone());
+                        self.take_roles(plan, pair.is_reversed)?;
                         return Ok(Begun::Stage(Stage::Probing(Box::new(Pass {
                             pair,
                             table,
@@ -328,8 +348,8 @@ impl HashJoinLocal {
                 }
             }
             if let Some(split) = next_split {
-                let mut intake = Intake::new(&plan.stored_types, plan.has_keys(), split);
-                intake.pass_on(chunks, &plan.keys, cx)?;
+                let mut intake = Intake::new(&roles.stored_types, roles.has_keys(), split);
+                intake.pass_on(chunks, &roles.keys, cx)?;
                 let splitting = Splitting { pair, split, intake, rows: build, pending: None, build: None };
                 return Ok(Begun::Stage(Stage::Splitting(Box::new(splitting))));
             }
@@ -339,27 +359,38 @@ impl HashJoinLocal {
         }
     }
 
+    /// Makes the prober one for planned or reversed roles.
+    fn take_roles(&mut self, plan: &Plan, is_reversed: bool) -> Result<()> {
+        if self.drain.is_reversed != is_reversed {
+            // Spilled rows bring the words of their keys; only as planned some are still computed.
+            let evaluator = if is_reversed { None } else { plan.probe_evaluator()? };
+            self.prober = Prober::new(plan.roles(is_reversed), evaluator)?;
+            self.drain.is_reversed = is_reversed;
+        }
+        Ok(())
+    }
+
     /// A table of build rows; or the refusal.
     fn table(
         &self,
-        plan: &Plan,
+        roles: &Roles,
         chunks: Vec<Chunk>,
         cx: &LaneCx<'_>,
     ) -> Result<std::result::Result<Table, Denied>> {
         let lookup_rows = chunks.iter().map(|chunk| chunk.rows).sum();
         Store::check_chunks(chunks.len())?;
         // Before the directory, of which there is a smaller one for the last of the memory.
-        let flags = match plan.kind.drains() {
+        let flags = match roles.kind.drains() {
             Some(_) => match Flags::new(chunks.iter().map(|chunk| chunk.rows), &self.account) {
                 Ok(flags) => Some(flags),
                 Err(denied) => return Ok(Err(denied)),
             },
             None => None,
         };
-        let lookup = match plan.has_keys() && lookup_rows > 0 {
-            true => match DirectDirectory::build(&chunks, &plan.keys, &self.account, cx)? {
+        let lookup = match roles.has_keys() && lookup_rows > 0 {
+            true => match DirectDirectory::build(&chunks, &roles.keys, &self.account, cx)? {
                 Some(directory) => Some(Lookup::Direct(directory)),
-                None => match refused(Directory::build(&chunks, &plan.keys, &self.account, cx))? {
+                None => match refused(Directory::build(&chunks, &roles.keys, &self.account, cx))? {
                     Ok(directory) => Some(Lookup::Hashed(directory)),
                     Err(denied) => return Ok(Err(denied)),
                 },
@@ -367,7 +398,7 @@ impl HashJoinLocal {
             false => None,
         };
         Ok(Ok(Table {
-            store: Store::new(chunks, &plan.stored_types)?,
+            store: Store::new(chunks, &roles.stored_types)?,
             lookup,
             lookup_rows,
             build_rows: self.drain.build.rows,
@@ -389,6 +420,7 @@ impl HashJoinLocal {
     ) -> Result<Option<Wait>> {
         let mut positions = BufMut::<u32>::with_len(cx.account, cx.batch_rows())?;
         positions.iter_mut().zip(0..).for_each(|(to, row)| *to = row);
+        let roles = plan.roles(splitting.pair.is_reversed);
         loop {
             cx.check()?;
             let Splitting { pair, split, intake, rows, pending, build } = &mut *splitting;
@@ -397,21 +429,21 @@ impl HashJoinLocal {
                 pending => pending,
             };
             let Some((batch, at)) = read else {
-                let file = intake.take_file(&plan.keys, &self.account, cx)?;
+                let file = intake.take_file(&roles.keys, &self.account, cx)?;
                 if let Some(build) = build {
                     list_parts(shared, pair, *split, [build, &file], cx);
                     self.drain.stage = self.leave(shared);
                     return Ok(None);
                 }
                 *build = Some(file);
-                *intake = Intake::new(&plan.probe_types, plan.has_keys(), *split);
+                *intake = Intake::new(&roles.probe_types, roles.has_keys(), *split);
                 *rows = PartitionReader::new(pair.probe.clone());
                 continue;
             };
-            let (columns, words) = split_word(&batch, plan.has_keys())?;
+            let (columns, words) = split_word(&batch, roles.has_keys())?;
             let mut taken = Taken { words, keyed: &positions[at..batch.rows()], others: &[] };
             let columns = Batch::new(columns, batch.rows());
-            match intake.add(&columns, &mut taken, &plan.keys, &self.account, cx)? {
+            match intake.add(&columns, &mut taken, &roles.keys, &self.account, cx)? {
                 Ok(()) => self.drain.waiting.end(),
                 Err(denied) => {
                     let wait = self.drain.waiting.wait(cx);
@@ -427,11 +459,12 @@ impl HashJoinLocal {
 
     /// Goes on to probe the build rows that come next, as many as fit; or waits for the memory of a single one.
     fn load_part(&mut self, plan: &Plan, mut loading: Box<Loading>, cx: &LaneCx<'_>) -> Result<Option<Wait>> {
+        let roles = plan.roles(loading.pair.is_reversed);
         self.drain.cursor = None;
         self.account.trim();
         let found = match loading.found.take() {
             Some(found) => found,
-            None => match Matches::none_of(plan, loading.pair.probe.rows(), &self.account) {
+            None => match Matches::none_of(roles, loading.pair.probe.rows(), &self.account) {
                 Ok(found) => found,
                 Err(denied) => return self.wait_to_load(loading, denied, cx).map(Some),
             },
@@ -443,16 +476,17 @@ impl HashJoinLocal {
         loop {
             cx.check()?;
             let mut build = loading.from.clone();
-            let chunks = load(plan, &mut build, limit, &self.account, cx)?;
+            let chunks = load(roles, &mut build, limit, &self.account, cx)?;
             let rows: usize = chunks.iter().map(|chunk| chunk.rows).sum();
             let denied = match rows {
-                0 => Denied { bytes: plan.drain_floor_bytes() },
-                _ => match self.table(plan, chunks, cx)? {
+                0 => Denied { bytes: roles.drain_floor_bytes() },
+                _ => match self.table(roles, chunks, cx)? {
                     Ok(table) => {
                         self.drain.waiting.end();
                         let Loading { pair, .. } = *loading;
                         let is_last = build.is_at_end();
                         let probe = PartitionReader::new(pair.probe.clone());
+                        self.take_roles(plan, pair.is_reversed)?;
                         let share = Share::OneOf { is_last };
                         cx.metrics.counter("replays").fetch_add(1, Relaxed);
                         self.drain.stage = Stage::Probing(Box::new(Pass {
@@ -488,22 +522,24 @@ impl HashJoinLocal {
 
     /// The next rows of a pass; `None` once all probe rows have been seen.
     fn probe(&mut self, plan: &Plan, pass: &mut Pass, cx: &LaneCx<'_>) -> Result<Option<Pull>> {
+        let roles = plan.roles(pass.pair.is_reversed);
         loop {
             let rows = match pass.working {
                 Some(rows) => rows,
                 None => {
                     let Some(batch) = pass.probe.next(cx.batch_rows(), cx)? else { return Ok(None) };
                     let rows = batch.rows();
-                    let batch = Batch::new(split_word(&batch, plan.has_keys())?.0, rows);
-                    let keys = self.prober.encode(plan, &batch, cx)?;
+                    let (columns, words) = split_word(&batch, roles.has_keys())?;
+                    let columns = Batch::new(columns, rows);
+                    let keys = self.prober.encode_spilled(roles, &columns, words, cx)?;
                     let matches = pass.found.of_rows(pass.ordinal, rows, cx.account)?;
                     let known = (pass.share, matches);
-                    self.prober.start(plan, &pass.table, (batch, keys), known, cx.account)?;
+                    self.prober.start(roles, &pass.table, (columns, keys), known, cx.account)?;
                     pass.working = Some(rows);
                     rows
                 }
             };
-            let pull = match self.prober.advance(plan, &pass.table, cx)? {
+            let pull = match self.prober.advance(roles, &pass.table, cx)? {
                 Output::EmitMore(batch) => return Ok(Some(Pull::Emit(batch))),
                 Output::Wait(wait) => return Ok(Some(Pull::Wait(wait))),
                 Output::Emit(batch) => Some(Pull::Emit(batch)),
@@ -534,13 +570,32 @@ fn list_parts(
         };
         let [build, probe] = files.map(part);
         let is_skewed = build.rows() * 100 > pair.build.rows() * SKEWED_PERCENT;
-        Item::Pair(Pair { build, probe, split, is_skewed })
+        Item::Pair(Pair { build, probe, split, is_skewed, is_reversed: pair.is_reversed })
     });
     cx.metrics.counter("spilled_partitions").fetch_add(split.partitions() as u64, Relaxed);
     shared.queue.extend(items);
 }
 
+impl Stage {
+    /// Build rows of `part` that have no match.
+    fn unmatched(part: Part, is_reversed: bool) -> Self {
+        Self::Unmatched { rows: Box::new(PartitionReader::new(part)), is_reversed }
+    }
+}
+
 impl Plan {
+    /// Whether the table of a pair's probe rows would be much smaller than that of its build rows.
+    fn should_reverse(&self, pair: &Pair) -> bool {
+        let bytes = |part: &Part, roles: &Roles| {
+            // Of what strings take there is only a guess, but what they took on disk is known.
+            (part.rows() * roles.table_row_bytes() as u64).max(part.stored_bytes())
+        };
+        let [now, then] = [pair.is_reversed, !pair.is_reversed].map(|is_reversed| self.roles(is_reversed));
+        self.is_reversible() && bytes(&pair.probe, then) * REVERSED_RATIO <= bytes(&pair.build, now)
+    }
+}
+
+impl Roles {
     /// Spilled build `rows` without a match.
     fn unmatched(&self, rows: &Batch) -> Batch {
         let column = |column: &JoinColumn| match column.origin {

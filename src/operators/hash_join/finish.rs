@@ -148,14 +148,14 @@ impl HashJoinShared {
 
     /// Whether more build rows change nothing: any row matches, or nothing can pass.
     pub(super) fn is_answer_known(&self) -> bool {
-        let any_row_matches = !self.plan.has_keys() && self.plan.is_settled_by_first_match();
+        let any_row_matches = !self.plan.roles.has_keys() && self.plan.roles.is_settled_by_first_match();
         any_row_matches && self.build_rows.load(Relaxed) > 0
             || self.plan.is_null_aware_anti() && self.has_null_key.load(Relaxed)
     }
 
     /// Takes over what a lane has.
     pub(super) fn gather(&self, mut collected: Collected, bytes: usize, account: Account) -> Result<()> {
-        let extent = match self.plan.keys.order() {
+        let extent = match self.plan.roles.keys.order() {
             Some(order) if collected.file.is_none() => Extent::of(&collected.keyed, order),
             _ => Extent::NONE,
         };
@@ -253,7 +253,7 @@ impl HashJoinShared {
         Store::check_chunks(keyed.len())?;
         let chunks = Chunks { all: Arc::new(keyed), lookup_rows };
         let making = Making { chunks, spilled };
-        if !self.plan.has_keys() || lookup_rows == 0 {
+        if !self.plan.roles.has_keys() || lookup_rows == 0 {
             return self.set_table(stage, making, None, cx);
         }
         let Some(direct) = direct else { return Ok(self.count(stage, making)) };
@@ -265,14 +265,14 @@ impl HashJoinShared {
 
     /// A directory by value for the rows of `chunks`, as `direct`.
     fn direct_of(&self, chunks: &[Chunk]) -> Result<Option<DirectDirectory>> {
-        let Some(order) = self.plan.keys.order() else { return Ok(None) };
+        let Some(order) = self.plan.roles.keys.order() else { return Ok(None) };
         let rows = chunks.iter().map(|chunk| chunk.rows).sum();
         self.direct(Extent::of(chunks, order), rows)
     }
 
     /// A directory by value for `rows` rows of this extent, if that pays and there is memory for it.
     fn direct(&self, extent: Extent, rows: usize) -> Result<Option<DirectDirectory>> {
-        let Some(order) = self.plan.keys.order() else { return Ok(None) };
+        let Some(order) = self.plan.roles.keys.order() else { return Ok(None) };
         let account = self.take_account()?;
         let direct = DirectDirectory::new(order, extent, rows, &account);
         self.accounts.lock().push(account);
@@ -316,11 +316,11 @@ impl HashJoinShared {
             let (shared, chunks) = (Arc::clone(self), Arc::clone(&chunks));
             let task = move |cx: &LaneCx<'_>| {
                 let plan = &*shared.plan;
-                let mut scatter = Scatter::new(&plan.stored_types, plan.has_keys(), shared.split);
+                let mut scatter = Scatter::new(&plan.roles.stored_types, plan.roles.has_keys(), shared.split);
                 loop {
                     let chunk = chunks.lock().pop();
                     let Some(chunk) = chunk else { break };
-                    scatter.put(&chunk, &plan.keys, cx)?;
+                    scatter.put(&chunk, &plan.roles.keys, cx)?;
                 }
                 let file = scatter.finish(cx)?;
                 if let Stage::Spilling(files) = &mut *shared.stage.lock() {
@@ -335,7 +335,7 @@ impl HashJoinShared {
 
     /// The partitions to read back: the smallest, as long as they fit half of the memory that is free.
     fn choose_resident(&self, spilled: &Spilled, cx: &LaneCx<'_>) -> Vec<usize> {
-        if !self.plan.has_keys() || cx.must_refuse() {
+        if !self.plan.roles.has_keys() || cx.must_refuse() {
             return Vec::new();
         }
         let pool = &cx.query.pool;
@@ -344,8 +344,9 @@ impl HashJoinShared {
             (0..spilled.waits.len()).filter(|&p| spilled.waits[p]).map(|p| (spilled.rows(p), p)).collect();
         sizes.sort_unstable();
         let fits = |&(rows, _): &(u64, usize)| {
-            let bytes =
-                usize::try_from(rows).ok().and_then(|rows| rows.checked_mul(self.plan.table_row_bytes()));
+            let bytes = usize::try_from(rows)
+                .ok()
+                .and_then(|rows| rows.checked_mul(self.plan.roles.table_row_bytes()));
             match bytes.and_then(|bytes| free_bytes.checked_sub(bytes)) {
                 Some(rest) => {
                     free_bytes = rest;
@@ -365,7 +366,7 @@ impl HashJoinShared {
         cx: &LaneCx<'_>,
     ) -> Result<Finish> {
         let account = self.take_account()?;
-        let flags = match self.plan.kind.drains() {
+        let flags = match self.plan.roles.kind.drains() {
             Some(_) => Flags::new(making.chunks.all.iter().map(|chunk| chunk.rows), &account).map(Some),
             None => Ok(None),
         };
@@ -375,7 +376,7 @@ impl HashJoinShared {
             return self.give_up(stage, making, cx);
         };
         let lookup_rows = making.chunks.lookup_rows;
-        let store = Store::new(making.chunks.into_all()?, &self.plan.stored_types)?;
+        let store = Store::new(making.chunks.into_all()?, &self.plan.roles.stored_types)?;
         let lookup_bytes = lookup.as_ref().map_or(0, Lookup::allocated_bytes);
         self.consumer.used_bytes.fetch_add(lookup_bytes, Relaxed);
         *self.table.lock() = Some(Arc::new(Table {
@@ -427,7 +428,7 @@ fn load_tasks(shared: &Arc<HashJoinShared>, spilled: &Spilled, resident: Vec<usi
         let mut rows = PartitionReader::new(spilled.part(partition));
         let task = move |cx: &LaneCx<'_>| {
             let account = shared.take_account()?;
-            let loaded = load(&shared.plan, &mut rows, Limit::Memory, &account, cx);
+            let loaded = load(&shared.plan.roles, &mut rows, Limit::Memory, &account, cx);
             shared.accounts.lock().push(account);
             let loaded = loaded?;
             if let (true, Stage::Loading(_, all)) = (rows.is_at_end(), &mut *shared.stage.lock()) {
@@ -458,7 +459,7 @@ fn count_tasks(
         let (shared, chunks) = (Arc::clone(shared), chunks.clone());
         let task = move |cx: &LaneCx<'_>| {
             let (_, bits) = split_bits(chunks.lookup_rows);
-            let counts = count(chunks.all[range].iter(), &shared.plan.keys, bits, cx.account, cx);
+            let counts = count(chunks.all[range].iter(), &shared.plan.roles.keys, bits, cx.account, cx);
             // Before anybody may want the chunks for himself.
             drop(chunks);
             if let (Ok(counts), Stage::Counting(_, all)) = (refused(counts)?, &mut *shared.stage.lock()) {
@@ -481,7 +482,7 @@ fn scatter_tasks(
         let (plan, chunks, builder) = (Arc::clone(&shared.plan), chunks.clone(), Arc::clone(builder));
         let task = move |cx: &LaneCx<'_>| {
             let numbered = range.clone().zip(&chunks.all[range]);
-            builder.scatter(numbered, &mut places, &plan.keys, cx)
+            builder.scatter(numbered, &mut places, &plan.roles.keys, cx)
         };
         Box::new(task) as OperatorTask
     };
@@ -492,7 +493,7 @@ fn order_tasks(shared: &Arc<HashJoinShared>, builder: &Arc<DirectoryBuilder>) ->
     let task = |partitions: Range<usize>| {
         let (shared, builder) = (Arc::clone(shared), Arc::clone(builder));
         let task = move |cx: &LaneCx<'_>| {
-            let keys = &shared.plan.keys;
+            let keys = &shared.plan.roles.keys;
             let ordered = partitions
                 .into_iter()
                 .try_for_each(|partition| builder.order(partition, keys, cx.account, cx));

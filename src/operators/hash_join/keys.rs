@@ -183,6 +183,16 @@ impl KeyEncoder {
         Ok(flat)
     }
 
+    /// Takes rows as they were encoded before, none of them without a match for a null key.
+    pub(super) fn take_words(&mut self, words: &[u64], account: &Account) -> Result<(), Denied> {
+        resize(&mut self.words, words.len(), account)?;
+        self.words.copy_from_slice(words);
+        resize(&mut self.positions, words.len(), account)?;
+        self.positions.iter_mut().zip(0..).for_each(|(to, row)| *to = row);
+        self.null_positions.set_len(0);
+        Ok(())
+    }
+
     fn list_positions(
         &mut self,
         plan: &KeyPlan,

@@ -5,7 +5,7 @@
 //! 2. What is loaded leaves room for its directory: nothing else is asked of the account meanwhile.
 
 use super::directory::Directory;
-use super::plan::Plan;
+use super::roles::Roles;
 use super::store::{Chunk, ChunkBuilder, FIRST_CHUNK_ROWS};
 use crate::data::{Batch, BufMut, FlatVector, Values, Vector};
 use crate::error::{Error, Result};
@@ -31,6 +31,11 @@ impl Part {
     /// Number of rows.
     pub(super) fn rows(&self) -> u64 {
         self.files.iter().map(|file| file.rows(self.partition)).sum()
+    }
+
+    /// Bytes on disk.
+    pub(super) fn stored_bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes(self.partition)).sum()
     }
 }
 
@@ -127,13 +132,13 @@ pub(super) fn split_word(batch: &Batch, has_words: bool) -> Result<(Vec<Vector>,
 
 /// Build rows that come next, as chunks in `account`. No rows mean that not even the first fits.
 pub(super) fn load(
-    plan: &Plan,
+    roles: &Roles,
     rows: &mut PartitionReader,
     limit: Limit,
     account: &Account,
     cx: &LaneCx<'_>,
 ) -> Result<Vec<Chunk>> {
-    let mut chunks = ChunkBuilder::new(plan.stored_types.len(), plan.has_keys());
+    let mut chunks = ChunkBuilder::new(roles.stored_types.len(), roles.has_keys());
     let mut room = Room::NONE;
     let mut most = cx.batch_rows();
     let mut positions = BufMut::<u32>::with_len(cx.account, most)?;
@@ -149,10 +154,10 @@ pub(super) fn load(
         }
         let Some(batch) = rows.next(left, cx)? else { return chunks.take() };
         let mut missing = &positions[..batch.rows()];
-        let fits = if plan.has_keys() && !room.make(chunks.rows() + batch.rows(), account) {
+        let fits = if roles.has_keys() && !room.make(chunks.rows() + batch.rows(), account) {
             false
         } else {
-            let (columns, words) = split_word(&batch, plan.has_keys())?;
+            let (columns, words) = split_word(&batch, roles.has_keys())?;
             let columns = Batch::new(columns, batch.rows());
             chunks.append(&columns, words, &mut missing, account)?.is_ok()
         };

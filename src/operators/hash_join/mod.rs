@@ -17,7 +17,7 @@
 //!                                │ refused                      ▲
 //!                                └──── keep nothing ────────────┘
 //! probe   rows are answered by the table; of a Hybrid, rows of partitions on disk go to partitions of their own
-//! drain   what the table owes ▶ each pair of partitions:
+//! drain   what the table owes ▶ each pair of partitions, the much smaller side of which is its build side from now on:
 //!             Whole:  fits, is joined like the table
 //!             Split:  does not fit, becomes pairs told apart by fresh bits
 //!             Parts:  does not shrink: its build rows are loaded part by part, its probe rows replayed for each
@@ -50,6 +50,7 @@ mod plan;
 mod probe;
 mod prober;
 mod queue;
+mod roles;
 mod scatter;
 mod spec;
 mod split;

@@ -6,7 +6,7 @@
 
 use super::directory::{Directory, Found};
 use super::keys::KeyEncoder;
-use super::plan::Plan;
+use super::roles::Roles;
 use super::store::{NO_ROW, row_id};
 use super::table::{Lookup, Table};
 use crate::data::key_bits::resize;
@@ -115,7 +115,7 @@ pub(super) struct Candidates {
 
 /// How a round of pairs is made.
 pub(super) struct Round<'a> {
-    pub(super) plan: &'a Plan,
+    pub(super) roles: &'a Roles,
     pub(super) table: &'a Table,
     pub(super) keys: &'a KeyEncoder,
     /// Probe rows whose answer is known already, if that settles it.
@@ -133,7 +133,7 @@ impl Candidates {
     /// Starts with the rows of the batch that `keys` has encoded.
     pub(super) fn start(
         &mut self,
-        plan: &Plan,
+        roles: &Roles,
         table: &Table,
         keys: &KeyEncoder,
         account: &Account,
@@ -152,7 +152,7 @@ impl Candidates {
                 resize(&mut self.ends, most, account)?;
                 let mut found =
                     Found { positions: &mut self.positions, starts: &mut self.next, ends: &mut self.ends };
-                directory.look_up(keys.words(), &positions[..most], plan.keys.hasher(), &mut found)
+                directory.look_up(keys.words(), &positions[..most], roles.keys.hasher(), &mut found)
             }
             Some(Lookup::Direct(directory)) => {
                 resize(&mut self.next, most, account)?;
@@ -201,8 +201,8 @@ impl Candidates {
     }
 
     fn pair_by_word(&mut self, directory: &Directory, round: &Round<'_>, pairs: &mut Pairs) {
-        let one_each = round.plan.is_settled_by_first_match();
-        if one_each && self.are_done() && !round.plan.key_columns.is_empty() {
+        let one_each = round.roles.is_settled_by_first_match();
+        if one_each && self.are_done() && !round.roles.key_columns.is_empty() {
             self.keep_open(round);
         }
         let words = round.keys.words();
@@ -256,7 +256,7 @@ impl Candidates {
 
     fn pair_with_all(&mut self, round: &Round<'_>, pairs: &mut Pairs) {
         let chunks = &round.table.store.chunk_rows;
-        let one_each = round.plan.is_settled_by_first_match();
+        let one_each = round.roles.is_settled_by_first_match();
         while self.at < self.positions.len() && pairs.len() < round.most {
             let position = self.positions[self.at];
             let is_settled = round.settled.is_some_and(|settled| settled.get(position as usize));

@@ -2,9 +2,9 @@
 
 use super::direct::{Extent, Order};
 use super::keys::{KeyPlan, KeyShape};
+use super::roles::{JoinColumn, Origin, PAGE_BYTES, Roles, column_bytes};
 use super::scatter::ordered_rows;
 use super::spec::{HashJoinKind, HashJoinSpec};
-use super::store::FIRST_CHUNK_ROWS;
 use crate::data::{DataType, PhysicalType};
 use crate::error::{Error, Result};
 use crate::exec::Need;
@@ -12,10 +12,7 @@ use crate::expr::{ColumnId, Evaluator, Expr};
 use crate::mem::{Knobs, size_class_bytes};
 use crate::spill::SpillWriter;
 use std::ops::RangeInclusive;
-
-/// A guess at the length of strings, where a size is needed before there are any.
-const STRING_BYTES: usize = 32;
-const PAGE_BYTES: usize = 4096;
+use std::sync::Arc;
 
 /// Where a stored column comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,42 +23,18 @@ pub(super) enum Stored {
     Key(usize),
 }
 
-/// Where a column that is put together from both sides comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
-    /// A column of the probe side, by position.
-    Probe(usize),
-    /// A stored column.
-    Build(usize),
-    /// The mark.
-    Mark,
-}
-
-/// A column with its type.
-pub(super) struct JoinColumn {
-    pub(super) origin: Origin,
-    pub(super) data_type: DataType,
-}
-
 /// A compiled [`HashJoinSpec`].
 pub(super) struct Plan {
-    pub(super) kind: HashJoinKind,
-    pub(super) keys: KeyPlan,
+    /// As planned.
+    pub(super) roles: Roles,
+    /// With probe rows in the table, where that gives the same rows.
+    reversed: Option<Roles>,
     pub(super) build_layout: Vec<ColumnId>,
     pub(super) build_keys: Vec<Expr>,
     pub(super) probe_layout: Vec<ColumnId>,
-    pub(super) probe_types: Vec<DataType>,
-    pub(super) probe_keys: Vec<Expr>,
+    probe_keys: Vec<Expr>,
     /// What is kept of build rows.
     pub(super) stored: Vec<Stored>,
-    pub(super) stored_types: Vec<DataType>,
-    /// The stored column of each key, where words alone do not tell whether keys are equal.
-    pub(super) key_columns: Vec<usize>,
-    pub(super) output: Vec<JoinColumn>,
-    pub(super) residual: Vec<Expr>,
-    /// What the residual is evaluated over.
-    pub(super) residual_layout: Vec<ColumnId>,
-    pub(super) residual_columns: Vec<JoinColumn>,
     expected_build_rows: Option<u64>,
     expected_key_range: Option<RangeInclusive<i64>>,
     /// What is wrong with it, said when the run starts.
@@ -77,25 +50,29 @@ impl Plan {
         let (build_keys, probe_keys): (Vec<_>, Vec<_>) =
             spec.keys.into_iter().map(|key| (key.build, key.probe)).unzip();
         let mut plan = Self {
-            kind: spec.kind,
-            keys: KeyPlan::new(types, null_safe),
+            roles: Roles {
+                kind: spec.kind,
+                keys: Arc::new(KeyPlan::new(types, null_safe)),
+                stored_types: Vec::new(),
+                probe_types: spec.probe_types,
+                key_columns: Vec::new(),
+                probe_key_columns: Some(Vec::new()),
+                output: Vec::new(),
+                residual: spec.residual,
+                residual_layout: Vec::new(),
+                residual_columns: Vec::new(),
+            },
+            reversed: None,
             build_layout: spec.build_layout,
             build_keys,
             probe_layout: spec.probe_layout,
-            probe_types: spec.probe_types,
             probe_keys,
             stored: Vec::new(),
-            stored_types: Vec::new(),
-            key_columns: Vec::new(),
-            output: Vec::new(),
-            residual: spec.residual,
-            residual_layout: Vec::new(),
-            residual_columns: Vec::new(),
             expected_build_rows: spec.expected_build_rows,
             expected_key_range: spec.expected_key_range,
             problem: None,
         };
-        let has_mark = matches!(plan.kind, HashJoinKind::ProbeMark { .. });
+        let has_mark = matches!(plan.roles.kind, HashJoinKind::ProbeMark { .. });
         for (at, &id) in spec.output.iter().enumerate() {
             let column = if has_mark && at + 1 == spec.output.len() {
                 Some(JoinColumn { origin: Origin::Mark, data_type: DataType::Boolean })
@@ -103,34 +80,34 @@ impl Plan {
                 plan.find(id, &spec.build_types)
             };
             match column {
-                Some(column) => plan.output.push(column),
+                Some(column) => plan.roles.output.push(column),
                 None => problem = Some(missing(id)),
             }
         }
         let mut ids = Vec::new();
-        plan.residual.iter().for_each(|e| e.for_each_column(&mut |id| ids.push(id)));
+        plan.roles.residual.iter().for_each(|e| e.for_each_column(&mut |id| ids.push(id)));
         ids.sort_unstable();
         ids.dedup();
         for id in ids {
             match plan.find(id, &spec.build_types) {
                 Some(column) => {
-                    plan.residual_layout.push(id);
-                    plan.residual_columns.push(column);
+                    plan.roles.residual_layout.push(id);
+                    plan.roles.residual_columns.push(column);
                 }
                 None => problem = Some(missing(id)),
             }
         }
-        if let KeyShape::Hashed = plan.keys.shape {
+        if let KeyShape::Hashed = plan.roles.keys.shape {
             for key in 0..plan.build_keys.len() {
-                let plain = match &plan.build_keys[key] {
-                    Expr::Column { id, .. } => plan.build_layout.iter().position(|column| column == id),
-                    _ => None,
-                };
-                let stored =
-                    plan.store(plain.map_or(Stored::Key(key), Stored::Input), &plan.keys.types[key].clone());
-                plan.key_columns.push(stored);
+                let stored = position(&plan.build_keys[key], &plan.build_layout);
+                let data_type = plan.roles.keys.types[key].clone();
+                let stored = plan.store(stored.map_or(Stored::Key(key), Stored::Input), &data_type);
+                plan.roles.key_columns.push(stored);
             }
+            let probe_keys = plan.probe_keys.iter();
+            plan.roles.probe_key_columns = probe_keys.map(|key| position(key, &plan.probe_layout)).collect();
         }
+        plan.reversed = plan.roles.reversed();
         plan.problem = problem;
         plan
     }
@@ -143,7 +120,10 @@ impl Plan {
     /// Where column `id` comes from; of the build side it is stored from now on.
     fn find(&mut self, id: ColumnId, build: &[DataType]) -> Option<JoinColumn> {
         if let Some(at) = self.probe_layout.iter().position(|&column| column == id) {
-            return Some(JoinColumn { origin: Origin::Probe(at), data_type: self.probe_types[at].clone() });
+            return Some(JoinColumn {
+                origin: Origin::Probe(at),
+                data_type: self.roles.probe_types[at].clone(),
+            });
         }
         let at = self.build_layout.iter().position(|&column| column == id)?;
         let data_type = build[at].clone();
@@ -153,43 +133,41 @@ impl Plan {
     fn store(&mut self, column: Stored, data_type: &DataType) -> usize {
         self.stored.iter().position(|stored| *stored == column).unwrap_or_else(|| {
             self.stored.push(column);
-            self.stored_types.push(data_type.clone());
+            self.roles.stored_types.push(data_type.clone());
             self.stored.len() - 1
         })
     }
 
-    /// Whether rows are looked up by key; else every build row is a candidate.
-    pub(super) fn has_keys(&self) -> bool {
-        !self.build_keys.is_empty()
+    /// Who is in the table: as planned, or reversed. Only joins that can be reversed are.
+    pub(super) fn roles(&self, is_reversed: bool) -> &Roles {
+        self.reversed.as_ref().filter(|_| is_reversed).unwrap_or(&self.roles)
     }
 
-    /// Whether the first match of a probe row tells all.
-    pub(super) fn is_settled_by_first_match(&self) -> bool {
-        self.residual.is_empty() && self.kind.asks_whether_probe_rows_match()
+    /// Whether probe rows may as well be in the table.
+    pub(super) fn is_reversible(&self) -> bool {
+        self.reversed.is_some()
+    }
+
+    /// Computes the keys of probe rows; `None` if there are none.
+    pub(super) fn probe_evaluator(&self) -> Result<Option<Evaluator>> {
+        self.roles.has_keys().then(|| Evaluator::new(&self.probe_keys, &self.probe_layout)).transpose()
     }
 
     /// Whether a null key on the build side means that nothing passes.
     pub(super) fn is_null_aware_anti(&self) -> bool {
-        matches!(self.kind, HashJoinKind::ProbeAnti { null_aware: true })
-    }
-
-    /// What the first chunk of a lane takes, with its part of the directory.
-    pub(super) fn store_floor_bytes(&self) -> usize {
-        let columns: usize = self.stored_types.iter().map(chunk_column_bytes).sum();
-        let kinds_of_chunks = if self.kind.keeps_null_keys() { 2 } else { 1 };
-        // Words, then entries twice as wide, slots, flags, and what ordering them takes.
-        let directory = size_class_bytes(FIRST_CHUNK_ROWS * 16) + 2 * size_class_bytes(FIRST_CHUNK_ROWS * 16);
-        kinds_of_chunks * (columns + size_class_bytes(FIRST_CHUNK_ROWS * 8)) + directory + 3 * PAGE_BYTES
+        matches!(self.roles.kind, HashJoinKind::ProbeAnti { null_aware: true })
     }
 
     /// What the sink needs.
     pub(super) fn build_need(&self, knobs: &Knobs) -> Need {
         let rows = knobs.batch_rows;
-        let flattened: usize = self.stored_types.iter().map(|t| column_bytes(t, rows)).sum();
+        let flattened: usize = self.roles.stored_types.iter().map(|t| column_bytes(t, rows)).sum();
         let scratch = Evaluator::scratch_bytes(&self.build_keys, rows);
-        let lane_bytes =
-            scratch + flattened + self.keys.scratch_bytes(rows) + spill_bytes(&self.stored_types, knobs);
-        Need { lane_bytes, shared_bytes: knobs.lanes * self.store_floor_bytes() }
+        let lane_bytes = scratch
+            + flattened
+            + self.roles.keys.scratch_bytes(rows)
+            + spill_bytes(&self.roles.stored_types, knobs);
+        Need { lane_bytes, shared_bytes: knobs.lanes * self.roles.store_floor_bytes() }
     }
 
     /// What the transform needs.
@@ -199,43 +177,32 @@ impl Plan {
             // Strings of either side are passed on by their views.
             columns.iter().map(|c| size_class_bytes(rows * c.data_type.value_bytes()) + PAGE_BYTES).sum()
         };
-        let keys = Evaluator::scratch_bytes(&self.probe_keys, rows) + self.keys.scratch_bytes(rows);
-        let residual = width(&self.residual_columns) + Evaluator::scratch_bytes(&self.residual, rows);
+        let keys = Evaluator::scratch_bytes(&self.probe_keys, rows) + self.roles.keys.scratch_bytes(rows);
+        let residual =
+            width(&self.roles.residual_columns) + Evaluator::scratch_bytes(&self.roles.residual, rows);
         // Candidates and pairs.
         let pairs = 7 * size_class_bytes(rows * 4) + 4 * PAGE_BYTES;
-        let spill = spill_bytes(&self.stored_types, knobs).max(spill_bytes(&self.probe_types, knobs));
+        let spill =
+            spill_bytes(&self.roles.stored_types, knobs).max(spill_bytes(&self.roles.probe_types, knobs));
         // Read back: a block of each side, and the positions of its rows.
         let blocks = 2 * size_class_bytes(knobs.block_bytes + 2 * PAGE_BYTES) + size_class_bytes(rows * 4);
         // Rows are spilled before others are joined.
-        let lane_bytes = keys + pairs + blocks + spill.max(residual + width(&self.output));
-        Need { lane_bytes, shared_bytes: knobs.lanes * self.drain_floor_bytes() }
-    }
-
-    /// What a lane of the probe takes for rows: to be spilled, or of a part of the build side.
-    pub(super) fn drain_floor_bytes(&self) -> usize {
-        let probe_rows: usize = self.probe_types.iter().map(chunk_column_bytes).sum();
-        (probe_rows + size_class_bytes(FIRST_CHUNK_ROWS * 8)).max(self.store_floor_bytes())
+        let lane_bytes = keys + pairs + blocks + spill.max(residual + width(&self.roles.output));
+        Need { lane_bytes, shared_bytes: knobs.lanes * self.roles.drain_floor_bytes() }
     }
 
     /// About the bytes of the table of all build rows, if anything is known of how many there are.
     pub(super) fn expected_build_bytes(&self) -> Option<u64> {
-        self.expected_build_rows.map(|rows| rows.saturating_mul(self.table_row_bytes() as u64))
+        self.expected_build_rows.map(|rows| rows.saturating_mul(self.roles.table_row_bytes() as u64))
     }
 
     /// The extent of the build side's keys, if they are expected to lie close together.
     pub(super) fn expected_extent(&self) -> Option<(Order, Extent)> {
-        let (order, range) = (self.keys.order()?, self.expected_key_range.clone()?);
+        let (order, range) = (self.roles.keys.order()?, self.expected_key_range.clone()?);
         // Estimates may be of more rows than there can be.
         let rows = self.expected_build_rows?.min(u32::MAX.into()) as usize;
         let extent = Extent::of_values(order, range)?;
         extent.is_dense(rows).then_some((order, extent))
-    }
-
-    /// About the bytes of a build row in a table.
-    pub(super) fn table_row_bytes(&self) -> usize {
-        let columns: usize = self.stored_types.iter().map(|t| column_bytes(t, FIRST_CHUNK_ROWS)).sum();
-        // Its word, entry, and slot.
-        columns / FIRST_CHUNK_ROWS + 40
     }
 }
 
@@ -247,21 +214,12 @@ fn spill_bytes(types: &[DataType], knobs: &Knobs) -> usize {
         + size_class_bytes(ordered_rows(types, knobs) * 4)
 }
 
-/// A column of a least chunk. Its strings may take less than they would like: then it is spilled before it is full.
-fn chunk_column_bytes(data_type: &DataType) -> usize {
-    let strings = match data_type.physical() {
-        PhysicalType::View | PhysicalType::Nested => 2 * PAGE_BYTES,
-        _ => 0,
-    };
-    size_class_bytes(FIRST_CHUNK_ROWS * data_type.value_bytes()) + strings + PAGE_BYTES
-}
-
-fn column_bytes(data_type: &DataType, rows: usize) -> usize {
-    let strings = match data_type.physical() {
-        PhysicalType::View | PhysicalType::Nested => size_class_bytes(rows * STRING_BYTES),
-        _ => 0,
-    };
-    size_class_bytes(rows * data_type.value_bytes()) + strings + PAGE_BYTES
+/// Which column of `layout` an expression is, if it is one.
+fn position(expr: &Expr, layout: &[ColumnId]) -> Option<usize> {
+    match expr {
+        Expr::Column { id, .. } => layout.iter().position(|column| column == id),
+        _ => None,
+    }
 }
 
 fn check(spec: &HashJoinSpec) -> Result<()> {

@@ -91,7 +91,11 @@ impl Transform for HashJoinProbe {
         let quantum_bytes = (cx.query.pool.limit_bytes() / (64 * cx.lanes)).clamp(4 << 10, 256 << 10);
         Ok(ProbeShared {
             table: Mutex::new(Some(self.handoff.get()?.take_table()?)),
-            accounts: Mutex::new(cx.lane_accounts(self.plan.drain_floor_bytes(), quantum_bytes, CACHE_BYTES)),
+            accounts: Mutex::new(cx.lane_accounts(
+                self.plan.roles.drain_floor_bytes(),
+                quantum_bytes,
+                CACHE_BYTES,
+            )),
             files: Mutex::new(Vec::new()),
             queue: Queue::new(cx.lanes),
         })
@@ -101,10 +105,11 @@ impl Transform for HashJoinProbe {
         let plan = &*self.plan;
         let table = shared.table.lock().clone();
         let spilled = table.as_ref().and_then(|table| table.spilled.as_deref());
-        let intake = spilled.map(|spilled| Intake::new(&plan.probe_types, plan.has_keys(), spilled.split));
+        let intake =
+            spilled.map(|spilled| Intake::new(&plan.roles.probe_types, plan.roles.has_keys(), spilled.split));
         let account = shared.accounts.lock().pop();
         Ok(HashJoinLocal {
-            prober: Prober::new(plan)?,
+            prober: Prober::new(&plan.roles, plan.probe_evaluator()?)?,
             intake,
             table,
             deferred: BufMut::empty(),
@@ -128,13 +133,19 @@ impl Transform for HashJoinProbe {
         if plan.needs_no_probe_rows(table) {
             return Ok(Output::Done(None));
         }
-        let keys = prober.encode(plan, &batch, cx)?;
+        let keys = prober.encode(&plan.roles, &batch, cx)?;
         let (Some(spilled), Some(_)) = (&table.spilled, intake) else {
-            prober.start(plan, table, (batch, keys), (Share::Whole, Matches::default()), cx.account)?;
-            return prober.advance(plan, table, cx);
+            prober.start(
+                &plan.roles,
+                table,
+                (batch, keys),
+                (Share::Whole, Matches::default()),
+                cx.account,
+            )?;
+            return prober.advance(&plan.roles, table, cx);
         };
         account.relieve();
-        let partition_of = spilled.split.partitioner(&plan.keys);
+        let partition_of = spilled.split.partitioner(&plan.roles.keys);
         let waits = |word: u64| spilled.waits[partition_of(word)];
         prober.encoder().divide(waits, deferred, cx.account)?;
         *pending = Some(Pending { batch, keys, put_off: 0 });
@@ -146,12 +157,12 @@ impl Transform for HashJoinProbe {
             return local.put_off(&self.plan, cx);
         }
         let table = local.table.as_deref().ok_or_else(over)?;
-        local.prober.advance(&self.plan, table, cx)
+        local.prober.advance(&self.plan.roles, table, cx)
     }
 
     fn flush(&self, shared: &ProbeShared, local: &mut HashJoinLocal, cx: &LaneCx<'_>) -> Result<Output> {
         if let Some(intake) = &mut local.intake {
-            let file = intake.take_file(&self.plan.keys, &local.account, cx)?;
+            let file = intake.take_file(&self.plan.roles.keys, &local.account, cx)?;
             shared.files.lock().extend(file);
         }
         Ok(Output::Done(None))
@@ -180,7 +191,7 @@ impl HashJoinLocal {
         if !deferred.is_empty() {
             let words = prober.encoder().words();
             let mut taken = Taken { words, keyed: &deferred[*put_off..], others: &[] };
-            let added = intake.add(batch, &mut taken, &plan.keys, account, cx)?;
+            let added = intake.add(batch, &mut taken, &plan.roles.keys, account, cx)?;
             *put_off = deferred.len() - taken.keyed.len();
             if let Err(denied) = added {
                 let wait = waiting.wait(cx).map(Output::Wait);
@@ -188,8 +199,8 @@ impl HashJoinLocal {
             }
             waiting.end();
             // A block for each partition is enough to wait for.
-            if intake.rows() >= ordered_rows(&plan.probe_types, &cx.query.knobs) {
-                intake.write_out(&plan.keys, cx)?;
+            if intake.rows() >= ordered_rows(&plan.roles.probe_types, &cx.query.knobs) {
+                intake.write_out(&plan.roles.keys, cx)?;
             }
         }
         let Some(Pending { mut batch, keys, .. }) = pending.take() else { return Ok(Output::NeedInput) };
@@ -202,15 +213,15 @@ impl HashJoinLocal {
             let rest = alive_where(&batch, cx.account, |row| !waits.get(row))?;
             batch = batch.with_selection(rest);
         }
-        prober.start(plan, table, (batch, keys), (Share::Whole, Matches::default()), cx.account)?;
-        prober.advance(plan, table, cx)
+        prober.start(&plan.roles, table, (batch, keys), (Share::Whole, Matches::default()), cx.account)?;
+        prober.advance(&plan.roles, table, cx)
     }
 }
 
 impl Plan {
     /// Whether probe rows change nothing.
     fn needs_no_probe_rows(&self, table: &Table) -> bool {
-        match self.kind {
+        match self.roles.kind {
             HashJoinKind::Inner
             | HashJoinKind::BuildOuter
             | HashJoinKind::ProbeSemi

@@ -10,7 +10,7 @@
 
 use super::keys::KeyEncoder;
 use super::pairs::{Candidates, Pairs, Round, rows_by_position};
-use super::plan::{JoinColumn, Origin, Plan};
+use super::roles::{JoinColumn, Origin, Roles};
 use super::spec::HashJoinKind;
 use super::table::Table;
 use crate::data::{Batch, BitmapMut, BufMut, DataType, FlatVector, Scalar, Selection, Values, Vector};
@@ -80,12 +80,12 @@ struct Work {
 
 impl Matches {
     /// Nothing known yet of `rows` rows, in `account`.
-    pub(super) fn none_of(plan: &Plan, rows: u64, account: &Account) -> Result<Self, Denied> {
+    pub(super) fn none_of(roles: &Roles, rows: u64, account: &Account) -> Result<Self, Denied> {
         let bits = |is_asked: bool| {
             let len = usize::try_from(rows).unwrap_or(usize::MAX - u64::BITS as usize);
             is_asked.then(|| BitmapMut::with_len(account, len)).transpose()
         };
-        Ok(Self { matched: bits(plan.asks_matches())?, unknown: bits(plan.asks_unknown())? })
+        Ok(Self { matched: bits(roles.asks_matches())?, unknown: bits(roles.asks_unknown())? })
     }
 
     /// What is known of the `rows` rows from `start` on.
@@ -112,26 +112,22 @@ impl Matches {
 }
 
 impl Prober {
-    /// A lane's of `plan`.
-    pub(super) fn new(plan: &Plan) -> Result<Self> {
-        let evaluator = match plan.has_keys() {
-            true => Some(Evaluator::new(&plan.probe_keys, &plan.probe_layout)?),
-            false => None,
-        };
-        let residual = match (&plan.residual[..], plan.kind) {
+    /// A lane's of `roles`. `evaluator` computes the keys of rows that come without words.
+    pub(super) fn new(roles: &Roles, evaluator: Option<Evaluator>) -> Result<Self> {
+        let residual = match (&roles.residual[..], roles.kind) {
             ([], _) => Residual::Nothing,
             (conjuncts, HashJoinKind::ProbeMark { .. }) => {
                 let all = match conjuncts {
                     [one] => one.clone(),
                     several => Expr::And(several.to_vec()),
                 };
-                Residual::Answer(Evaluator::new(&[all], &plan.residual_layout)?)
+                Residual::Answer(Evaluator::new(&[all], &roles.residual_layout)?)
             }
-            (conjuncts, _) => Residual::Filter(Predicate::new(conjuncts, &plan.residual_layout)?),
+            (conjuncts, _) => Residual::Filter(Predicate::new(conjuncts, &roles.residual_layout)?),
         };
         Ok(Self {
             evaluator,
-            encoder: KeyEncoder::new(&plan.keys),
+            encoder: KeyEncoder::new(&roles.keys),
             residual,
             candidates: Candidates::new(),
             pairs: Pairs::new(),
@@ -141,7 +137,12 @@ impl Prober {
     }
 
     /// Turns the keys of `batch` into words; their values.
-    pub(super) fn encode(&mut self, plan: &Plan, batch: &Batch, cx: &LaneCx<'_>) -> Result<Vec<FlatVector>> {
+    pub(super) fn encode(
+        &mut self,
+        roles: &Roles,
+        batch: &Batch,
+        cx: &LaneCx<'_>,
+    ) -> Result<Vec<FlatVector>> {
         let keys = match &mut self.evaluator {
             Some(evaluator) => {
                 evaluator.evaluate(batch, &mut EvalCx { account: cx.account, ids: &cx.query.ids })?
@@ -149,7 +150,22 @@ impl Prober {
             None => Vec::new(),
         };
         let rows = batch.physical_rows();
-        self.encoder.encode(&plan.keys, &keys, rows, batch.selection(), cx.account)
+        self.encoder.encode(&roles.keys, &keys, rows, batch.selection(), cx.account)
+    }
+
+    /// The same of spilled rows, whose columns are in `batch`, and which bring their `words` if there are keys.
+    pub(super) fn encode_spilled(
+        &mut self,
+        roles: &Roles,
+        batch: &Batch,
+        words: &[u64],
+        cx: &LaneCx<'_>,
+    ) -> Result<Vec<FlatVector>> {
+        let Some(columns) = roles.probe_key_columns.as_ref().filter(|_| roles.has_keys()) else {
+            return self.encode(roles, batch, cx);
+        };
+        self.encoder.take_words(words, cx.account)?;
+        columns.iter().map(|&at| Ok(batch.column(at).flatten(cx.account)?)).collect()
     }
 
     /// What was encoded last.
@@ -160,18 +176,18 @@ impl Prober {
     /// Starts with the batch that was encoded last. `matches` is what is known of it from other parts of the build.
     pub(super) fn start(
         &mut self,
-        plan: &Plan,
+        roles: &Roles,
         table: &Table,
         (batch, keys): (Batch, Vec<FlatVector>),
         (share, mut matches): (Share, Matches),
         account: &Account,
     ) -> Result<()> {
-        self.candidates.start(plan, table, &self.encoder, account)?;
+        self.candidates.start(roles, table, &self.encoder, account)?;
         let rows = batch.physical_rows();
-        if matches.matched.is_none() && plan.asks_matches() {
+        if matches.matched.is_none() && roles.asks_matches() {
             matches.matched = Some(BitmapMut::with_len(account, rows)?);
         }
-        if matches.unknown.is_none() && plan.asks_unknown() {
+        if matches.unknown.is_none() && roles.asks_unknown() {
             matches.unknown = Some(BitmapMut::with_len(account, rows)?);
         }
         self.work = Some(Work { batch, keys, matches, share, has_emitted: false });
@@ -184,16 +200,16 @@ impl Prober {
     }
 
     /// Makes pairs of the batch in work until there is something to emit or it is done.
-    pub(super) fn advance(&mut self, plan: &Plan, table: &Table, cx: &LaneCx<'_>) -> Result<Output> {
+    pub(super) fn advance(&mut self, roles: &Roles, table: &Table, cx: &LaneCx<'_>) -> Result<Output> {
         for _ in 0..MOST_ROUNDS {
             cx.check()?;
             let Self { encoder, residual, candidates, pairs, work: slot, carried, .. } = self;
             let Some(work) = slot else { return Ok(Output::NeedInput) };
             let round = Round {
-                plan,
+                roles,
                 table,
                 keys: encoder,
-                settled: work.matches.matched.as_ref().filter(|_| plan.kind.asks_whether_probe_rows_match()),
+                settled: work.matches.matched.as_ref().filter(|_| roles.kind.asks_whether_probe_rows_match()),
                 most: cx.batch_rows(),
                 account: cx.account,
             };
@@ -205,20 +221,20 @@ impl Prober {
                         *carried = Some(matches);
                         Ok(Output::NeedInput)
                     }
-                    Some(work) => plan.finish_batch(table, work, cx.account),
+                    Some(work) => roles.finish_batch(table, work, cx.account),
                     None => Ok(Output::NeedInput),
                 };
             }
-            for (key, &column) in work.keys.iter().zip(&plan.key_columns) {
+            for (key, &column) in work.keys.iter().zip(&roles.key_columns) {
                 table.store.retain_equal(column, key, pairs)?;
             }
-            plan.apply_residual(table, residual, work, pairs, cx)?;
-            note_matches(plan.kind, table, &mut work.matches, pairs)?;
-            if pairs.len() == 0 || !plan.kind.emits_pairs() {
+            roles.apply_residual(table, residual, work, pairs, cx)?;
+            note_matches(roles.kind, table, &mut work.matches, pairs)?;
+            if pairs.len() == 0 || !roles.kind.emits_pairs() {
                 continue;
             }
-            if !plan.kind.keeps_probe_rows() {
-                let batch = plan.join(table, &work.batch, pairs, cx.account)?;
+            if !roles.kind.keeps_probe_rows() {
+                let batch = roles.join(table, &work.batch, pairs, cx.account)?;
                 if are_done {
                     *slot = None;
                     return Ok(Output::Emit(batch));
@@ -228,29 +244,19 @@ impl Prober {
             let (alive, physical) = (work.batch.rows(), work.batch.physical_rows());
             let is_first = work.share == Share::Whole && !work.has_emitted;
             if are_done && is_first && alive * 2 >= physical && pairs.are_unique() {
-                let batch = plan.join_in_place(table, &work.batch, pairs, cx.account)?;
+                let batch = roles.join_in_place(table, &work.batch, pairs, cx.account)?;
                 *slot = None;
                 return Ok(Output::Emit(batch));
             }
             work.has_emitted = true;
-            return Ok(Output::EmitMore(plan.join(table, &work.batch, pairs, cx.account)?));
+            return Ok(Output::EmitMore(roles.join(table, &work.batch, pairs, cx.account)?));
         }
         cx.waker.wake_by_ref();
         Ok(Output::Wait(Wait::registered(WaitReason::Turn, ())))
     }
 }
 
-impl Plan {
-    /// Whether it counts which probe rows have a match.
-    pub(super) fn asks_matches(&self) -> bool {
-        self.kind.keeps_probe_rows() || self.kind.asks_whether_probe_rows_match()
-    }
-
-    /// Whether it counts for which probe rows the residual is null.
-    pub(super) fn asks_unknown(&self) -> bool {
-        matches!(self.kind, HashJoinKind::ProbeMark { .. }) && !self.residual.is_empty()
-    }
-
+impl Roles {
     /// Keeps the pairs for which the residual is true.
     fn apply_residual(
         &self,

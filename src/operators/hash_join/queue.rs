@@ -21,6 +21,16 @@ pub(super) struct Pair {
     pub(super) split: Split,
     /// Whether splitting it further would not make it much smaller.
     pub(super) is_skewed: bool,
+    /// Whether `build` are rows of the planned probe side, and the other way around.
+    pub(super) is_reversed: bool,
+}
+
+impl Pair {
+    /// The same rows with their roles reversed. Nothing is known of the skew of what is the build side now.
+    pub(super) fn reversed(self) -> Self {
+        let Self { build, probe, split, is_skewed: _, is_reversed } = self;
+        Self { build: probe, probe: build, split, is_skewed: false, is_reversed: !is_reversed }
+    }
 }
 
 /// A piece of work.

@@ -75,7 +75,7 @@ impl Split {
     /// if there are as many build rows as expected. More would make blocks smaller for nothing. By value if the keys lie so
     /// close together that they could be found by it.
     pub(super) fn first(plan: &Plan, knobs: &Knobs, limit_bytes: usize) -> Self {
-        if !plan.has_keys() {
+        if !plan.roles.has_keys() {
             return Self { rule: Rule::Hash { used_bits: 0 }, bits: 0, depth: 1 };
         }
         // Floors take up to half of the budget, or a little more.

@@ -62,24 +62,70 @@ const KINDS: [HashJoinKind; 8] = [
     HashJoinKind::BuildAnti,
 ];
 
+/// How many rows a join of integers gives and the sum of their values, and what it counted.
+fn summed(
+    kind: HashJoinKind,
+    build: &[Batch],
+    probe: &[Batch],
+    setting: Setting,
+) -> ((usize, i64), Counters) {
+    let output: &[u32] =
+        if kind.drains() == Some(true) || kind == HashJoinKind::BuildAnti { &[1] } else { &[3] };
+    let (mut rows, mut sum) = (0, 0_i64);
+    let add = &mut |batch: Batch| {
+        rows += batch.rows();
+        sum = int_rows(&batch).flatten().fold(sum, i64::wrapping_add);
+    };
+    let (outcome, counters) = counted_run(int_spec(kind, output), build, probe, setting, add);
+    outcome.expect("floors suffice");
+    ((rows, sum), counters)
+}
+
 #[test]
 fn one_key_on_both_sides_is_joined_part_by_part() {
+    let account = input_account();
+    let build = ints(9000, 1024, &account, |n| if n % 900 == 0 { -(n as i64) } else { 7 });
+    let probe = ints(6000, 1024, &account, |n| if n % 6 == 0 { -(n as i64) * 1000 } else { 7 });
+    for kind in KINDS {
+        let (ample, _) = summed(kind, &build, &probe, AMPLE);
+        let limit_bytes = floor_bytes(int_spec(kind, &[1, 3]), 1, 512) + (64 << 10);
+        let tiny = Setting { limit_bytes, batch_rows: 512, ..AMPLE };
+        let (sums, counters) = summed(kind, &build, &probe, tiny);
+        assert_eq!(sums, ample, "{kind:?}");
+        assert!(counters.get("replays").is_some_and(|&replays| replays > 1), "{kind:?}: {counters:?}");
+        for setting in [FORCED, Setting { lanes: 3, faults: refusing(20_000, 3), ..AMPLE }] {
+            assert_eq!(summed(kind, &build, &probe, setting).0, ample, "{kind:?}, {setting:?}");
+        }
+    }
+}
+
+#[test]
+fn the_smaller_side_of_a_pair_is_the_one_in_the_table() {
     let account = input_account();
     let build = ints(20_000, 1024, &account, |n| if n % 2000 == 0 { -(n as i64) } else { 7 });
     let probe = ints(12, 4, &account, |n| if n % 3 == 0 { -(n as i64) * 1000 } else { 7 });
     for kind in KINDS {
-        let (ample, _) = counted(kind, &build, &probe, AMPLE);
+        let (ample, counters) = counted(kind, &build, &probe, AMPLE);
         let ample = ample.expect("ample");
+        assert!(!counters.contains_key("reversed_pairs"), "nothing is spilled: {counters:?}");
         let limit_bytes = floor_bytes(int_spec(kind, &[1, 3]), 1, 512) + (64 << 10);
         let tiny = Setting { limit_bytes, batch_rows: 512, ..AMPLE };
         let (rows, counters) = counted(kind, &build, &probe, tiny);
         assert!(rows.expect("floors suffice") == ample, "{kind:?}");
-        assert!(counters.get("replays").is_some_and(|&replays| replays > 3), "{kind:?}: {counters:?}");
+        assert!(counters.get("reversed_pairs").is_some_and(|&pairs| pairs > 0), "{kind:?}: {counters:?}");
+        assert!(!counters.contains_key("replays"), "{kind:?}: {counters:?}");
         for setting in [FORCED, Setting { lanes: 3, faults: refusing(20_000, 3), ..AMPLE }] {
             let (rows, _) = counted(kind, &build, &probe, setting);
             assert!(rows.expect("ample") == ample, "{kind:?}, {setting:?}");
         }
     }
+}
+
+#[test]
+fn joins_of_reversed_roles_agree_with_the_definition() {
+    let draw = Draw::new(11, 300);
+    let (build, probe) = (side(82, 4, 900, draw), side(83, 2, 40, draw));
+    check(&build, &probe, &[FORCED, Setting { lanes: 2, faults: refusing(30_000, 5), ..AMPLE }]);
 }
 
 #[test]
