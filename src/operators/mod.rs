@@ -10,13 +10,16 @@
 //! Must not know: plans, SQL text, how pipelines are cut and run.
 
 mod aggregate;
+mod changes;
 mod collect_keys;
 mod filter;
 mod hash_join;
+mod held;
 mod limit;
 mod limit_per;
 mod materialize;
 mod merge_join;
+mod ordered_aggregate;
 mod project;
 mod repeat;
 mod result;
@@ -35,6 +38,7 @@ pub(crate) use limit::limit;
 pub(crate) use limit_per::limit_per;
 pub(crate) use materialize::{Reader, materialize};
 pub(crate) use merge_join::{KeyOrder, MergeInput, MergeJoin};
+pub(crate) use ordered_aggregate::{OrderedAggregateSpec, OrderedCall, ordered_aggregate};
 pub(crate) use project::project;
 pub(crate) use repeat::repeat;
 pub(crate) use result::{ResultQueue, result_sink};

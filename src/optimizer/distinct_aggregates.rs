@@ -65,7 +65,8 @@ fn counted(call: &AggregateCall) -> Result<Expr> {
     })
 }
 
-fn only_where(condition: Expr, value: Expr) -> Expr {
+/// `value` where `condition` is true, else null.
+pub(super) fn only_where(condition: Expr, value: Expr) -> Expr {
     let data_type = value.data_type();
     Expr::Case { branches: vec![(condition, value)], otherwise: None, data_type }
 }

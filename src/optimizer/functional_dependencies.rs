@@ -4,6 +4,7 @@
 //! computes, and that an aggregation's keys determine its results. Statistics prove nothing.
 
 use super::Rule;
+use super::ordered_aggregates::is_ordered;
 use super::substitute::is_deterministic;
 use crate::data::DataType;
 use crate::error::Result;
@@ -41,7 +42,8 @@ fn drop_keys(
     mut groups: Vec<(Column, Expr)>,
     mut aggregates: Vec<(Column, AggregateCall)>,
 ) -> Plan {
-    if groups.len() < 2 {
+    // Beside aggregates of values in order, keys that others take along would need an aggregation of their own.
+    if groups.len() < 2 || aggregates.iter().any(|(_, call)| is_ordered(call)) {
         return Plan::Aggregate { input, groups, aggregates };
     }
     let mut known = vec![];

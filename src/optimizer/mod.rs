@@ -24,6 +24,7 @@ mod joined_aggregates;
 mod limit_pushdown;
 mod mark_joins;
 mod or_factors;
+mod ordered_aggregates;
 mod outer_joins;
 mod partial_aggregates;
 mod projection_pushdown;
@@ -93,6 +94,7 @@ static RULES: &[&dyn Rule] = &[
     &eager_aggregation::EagerAggregation,
     &join_order::JoinOrder::BY_COST,
     &coarser_aggregates::CoarserAggregates,
+    &ordered_aggregates::OrderedAggregates,
     &projection_pushdown::ProjectionPushdown,
     &shared_subplans::SharedSubplans,
 ];

@@ -60,6 +60,7 @@ fn clustered_by(plan: &Arc<PhysicalPlan>, id: ColumnId) -> Option<Arc<PhysicalPl
         }
         Node::Values { .. }
         | Node::HashAggregate { .. }
+        | Node::OrderedAggregate { .. }
         | Node::HashJoin { .. }
         | Node::SortMergeJoin { .. }
         | Node::UnionAll { .. }

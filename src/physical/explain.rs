@@ -196,6 +196,13 @@ fn write_node(plan: &PhysicalPlan, names: &BTreeMap<ColumnId, String>, out: &mut
             };
             write!(out, "{name} by [{}] compute [{}]", list(groups, names), calls.join(", "))
         }
+        Node::OrderedAggregate { groups, aggregates, .. } => {
+            let calls: Vec<_> = aggregates
+                .iter()
+                .map(|a| format!("{}({})", a.function.name(), list(&a.arguments, names)))
+                .collect();
+            write!(out, "OrderedAggregate by [{}] compute [{}]", list(groups, names), calls.join(", "))
+        }
         Node::HashJoin { kind, keys, residual, publishes, .. }
         | Node::SortMergeJoin { kind, keys, residual, publishes, .. } => {
             let conditions: Vec<_> = keys

@@ -29,7 +29,9 @@ fn range_of(plan: &PhysicalPlan, id: ColumnId) -> Option<RangeInclusive<i64>> {
             TableProvider::statistics(&**provider).columns.get(*at)?.int_range()
         }
         Node::Project { input, expressions } => computed(expressions, input),
-        Node::HashAggregate { input, groups, .. } => computed(groups, input),
+        Node::HashAggregate { input, groups, .. } | Node::OrderedAggregate { input, groups, .. } => {
+            computed(groups, input)
+        }
         Node::Filter { .. }
         | Node::HashJoin { .. }
         | Node::SortMergeJoin { .. }

@@ -3,9 +3,10 @@
 use super::clusters::clustered;
 use super::merge_joins::{JoinPolicy, choose};
 use super::plan::{Node, PhysicalPlan};
-use crate::data::PhysicalType;
+use crate::data::{Field, PhysicalType};
 use crate::error::{Error, Result};
 use crate::expr::{ColumnId, Expr};
+use crate::functions::{AggregateCall, Evaluation};
 use crate::logical::{Column, JoinKey, JoinKind, Plan, SortKey};
 use crate::operators::{HashJoinKey, HashJoinKind};
 use crate::scan::{ScanProvider, ScanRequest};
@@ -88,6 +89,10 @@ fn lower_node(plan: &Plan, sources: Sources<'_>) -> Result<Arc<PhysicalPlan>> {
                     return Err(Error::unsupported(format!("{}(DISTINCT …)", call.function.name()), None));
                 }
             }
+            if aggregates.iter().any(|(_, call)| is_ordered(call)) {
+                let node = ordered_aggregate(input, groups, aggregates, sources)?;
+                return Ok(node_over(node, &columns, (sources.estimate)(plan)));
+            }
             let is_few = |e: &Expr| (sources.distinct)(e, input).is_some_and(|values| values <= FEW_STRINGS);
             let is_string = |e: &Expr| e.data_type().physical() == PhysicalType::View;
             let has_few_strings = groups.iter().all(|(_, e)| !is_string(e) || is_few(e));
@@ -149,12 +154,55 @@ fn lower_node(plan: &Plan, sources: Sources<'_>) -> Result<Arc<PhysicalPlan>> {
             Node::Limit { input: lower_node(input, sources)?, skip: *skip, fetch: *fetch }
         }
     };
-    Ok(Arc::new(PhysicalPlan {
+    Ok(node_over(node, &columns, (sources.estimate)(plan)))
+}
+
+fn node_over(node: Node, columns: &[Column], estimated_rows: Option<u64>) -> Arc<PhysicalPlan> {
+    Arc::new(PhysicalPlan {
         node,
         layout: columns.iter().map(|c| c.id).collect(),
         fields: columns.iter().map(|c| c.field.clone()).collect(),
-        estimated_rows: (sources.estimate)(plan),
-    }))
+        estimated_rows,
+    })
+}
+
+fn is_ordered(call: &AggregateCall) -> bool {
+    matches!(call.function.evaluation(), Evaluation::Ordered(_))
+}
+
+/// Aggregates of one value in order: groups and value are sorted, then gone through.
+fn ordered_aggregate(
+    input: &Plan,
+    groups: &[(Column, Expr)],
+    aggregates: &[(Column, AggregateCall)],
+    sources: Sources<'_>,
+) -> Result<Node> {
+    let calls: Vec<AggregateCall> = aggregates.iter().map(|(_, call)| call.clone()).collect();
+    let value = match calls.as_slice() {
+        [first, rest @ ..] if rest.iter().all(|call| call.arguments.first() == first.arguments.first()) => {
+            first.arguments.first()
+        }
+        _ => None,
+    };
+    let is_plain = calls.iter().all(|call| is_ordered(call) && !call.distinct && call.filter.is_none());
+    let (Some(value), Some((result, _)), true) = (value, aggregates.first(), is_plain) else {
+        return Err(Error::internal("aggregates of values in order were not taken apart"));
+    };
+    // Only the value is carried along; it is known by the first result's id until there is one.
+    let field = Field { name: "value".into(), data_type: value.data_type(), nullable: value.is_nullable() };
+    let value_column = Column { id: result.id, field };
+    let columns: Vec<Column> =
+        groups.iter().map(|(column, _)| column.clone()).chain([value_column]).collect();
+    let physical = lower_node(input, sources)?;
+    let estimated_rows = physical.estimated_rows;
+    let expressions = groups.iter().map(|(_, e)| e.clone()).chain([value.clone()]).collect();
+    let projected = node_over(Node::Project { input: physical, expressions }, &columns, estimated_rows);
+    let mut keys: Vec<Expr> = columns.iter().map(Column::to_expr).collect();
+    let order = |expr: &Expr| SortKey { expr: expr.clone(), descending: false, nulls_first: false };
+    let sort = Node::Sort { input: projected, keys: keys.iter().map(order).collect(), fetch: None };
+    let input = node_over(sort, &columns, estimated_rows);
+    let value = keys.pop().ok_or_else(|| Error::internal("a value is sorted"))?;
+    Ok(Node::OrderedAggregate { input, groups: keys, value, aggregates: calls })
 }
 
 /// Chooses the build side: the smaller one, where the kind leaves a choice; then how it is joined.

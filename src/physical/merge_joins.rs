@@ -158,6 +158,7 @@ fn column_order(plan: &PhysicalPlan) -> Vec<(ColumnId, KeyOrder)> {
         | Node::Filter { .. }
         | Node::Project { .. }
         | Node::HashAggregate { .. }
+        | Node::OrderedAggregate { .. }
         | Node::HashJoin { .. }
         | Node::SortMergeJoin { .. }
         | Node::UnionAll { .. }
@@ -210,6 +211,7 @@ fn rewritten(plan: &Arc<PhysicalPlan>, shared: &mut HashMap<usize, Arc<PhysicalP
         Node::Filter { input, .. }
         | Node::Project { input, .. }
         | Node::HashAggregate { input, .. }
+        | Node::OrderedAggregate { input, .. }
         | Node::Sort { input, .. }
         | Node::LimitPer { input, .. }
         | Node::Repeat { input, .. }

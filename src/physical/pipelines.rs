@@ -3,10 +3,12 @@
 use super::key_range::build_key_range;
 use super::plan::{Node, PhysicalPlan, PublishedFilter};
 use super::profile::{NodeId, Profiler};
+use crate::data::{Scalar, Value};
 use crate::error::{Error, Result};
 use crate::exec::{Feed, PipelineSpec, QuerySpec, Shape, SinkBox, SourceBox, TransformBox};
 use crate::expr::{ColumnId, Expr};
-use crate::operators::{self, HashJoinKey, HashJoinKind, MergeInput, MergeJoin};
+use crate::functions::{AggregateCall, Evaluation};
+use crate::operators::{self, HashJoinKey, HashJoinKind, MergeInput, MergeJoin, OrderedCall};
 use crate::scan::{RuntimeFilter, RuntimeFilterSpec, ScanProvider, ScanRequest};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -173,6 +175,7 @@ fn build(plan: &PhysicalPlan, done: &mut Done) -> Result<Open> {
         | Node::Filter { .. }
         | Node::Project { .. }
         | Node::HashAggregate { clustered_by: Some(_), .. }
+        | Node::OrderedAggregate { .. }
         | Node::UnionAll { .. }
         | Node::LimitPer { .. }
         | Node::Repeat { .. }
@@ -211,6 +214,15 @@ fn build_node(plan: &PhysicalPlan, done: &mut Done) -> Result<Open> {
                     open.broken(sink, source, usize::MAX, done)
                 }
             }
+        }
+        Node::OrderedAggregate { input, groups, value, aggregates } => {
+            let spec = operators::OrderedAggregateSpec {
+                layout: input.layout.clone(),
+                groups: groups.clone(),
+                value: value.clone(),
+                calls: aggregates.iter().map(ordered_call).collect::<Result<_>>()?,
+            };
+            build(input, done)?.through(operators::ordered_aggregate(spec))
         }
         Node::HashJoin { kind, build: build_side, probe, keys, residual, publishes } => {
             let spec = join_spec(plan, *kind, [build_side, probe], keys, residual);
@@ -361,6 +373,19 @@ fn sort(input: &PhysicalPlan, keys: &[crate::logical::SortKey], fetch: Option<u6
     })
 }
 
+/// What an aggregate takes of values in order.
+fn ordered_call(call: &AggregateCall) -> Result<OrderedCall> {
+    let Evaluation::Ordered(kind) = call.function.evaluation() else {
+        return Err(Error::internal(format!("{} takes rows in any order", call.function.name())));
+    };
+    let fraction = match call.arguments.get(1) {
+        None => 0.5,
+        Some(Expr::Literal(Scalar { value: Value::Float(fraction), .. })) => *fraction,
+        Some(other) => return Err(Error::internal(format!("{other} is no fraction"))),
+    };
+    Ok(OrderedCall { kind, fraction, data_type: call.data_type.clone() })
+}
+
 /// The source of a plan whose rows come in an order that is known, for an operator that reads it itself; and the
 /// pipelines that must have finished before.
 fn source_in_order(plan: &PhysicalPlan, done: &mut Done) -> Result<(SourceBox, Vec<usize>)> {
@@ -375,6 +400,7 @@ fn source_in_order(plan: &PhysicalPlan, done: &mut Done) -> Result<(SourceBox, V
         | Node::Filter { .. }
         | Node::Project { .. }
         | Node::HashAggregate { .. }
+        | Node::OrderedAggregate { .. }
         | Node::HashJoin { .. }
         | Node::SortMergeJoin { .. }
         | Node::UnionAll { .. }

@@ -49,6 +49,14 @@ pub(crate) enum Node {
         /// The group key of whose values the input comes in clusters, so that groups go on when theirs is over.
         clustered_by: Option<usize>,
     },
+    /// Aggregates that take of a group's values in order; its input is in the order of `groups`, then `value`.
+    OrderedAggregate {
+        input: Arc<PhysicalPlan>,
+        groups: Vec<Expr>,
+        value: Expr,
+        /// What they are called with, before it was put in order.
+        aggregates: Vec<AggregateCall>,
+    },
     /// Puts rows of two inputs together: the build side is held in a hash table, the probe side streams past it.
     HashJoin {
         kind: HashJoinKind,
@@ -112,6 +120,7 @@ impl PhysicalPlan {
             Node::Filter { input, .. }
             | Node::Project { input, .. }
             | Node::HashAggregate { input, .. }
+            | Node::OrderedAggregate { input, .. }
             | Node::Sort { input, .. }
             | Node::Repeat { input, .. }
             | Node::LimitPer { input, .. }

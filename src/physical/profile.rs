@@ -89,6 +89,7 @@ impl Profiler {
                     | Node::Filter { .. }
                     | Node::Project { .. }
                     | Node::HashAggregate { .. }
+                    | Node::OrderedAggregate { .. }
                     | Node::Sort { .. }
                     | Node::UnionAll { .. }
                     | Node::LimitPer { .. }

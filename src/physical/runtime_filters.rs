@@ -61,6 +61,7 @@ impl Pass {
             Node::Filter { input, .. }
             | Node::Project { input, .. }
             | Node::HashAggregate { input, .. }
+            | Node::OrderedAggregate { input, .. }
             | Node::Sort { input, .. }
             | Node::LimitPer { input, .. }
             | Node::Repeat { input, .. }
@@ -203,7 +204,9 @@ fn routes(plan: &PhysicalPlan, at: usize, column: ColumnId) -> Vec<ColumnId> {
         Node::Sort { fetch: Some(_), .. } | Node::Limit { .. } => Vec::new(),
         Node::Project { expressions, .. } => expression(expressions).into_iter().collect(),
         // Without its rows a group is not there, and it would be dropped.
-        Node::HashAggregate { groups, .. } => expression(groups).into_iter().collect(),
+        Node::HashAggregate { groups, .. } | Node::OrderedAggregate { groups, .. } => {
+            expression(groups).into_iter().collect()
+        }
         Node::HashJoin { kind, build, probe, keys, .. }
         | Node::SortMergeJoin { kind, build, probe, keys, .. } => {
             let is_of_build = build.layout.contains(&column);

@@ -1,20 +1,20 @@
 //! Function calls: special forms, aggregates, scalar functions.
 
 use super::expression::{ExprBinder, case_of, to_boolean};
-use super::{located, name, place};
+use super::{located, name, ordered, place};
 use crate::data::Scalar;
 use crate::error::{Error, Location, Result};
 use crate::expr::{self, CompareOp, Expr, cast_to, compare};
-use crate::functions::{self, AggregateCall, AggregateFunction};
+use crate::functions::{self, AggregateCall, AggregateFunction, Evaluation};
 use sqlparser::ast;
 use std::sync::Arc;
 
 /// The arguments of a call.
-struct Arguments<'a> {
-    list: Vec<&'a ast::Expr>,
+pub(super) struct Arguments<'a> {
+    pub(super) list: Vec<&'a ast::Expr>,
     /// `f(*)`.
-    is_star: bool,
-    distinct: bool,
+    pub(super) is_star: bool,
+    pub(super) distinct: bool,
 }
 
 impl ExprBinder<'_, '_, '_> {
@@ -28,12 +28,16 @@ impl ExprBinder<'_, '_, '_> {
             // The place where window functions will be added.
             return Err(Error::unsupported("window functions", location));
         }
-        if !function.within_group.is_empty() || function.null_treatment.is_some() {
-            return Err(Error::unsupported("WITHIN GROUP and IGNORE NULLS", location));
+        if function.null_treatment.is_some() {
+            return Err(Error::unsupported("IGNORE NULLS and RESPECT NULLS", location));
         }
-        let arguments = plain_arguments(function, location)?;
-        if let Some(aggregate) = functions::aggregate::find(&called) {
-            return self.aggregate(aggregate, &arguments, function, location);
+        let aggregate = functions::aggregate::find(&called);
+        let (arguments, descends) = match plain_arguments(function, location)? {
+            plain if function.within_group.is_empty() => (plain, false),
+            plain => ordered::within_group(function, aggregate.as_deref(), plain, location)?,
+        };
+        if let Some(aggregate) = aggregate {
+            return self.aggregate(aggregate, &arguments, descends, function, location);
         }
         if arguments.is_star || arguments.distinct || function.filter.is_some() {
             let message = format!("{called} is not an aggregate: it takes no *, DISTINCT or FILTER");
@@ -102,6 +106,7 @@ impl ExprBinder<'_, '_, '_> {
         &mut self,
         aggregate: Arc<dyn AggregateFunction>,
         arguments: &Arguments<'_>,
+        descends: bool,
         function: &ast::Function,
         location: Option<Location>,
     ) -> Result<Expr> {
@@ -140,9 +145,13 @@ impl ExprBinder<'_, '_, '_> {
         }
         let types: Vec<_> = bound.iter().map(Expr::data_type).collect();
         let (expected, data_type) = aggregate.signature(&types).map_err(|e| located(e, location))?;
+        let mut bound = coerce(bound, &expected).map_err(|e| located(e, location))?;
+        if let (Evaluation::Ordered(_), Some(fraction)) = (aggregate.evaluation(), bound.get_mut(1)) {
+            *fraction = ordered::fraction(aggregate.name(), fraction, descends, location)?;
+        }
         let call = AggregateCall {
             function: aggregate,
-            arguments: coerce(bound, &expected).map_err(|e| located(e, location))?,
+            arguments: bound,
             distinct: arguments.distinct,
             filter,
             data_type,

@@ -23,6 +23,7 @@ mod join_tests;
 mod literal;
 mod name;
 mod order;
+mod ordered;
 mod parse;
 mod query;
 mod scope;

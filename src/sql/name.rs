@@ -36,6 +36,7 @@ const QUOTED_FUNCTIONS: &[&str] = &[
     "last",
     "left",
     "minute",
+    "mode",
     "month",
     "nullif",
     "position",
@@ -228,6 +229,8 @@ fn write_function(out: &mut String, function: &ast::Function) {
     } else {
         match name.as_str() {
             "coalesce" | "ifnull" => out.push_str("COALESCE"),
+            "percentile_cont" => out.push_str("quantile_cont"),
+            "percentile_disc" => out.push_str("quantile_disc"),
             name => write_function_name(out, name),
         }
         out.push_str(if distinct { "(DISTINCT " } else { "(" });
@@ -239,6 +242,10 @@ fn write_function(out: &mut String, function: &ast::Function) {
                 ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(e)) => write(out, e),
                 other => out.push_str(&other.to_string()),
             }
+        }
+        if !function.within_group.is_empty() {
+            out.push_str(if arguments.is_empty() { "ORDER BY " } else { " ORDER BY " });
+            write_order(out, &function.within_group);
         }
         out.push(')');
     }
@@ -291,6 +298,16 @@ fn write_function_name(out: &mut String, name: &str) {
         out.push_str(&format!("\"{name}\""));
     } else {
         out.push_str(name);
+    }
+}
+
+fn write_order(out: &mut String, keys: &[ast::OrderByExpr]) {
+    for (i, key) in keys.iter().enumerate() {
+        if i > 0 {
+            out.push_str(", ");
+        }
+        write(out, &key.expr);
+        out.push_str(&key.options.to_string());
     }
 }
 

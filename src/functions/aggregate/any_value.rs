@@ -1,7 +1,7 @@
 //! `any_value(x)`: some non-null value, the first each lane meets.
 
 use super::support::pick::{Whichever, accumulator, pickable};
-use super::{Accumulator, AggregateFunction, one_argument};
+use super::{Accumulator, AggregateFunction, Evaluation, StatefulAggregate, one_argument};
 use crate::data::DataType;
 use crate::error::Result;
 
@@ -19,6 +19,12 @@ impl AggregateFunction for AnyValue {
         Ok((vec![given.clone()], given.clone()))
     }
 
+    fn evaluation(&self) -> Evaluation<'_> {
+        Evaluation::States(self)
+    }
+}
+
+impl StatefulAggregate for AnyValue {
     fn state_types(&self, arguments: &[DataType]) -> Vec<DataType> {
         arguments.to_vec()
     }

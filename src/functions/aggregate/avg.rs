@@ -3,7 +3,7 @@
 use super::count::CountAccumulator;
 use super::sum::{ExactSum, FloatSum, sum_type};
 use super::support::states::{validity, vector};
-use super::{Accumulator, AggregateFunction, GroupIds, GroupSet, Rows, one_argument, wrong_type};
+use super::{Accumulator, AggregateFunction, Evaluation, StatefulAggregate, GroupIds, GroupSet, Rows, one_argument, wrong_type};
 use crate::data::{BufMut, DataType, Values, Vector};
 use crate::error::Result;
 use crate::expr::EvalCx;
@@ -32,6 +32,12 @@ impl AggregateFunction for Avg {
         Ok((vec![argument], DataType::Float64))
     }
 
+    fn evaluation(&self) -> Evaluation<'_> {
+        Evaluation::States(self)
+    }
+}
+
+impl StatefulAggregate for Avg {
     fn state_types(&self, arguments: &[DataType]) -> Vec<DataType> {
         vec![sum_type(&arguments[0]), DataType::Int64]
     }

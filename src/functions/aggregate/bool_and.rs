@@ -1,7 +1,7 @@
 //! `bool_and(x)`: whether no non-null value is false. False is less than true, so this is an extremum.
 
 use super::support::pick::{Least, accumulator};
-use super::{Accumulator, AggregateFunction, one_argument, wrong_type};
+use super::{Accumulator, AggregateFunction, Evaluation, StatefulAggregate, one_argument, wrong_type};
 use crate::data::DataType;
 use crate::error::Result;
 
@@ -20,6 +20,12 @@ impl AggregateFunction for BoolAnd {
         }
     }
 
+    fn evaluation(&self) -> Evaluation<'_> {
+        Evaluation::States(self)
+    }
+}
+
+impl StatefulAggregate for BoolAnd {
     fn state_types(&self, arguments: &[DataType]) -> Vec<DataType> {
         arguments.to_vec()
     }

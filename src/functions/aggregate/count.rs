@@ -3,7 +3,7 @@
 use super::support::input::group_of;
 use super::support::states::{States, vector};
 use super::support::kernels;
-use super::{Accumulator, AggregateFunction, GroupIds, GroupSet, Rows};
+use super::{Accumulator, AggregateFunction, Evaluation, StatefulAggregate, GroupIds, GroupSet, Rows};
 use crate::data::{DataType, Values, Vector};
 use crate::error::{Error, Result};
 use crate::expr::EvalCx;
@@ -29,6 +29,12 @@ impl AggregateFunction for Count {
         Ok((arguments.to_vec(), DataType::Int64))
     }
 
+    fn evaluation(&self) -> Evaluation<'_> {
+        Evaluation::States(self)
+    }
+}
+
+impl StatefulAggregate for Count {
     fn state_types(&self, _arguments: &[DataType]) -> Vec<DataType> {
         vec![DataType::Int64]
     }

@@ -1,7 +1,7 @@
 //! `first(x)`: the value of the first row each lane meets, null if it is null.
 
 use super::support::pick::{Earliest, accumulator, pickable};
-use super::{Accumulator, AggregateFunction, one_argument};
+use super::{Accumulator, AggregateFunction, Evaluation, StatefulAggregate, one_argument};
 use crate::data::DataType;
 use crate::error::Result;
 
@@ -23,6 +23,12 @@ impl AggregateFunction for First {
         Ok((vec![given.clone()], given.clone()))
     }
 
+    fn evaluation(&self) -> Evaluation<'_> {
+        Evaluation::States(self)
+    }
+}
+
+impl StatefulAggregate for First {
     fn state_types(&self, arguments: &[DataType]) -> Vec<DataType> {
         vec![arguments[0].clone(), DataType::Boolean]
     }

@@ -1,7 +1,7 @@
 //! `max(x)`: the greatest non-null value; NaN is the greatest.
 
 use super::support::pick::{Greatest, accumulator, pickable};
-use super::{Accumulator, AggregateFunction, one_argument};
+use super::{Accumulator, AggregateFunction, Evaluation, StatefulAggregate, one_argument};
 use crate::data::DataType;
 use crate::error::Result;
 
@@ -19,6 +19,12 @@ impl AggregateFunction for Max {
         Ok((vec![given.clone()], given.clone()))
     }
 
+    fn evaluation(&self) -> Evaluation<'_> {
+        Evaluation::States(self)
+    }
+}
+
+impl StatefulAggregate for Max {
     fn state_types(&self, arguments: &[DataType]) -> Vec<DataType> {
         arguments.to_vec()
     }

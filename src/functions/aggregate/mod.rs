@@ -1,5 +1,7 @@
 //! Aggregate functions and the contract of their state.
 //!
+//! Most functions keep a state; those that need the rows of a group in order ([`Ordered`]) are computed from sorted rows.
+//!
 //! State is columnar: an accumulator holds the states of all groups of one aggregate, indexed by a dense group
 //! number, so that updating, exporting and merging are loops over columns.
 //!
@@ -55,6 +57,32 @@ pub(crate) trait AggregateFunction: Send + Sync + 'static {
     /// # Errors
     /// A plan error that says what the function takes.
     fn signature(&self, arguments: &[DataType]) -> Result<(Vec<DataType>, DataType)>;
+    /// How its results come about.
+    fn evaluation(&self) -> Evaluation<'_>;
+}
+
+/// How the results of an aggregate function come about.
+pub(crate) enum Evaluation<'a> {
+    /// From states, into which rows are counted in any order.
+    States(&'a dyn StatefulAggregate),
+    /// From the rows of a group in the order of the first argument; those where it is null do not count.
+    Ordered(Ordered),
+}
+
+/// What is taken of `n` values in order, numbered from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ordered {
+    /// The value at `(n - 1) * fraction`, between two values if need be. Where a type has no values in between, the same
+    /// as `Discrete`.
+    Continuous,
+    /// The first value that at least `n * fraction` values are not above.
+    Discrete,
+    /// The one that is there most often, the least of several.
+    Mode,
+}
+
+/// An aggregate function whose state is kept by group.
+pub(crate) trait StatefulAggregate: AggregateFunction {
     /// Types of the columns its state is exported as.
     fn state_types(&self, arguments: &[DataType]) -> Vec<DataType>;
     /// No groups yet.
@@ -204,7 +232,11 @@ library! {
     count::Count,
     first::First,
     max::Max,
+    median::Median,
     min::Min,
+    mode::Mode,
+    quantile_cont::QuantileCont,
+    quantile_disc::QuantileDisc,
     stddev_pop::StddevPop,
     stddev_samp::StddevSamp,
     sum::Sum,

@@ -6,7 +6,7 @@
 use super::support::input::{Input, spread};
 use super::support::kernels::{self, SOME_GROUPS};
 use super::support::states::{States, validity, vector};
-use super::{Accumulator, AggregateFunction, GroupIds, GroupSet, Rows, one_argument, wrong_type};
+use super::{Accumulator, AggregateFunction, Evaluation, StatefulAggregate, GroupIds, GroupSet, Rows, one_argument, wrong_type};
 use crate::data::{Bounds, DataType, Scalar, Values, Vector, format_decimal};
 use crate::error::{Error, Result};
 use crate::expr::EvalCx;
@@ -34,6 +34,12 @@ impl AggregateFunction for Sum {
         Ok((vec![argument], result))
     }
 
+    fn evaluation(&self) -> Evaluation<'_> {
+        Evaluation::States(self)
+    }
+}
+
+impl StatefulAggregate for Sum {
     fn state_types(&self, arguments: &[DataType]) -> Vec<DataType> {
         vec![sum_type(&arguments[0])]
     }

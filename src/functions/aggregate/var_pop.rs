@@ -1,7 +1,7 @@
 //! `var_pop(x)`: the population variance of non-null values.
 
 use super::support::variance::{Spread, VarianceAccumulator, state_types};
-use super::{Accumulator, AggregateFunction, one_argument, wrong_type};
+use super::{Accumulator, AggregateFunction, Evaluation, StatefulAggregate, one_argument, wrong_type};
 use crate::data::DataType;
 use crate::error::Result;
 
@@ -22,6 +22,12 @@ impl AggregateFunction for VarPop {
         }
     }
 
+    fn evaluation(&self) -> Evaluation<'_> {
+        Evaluation::States(self)
+    }
+}
+
+impl StatefulAggregate for VarPop {
     fn state_types(&self, _arguments: &[DataType]) -> Vec<DataType> {
         state_types()
     }

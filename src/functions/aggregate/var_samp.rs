@@ -1,7 +1,7 @@
 //! `variance(x)`: the sample variance of non-null values; null for fewer than two.
 
 use super::support::variance::{Spread, VarianceAccumulator, state_types};
-use super::{Accumulator, AggregateFunction, one_argument, wrong_type};
+use super::{Accumulator, AggregateFunction, Evaluation, StatefulAggregate, one_argument, wrong_type};
 use crate::data::DataType;
 use crate::error::Result;
 
@@ -25,6 +25,12 @@ impl AggregateFunction for VarSamp {
         }
     }
 
+    fn evaluation(&self) -> Evaluation<'_> {
+        Evaluation::States(self)
+    }
+}
+
+impl StatefulAggregate for VarSamp {
     fn state_types(&self, _arguments: &[DataType]) -> Vec<DataType> {
         state_types()
     }

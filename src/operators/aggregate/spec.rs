@@ -5,7 +5,7 @@ use crate::data::{DataType, PhysicalType};
 use crate::error::{Error, Result};
 use crate::exec::Need;
 use crate::expr::{ColumnId, Evaluator, Expr};
-use crate::functions::{Accumulator, AggregateCall, AggregateFunction};
+use crate::functions::{Accumulator, AggregateCall, AggregateFunction, Evaluation};
 use crate::mem::{Knobs, size_class_bytes};
 use crate::spill::SpillWriter;
 use std::ops::Range;
@@ -83,7 +83,13 @@ impl Plan {
                 expressions.len() - 1
             });
             let start = state_schema.len();
-            state_schema.extend(call.function.state_types(&argument_types));
+            match call.function.evaluation() {
+                Evaluation::States(function) => state_schema.extend(function.state_types(&argument_types)),
+                Evaluation::Ordered(_) => {
+                    unsupported
+                        .get_or_insert_with(|| format!("{} of rows in no order", call.function.name()));
+                }
+            }
             let states = start..state_schema.len();
             aggregates.push(Aggregate { function: call.function, argument_types, arguments, filter, states });
         }
@@ -126,7 +132,12 @@ impl Plan {
 
     /// An accumulator for each aggregate.
     pub(super) fn accumulators(&self) -> Vec<Box<dyn Accumulator>> {
-        self.aggregates.iter().map(|a| a.function.accumulator(&a.argument_types)).collect()
+        let accumulator = |aggregate: &Aggregate| match aggregate.function.evaluation() {
+            Evaluation::States(function) => Some(function.accumulator(&aggregate.argument_types)),
+            // Refused by `check`.
+            Evaluation::Ordered(_) => None,
+        };
+        self.aggregates.iter().filter_map(accumulator).collect()
     }
 
     /// About the bytes of one exported group.

@@ -1,37 +1,11 @@
 //! Build rows of a key that did not end with its batch.
-//!
-//! Invariants:
-//! 1. The rows are all in memory or all on disk, in the order in which they came.
-//! 2. A block in memory becomes whole blocks on disk, so that a reader goes on where it was.
-//! 3. Rows in memory and what they are written with have an account each: spilling needs no memory but its floor.
 
-use super::super::rows::RowsBuilder;
-use super::super::sort::Victim;
+use super::super::held::{HeldMemory, HeldRows, made_final};
 use super::cursor::Key;
 use super::plan::Plan;
-use crate::data::{Batch, BitmapMut, BufMut, DataType, FlatVector, Vector};
-use crate::error::{Error, MemoryError, Result};
+use crate::data::{BitmapMut, BufMut, DataType, FlatVector};
+use crate::error::Result;
 use crate::exec::LaneCx;
-use crate::mem::{Account, Pool};
-use crate::spill::{SpillFile, SpillReader, SpillWriter};
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-
-/// The memory of held rows.
-pub(super) struct HeldMemory {
-    /// For rows, and for blocks of them read back.
-    pub(super) rows: Account,
-    /// For rows on their way to disk.
-    pub(super) spill: Account,
-    pub(super) victim: Victim,
-}
-
-/// Some of the rows.
-#[derive(Clone)]
-pub(super) struct Block {
-    pub(super) columns: Vec<FlatVector>,
-    pub(super) rows: usize,
-}
 
 /// The rows of one key.
 pub(super) struct Held {
@@ -42,28 +16,14 @@ pub(super) struct Held {
     pub(super) is_matched: bool,
     /// For each row whether it has a match, if that is not the same for all.
     pub(super) flags: Option<BitmapMut>,
-    rows: usize,
-    blocks: Vec<Block>,
-    writer: Option<SpillWriter>,
-    file: Option<Arc<SpillFile>>,
-    is_closed: bool,
+    pub(super) rows: HeldRows,
 }
 
 impl Held {
     /// No rows of `key`.
-    pub(super) fn new(key: &[u8], is_null: bool, memory: &HeldMemory, pool: &Pool) -> Result<Self> {
-        let key = BufMut::copy_of(&memory.rows, key).map_err(|denied| made_final(denied.into(), pool))?;
-        Ok(Self {
-            key,
-            is_null,
-            is_matched: false,
-            flags: None,
-            rows: 0,
-            blocks: Vec::new(),
-            writer: None,
-            file: None,
-            is_closed: false,
-        })
+    pub(super) fn new(key: &[u8], is_null: bool, memory: &HeldMemory, cx: &LaneCx<'_>) -> Result<Self> {
+        let key = BufMut::copy_of(&memory.rows, key).map_err(|denied| made_final(denied.into(), cx))?;
+        Ok(Self { key, is_null, is_matched: false, flags: None, rows: HeldRows::default() })
     }
 
     pub(super) fn key(&self) -> Key<'_> {
@@ -75,46 +35,27 @@ impl Held {
         &mut self,
         plan: &Plan,
         columns: &[FlatVector],
-        (start, end): (usize, usize),
+        range: (usize, usize),
         memory: &HeldMemory,
         cx: &LaneCx<'_>,
     ) -> Result<()> {
-        self.rows += end - start;
         if !plan.needs_build_rows() {
             return Ok(());
         }
-        let types = &plan.build.types;
-        if self.writer.is_none() && !(may_spill(types) && cx.must_refuse()) {
-            match copied(columns, start, end, memory, cx) {
-                Ok(block) => {
-                    self.blocks.push(block);
-                    memory.victim.publish(memory.rows.used_bytes());
-                    return Ok(());
-                }
-                Err(error) if error.is_refusal() && may_spill(types) => {}
-                Err(error) => return Err(made_final(error, &cx.query.pool)),
-            }
-        }
-        self.spill(types, memory, cx)?;
-        let slice =
-            |column: &FlatVector| Vector::Flat(column.clone()).slice(start, end - start, &memory.spill);
-        let slices = columns.iter().map(slice).collect::<Result<_, _>>();
-        let slices = slices.map_err(|denied| made_final(denied.into(), &cx.query.pool))?;
-        self.write(&Batch::new(slices, end - start), memory, cx)
+        self.rows.add(&plan.build.types, columns, range, memory, cx)
     }
 
     /// Ends collecting.
     pub(super) fn close(&mut self, plan: &Plan, memory: &HeldMemory, cx: &LaneCx<'_>) -> Result<()> {
         if plan.needs_flags() {
-            let mut flags = BitmapMut::with_len(&memory.rows, self.rows);
-            if flags.is_err() && may_spill(&plan.build.types) {
+            let mut flags = BitmapMut::with_len(&memory.rows, self.rows.len());
+            if flags.is_err() {
                 self.spill(&plan.build.types, memory, cx)?;
-                flags = BitmapMut::with_len(&memory.rows, self.rows);
+                flags = BitmapMut::with_len(&memory.rows, self.rows.len());
             }
-            self.flags = Some(flags.map_err(|denied| made_final(denied.into(), &cx.query.pool))?);
+            self.flags = Some(flags.map_err(|denied| made_final(denied.into(), cx))?);
         }
-        self.is_closed = true;
-        self.end_file()
+        self.rows.close()
     }
 
     /// Brings the rows to disk, if they are not there. Bytes of memory that this frees.
@@ -124,127 +65,6 @@ impl Held {
         memory: &HeldMemory,
         cx: &LaneCx<'_>,
     ) -> Result<usize> {
-        let before = memory.rows.used_bytes();
-        if self.file.is_some() || !may_spill(types) {
-            return Ok(0);
-        }
-        if self.writer.is_none() {
-            let writer = cx.query.spill.writer(types, &memory.spill, cx.query.knobs.block_bytes);
-            self.writer = Some(writer.map_err(|error| made_final(error, &cx.query.pool))?);
-            cx.metrics.counter("spilled_keys").fetch_add(1, Relaxed);
-        }
-        for Block { columns, rows } in std::mem::take(&mut self.blocks) {
-            cx.check()?;
-            let batch = Batch::new(columns.into_iter().map(Vector::Flat).collect(), rows);
-            self.write(&batch, memory, cx)?;
-        }
-        memory.rows.trim();
-        memory.victim.publish(0);
-        if self.is_closed {
-            self.end_file()?;
-        }
-        Ok(before.saturating_sub(memory.rows.used_bytes()))
+        self.rows.spill(types, memory, cx)
     }
-
-    fn write(&mut self, batch: &Batch, memory: &HeldMemory, cx: &LaneCx<'_>) -> Result<()> {
-        let Some(writer) = &mut self.writer else { return Err(Error::internal("rows without a writer")) };
-        writer.write(0, batch, &memory.spill).map_err(|error| made_final(error, &cx.query.pool))
-    }
-
-    fn end_file(&mut self) -> Result<()> {
-        if let Some(writer) = self.writer.take() {
-            self.file = Some(Arc::new(writer.finish()?));
-        }
-        Ok(())
-    }
-}
-
-/// Goes through the rows of a key, block by block.
-#[derive(Default)]
-pub(super) struct HeldReader {
-    /// Rows before the next block.
-    ordinal: usize,
-    /// Blocks in memory before the next one.
-    at: usize,
-    reader: Option<SpillReader>,
-}
-
-impl HeldReader {
-    /// The next block, and how many rows come before it.
-    pub(super) fn next(
-        &mut self,
-        held: &Held,
-        memory: &HeldMemory,
-        cx: &LaneCx<'_>,
-    ) -> Result<Option<(usize, Block)>> {
-        let before = self.ordinal;
-        let Some(file) = &held.file else {
-            let Some(block) = held.blocks.get(self.at) else { return Ok(None) };
-            self.at += 1;
-            self.ordinal += block.rows;
-            return Ok(Some((before, block.clone())));
-        };
-        let mut skipped = if self.reader.is_some() { before } else { 0 };
-        let reader = self.reader.get_or_insert_with(|| file.reader(0));
-        loop {
-            cx.check()?;
-            let read = reader.next(&memory.rows, &cx.query.ids);
-            let Some(batch) = read.map_err(|error| made_final(error, &cx.query.pool))? else {
-                return Ok(None);
-            };
-            if skipped < before {
-                // Seen while it was in memory.
-                skipped += batch.rows();
-                continue;
-            }
-            let flat = |column: &Vector| match column {
-                Vector::Flat(flat) => Ok(flat.clone()),
-                Vector::Constant { .. } | Vector::Dict { .. } => {
-                    Err(Error::internal("a spilled column is not flat"))
-                }
-            };
-            let columns = batch.columns().iter().map(flat).collect::<Result<_>>()?;
-            self.ordinal += batch.rows();
-            return Ok(Some((before, Block { columns, rows: batch.rows() })));
-        }
-    }
-}
-
-/// Rows of no columns take no memory.
-fn may_spill(types: &[DataType]) -> bool {
-    !types.is_empty()
-}
-
-fn copied(
-    columns: &[FlatVector],
-    start: usize,
-    end: usize,
-    memory: &HeldMemory,
-    cx: &LaneCx<'_>,
-) -> Result<Block> {
-    let rows = end - start;
-    let mut positions = BufMut::<u32>::with_len(cx.account, rows)?;
-    positions.iter_mut().zip(start..).for_each(|(to, row)| *to = row as u32);
-    let physical_rows = columns.first().map_or(end, FlatVector::len);
-    let batch = Batch::new(columns.iter().cloned().map(Vector::Flat).collect(), physical_rows);
-    let mut builder = RowsBuilder::with_room(columns.len(), rows);
-    builder.append(&batch, &positions, &memory.rows)?;
-    Ok(Block { columns: builder.take()?, rows })
-}
-
-/// An error after which nothing can be tried again: a refusal becomes a budget that is too small.
-fn made_final(error: Error, pool: &Pool) -> Error {
-    let missing_bytes = match &error {
-        Error::Memory(memory) if error.is_refusal() => match &**memory {
-            MemoryError::Exceeded { required_bytes, .. }
-            | MemoryError::BudgetTooSmall { required_bytes, .. } => *required_bytes,
-        },
-        _ => return error,
-    };
-    let limit_bytes = pool.limit_bytes();
-    Error::memory(MemoryError::BudgetTooSmall {
-        required_bytes: limit_bytes.saturating_add(missing_bytes),
-        limit_bytes,
-        operator: "SortMergeJoin".to_owned(),
-    })
 }

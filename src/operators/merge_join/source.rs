@@ -7,9 +7,10 @@
 //!    been answered.
 
 use super::super::hash_join::HashJoinKind;
+use super::super::held::{Block, HeldMemory, HeldReader};
 use super::super::sort::{Victim, turn};
 use super::cursor::Cursor;
-use super::held::{Block, Held, HeldMemory, HeldReader};
+use super::held::Held;
 use super::input::{SideInput, SideRun};
 use super::pairs::Pairs;
 use super::plan::{NullFinder, Origin, Plan};
@@ -253,7 +254,7 @@ impl Local {
             return self.emit_pairs(cx);
         }
         if let Some((held, reader)) = &mut self.owing {
-            let Some((before, block)) = reader.next(held, &self.memory, cx)? else {
+            let Some((before, block)) = reader.next(&held.rows, &self.memory, cx)? else {
                 self.owing = None;
                 return Ok(Step::Again);
             };
@@ -391,7 +392,7 @@ impl Local {
                     if end < build_rows {
                         *group = Group::Here { end, next: start, is_null, is_matched: false };
                     } else if let Some(batch) = &build.batch {
-                        let mut held = Held::new(key.bytes, is_null, memory, &cx.query.pool)?;
+                        let mut held = Held::new(key.bytes, is_null, memory, cx)?;
                         held.add(plan, &batch.columns, (start, end), memory, cx)?;
                         build.row = end;
                         *group = Group::Open(Box::new(held));
@@ -471,7 +472,7 @@ impl Local {
         let Replay { start, end, reader, block, next } = replay;
         if block.is_none() || next.0 == *end {
             *block = None;
-            *block = reader.next(held, &self.memory, cx)?;
+            *block = reader.next(&held.rows, &self.memory, cx)?;
             *next = (*start, 0);
         }
         let Some((_, block)) = block else {

@@ -4,5 +4,6 @@ pub(super) mod bytes;
 pub(super) mod input;
 pub(super) mod kernels;
 pub(super) mod pick;
+pub(super) mod quantile;
 pub(super) mod states;
 pub(super) mod variance;

@@ -1,0 +1,102 @@
+//! Where rows that come in order differ from the row before.
+
+use crate::data::{Batch, Bitmap, BitmapMut, BufMut, DataType, Values, Vector};
+use crate::error::{Error, Result};
+use crate::expr::{ColumnId, CompareOp, EvalCx, Evaluator, Expr};
+
+/// A buffer is at least this large.
+const BUFFER_BYTES: usize = 4 << 10;
+
+/// Columns that are compared. Nulls are equal to each other.
+pub(super) struct Changes {
+    types: Vec<DataType>,
+    /// Whether a row is the same as the row before: over columns numbered in pairs.
+    is_same: [Expr; 1],
+    pairs: Vec<ColumnId>,
+}
+
+/// The last row that came to a lane.
+pub(super) struct ChangesLocal {
+    is_same: Evaluator,
+    last: Option<Vec<Vector>>,
+}
+
+impl Changes {
+    /// Of columns of `types`.
+    pub(super) fn new(types: Vec<DataType>) -> Self {
+        let pairs: Vec<ColumnId> = (0..2 * types.len() as u32).map(ColumnId).collect();
+        let column = |id: &ColumnId, data_type: &DataType| {
+            Box::new(Expr::Column { id: *id, data_type: data_type.clone(), nullable: true })
+        };
+        let same = types.iter().zip(pairs.chunks(2)).map(|(data_type, pair)| Expr::Compare {
+            op: CompareOp::IsNotDistinct,
+            left: column(&pair[0], data_type),
+            right: column(&pair[1], data_type),
+        });
+        let is_same = [Expr::And(same.collect())];
+        Self { types, is_same, pairs }
+    }
+
+    /// What comparing batches of `rows` takes.
+    pub(super) fn scratch_bytes(&self, rows: usize) -> usize {
+        let width: usize = self.types.iter().map(|t| t.value_bytes() + 1).sum();
+        Evaluator::scratch_bytes(&self.is_same, rows)
+            + rows * (width + size_of::<u32>())
+            + (2 * self.types.len() + 3) * BUFFER_BYTES
+    }
+
+    /// No row has come.
+    pub(super) fn local(&self) -> Result<ChangesLocal> {
+        Ok(ChangesLocal { is_same: Evaluator::new(&self.is_same, &self.pairs)?, last: None })
+    }
+}
+
+impl ChangesLocal {
+    /// For each of `rows` rows, at least one, whether it is the same as the row before, which for the first one came with
+    /// the last call.
+    pub(super) fn same_as_before(
+        &mut self,
+        columns: &[Vector],
+        rows: usize,
+        cx: &mut EvalCx<'_>,
+    ) -> Result<Bitmap> {
+        let mut indices: BufMut<u32> = BufMut::with_len(cx.account, rows)?;
+        for (row, to) in indices.iter_mut().enumerate() {
+            *to = row.saturating_sub(1) as u32;
+        }
+        let row_of = |row: u32, cx: &EvalCx<'_>| -> Result<Vec<Vector>> {
+            columns.iter().map(|column| Ok(column.gather(&[row], cx.account)?)).collect()
+        };
+        let before = columns.iter().map(|column| column.gather(&indices, cx.account));
+        let before = before.collect::<Result<Vec<_>, _>>()?;
+        let same = self.same(columns, &before, rows, cx)?;
+        drop(before);
+        let goes_on = match self.last.take() {
+            Some(last) => self.same(&row_of(0, cx)?, &last, 1, cx)?.get(0),
+            None => false,
+        };
+        self.last = Some(row_of(rows as u32 - 1, cx)?);
+        let mut answer = BitmapMut::with_len(cx.account, rows)?;
+        answer.fill_from(|row| if row == 0 { goes_on } else { same.get(row) });
+        Ok(answer.freeze())
+    }
+
+    fn same(
+        &mut self,
+        columns: &[Vector],
+        before: &[Vector],
+        rows: usize,
+        cx: &mut EvalCx<'_>,
+    ) -> Result<Bitmap> {
+        let columns = columns.iter().zip(before).flat_map(|(a, b)| [a.clone(), b.clone()]).collect();
+        let [answer] = self
+            .is_same
+            .evaluate(&Batch::new(columns, rows), cx)?
+            .try_into()
+            .map_err(|_| Error::internal("one expression has one value"))?;
+        match answer.flatten(cx.account)?.values {
+            Values::Bool(bits) => Ok(bits),
+            _ => Err(Error::internal("a comparison is no boolean")),
+        }
+    }
+}
