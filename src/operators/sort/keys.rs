@@ -179,30 +179,6 @@ impl KeyEncoder {
         false
     }
 
-    /// Bytes of every key, if they are all equally long whatever the values.
-    pub(super) fn fixed_bytes(&self) -> Option<usize> {
-        let of = |column: &ColumnEncoding| match (column.kind, column.null) {
-            (Kind::Null, _) => Some(1),
-            (Kind::Fixed(bytes), None) => Some(bytes),
-            // Nulls are shorter, but nothing follows that could be mistaken for the rest of a value.
-            (Kind::Fixed(_) | Kind::Wide | Kind::Interval | Kind::Bytes, _) => None,
-        };
-        self.columns.iter().map(of).sum()
-    }
-
-    /// Whether the prefix of a key is all that needs to be compared.
-    pub(super) fn is_prefix_enough(&self) -> bool {
-        match &self.columns[..] {
-            // A null key and the zeros behind it differ from every value in their first byte.
-            [column] => match column.kind {
-                Kind::Null => true,
-                Kind::Fixed(bytes) => bytes + usize::from(column.null.is_some()) <= PREFIX_BYTES,
-                Kind::Wide | Kind::Interval | Kind::Bytes => false,
-            },
-            _ => self.fixed_bytes().is_some_and(|bytes| bytes <= PREFIX_BYTES),
-        }
-    }
-
     /// Sets `keys` to the keys of `rows` (positions in `columns`, one vector for each key column).
     pub(in crate::operators) fn encode(
         &self,
@@ -451,9 +427,6 @@ mod tests {
         let rows: Vec<u32> = (0..columns[0].len() as u32).collect();
         let mut out = Keys::new(&harness.account).expect("fits");
         encoder.encode(columns, &rows, &mut out, &harness.account).expect("fits");
-        if let Some(bytes) = encoder.fixed_bytes() {
-            assert!((0..out.len()).all(|row| out.get(row).len() == bytes));
-        }
         (0..out.len()).map(|row| out.get(row).to_vec()).collect()
     }
 

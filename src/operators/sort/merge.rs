@@ -7,7 +7,7 @@
 //!    left of its runs: no row is lost or comes twice.
 
 use super::super::rows::{Pick, gather_column};
-use super::keys::{WIDE_PREFIX_BYTES, wide_prefix};
+use super::keys::WIDE_PREFIX_BYTES;
 use super::run::{Chunk, Run};
 use crate::data::{
     BitmapMut, Buf, BufMut, DictionaryIds, FlatVector, MAX_INLINE_BYTES, SHARED_BYTES, StringViews, Values,
@@ -131,8 +131,9 @@ struct Cursor {
     /// Frees what lies before `before`.
     behind: Option<ReadBehind>,
     row: usize,
-    /// What the key of `row` begins with.
+    /// What the key of `row` begins with, and whether there is more of it.
     prefix: u128,
+    has_rest: bool,
     /// Place of `current` among the merge's sources.
     source: u32,
 }
@@ -140,7 +141,7 @@ struct Cursor {
 impl Cursor {
     fn new(run: Run) -> Self {
         let behind = run.reader.as_ref().map(SpillReader::behind);
-        Self { run, current: None, before: None, behind, row: 0, prefix: 0, source: 0 }
+        Self { run, current: None, before: None, behind, row: 0, prefix: 0, has_rest: false, source: 0 }
     }
 
     /// Gets the next chunk; `current` stays empty at the end. After an error nothing has changed but that.
@@ -162,7 +163,7 @@ impl Cursor {
 
     fn note_prefix(&mut self) {
         if let Some(chunk) = &self.current {
-            self.prefix = wide_prefix(chunk.key(self.row));
+            (self.prefix, self.has_rest) = chunk.prefix(self.row);
         }
     }
 
@@ -171,10 +172,13 @@ impl Cursor {
         let (Some(chunk), Some(other_chunk)) = (&self.current, &other.current) else {
             return Some(self.current.is_some());
         };
-        // Keys lie scattered: few comparisons should look at them.
-        let rest = |chunk: &'a Chunk, row| chunk.key(row).get(WIDE_PREFIX_BYTES..).unwrap_or_default();
-        let order = self.prefix.cmp(&other.prefix);
-        let order = order.then_with(|| rest(chunk, self.row).cmp(rest(other_chunk, other.row)));
+        let mut order = self.prefix.cmp(&other.prefix);
+        // One that ends within its prefix equals every key of the same prefix.
+        if order.is_eq() && self.has_rest && other.has_rest {
+            // Keys lie scattered: few comparisons should look at them.
+            let rest = |chunk: &'a Chunk, row| chunk.key(row).get(WIDE_PREFIX_BYTES..).unwrap_or_default();
+            order = rest(chunk, self.row).cmp(rest(other_chunk, other.row));
+        }
         (!order.is_eq()).then_some(order.is_lt())
     }
 

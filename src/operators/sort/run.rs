@@ -1,7 +1,7 @@
 //! Runs: rows collected, sorted, and kept in memory or on disk.
 
 use super::super::rows::RowsBuilder;
-use super::keys::{PREFIX_BYTES, prefix};
+use super::keys::{PREFIX_BYTES, WIDE_PREFIX_BYTES, wide_prefix};
 use crate::data::{
     Batch, Buf, BufMut, FlatVector, MAX_INLINE_BYTES, StringViews, Values, Vector, ViewBuilder, view_len,
 };
@@ -18,12 +18,18 @@ use std::sync::Arc;
 pub(super) struct Chunk {
     columns: Vec<FlatVector>,
     keys: StringViews,
-    /// Where in the columns each row lies (in the low half), where they do not lie in order.
+    /// Where in the columns each row lies, where they do not lie in order, below what its key begins with.
     order: Option<Buf<u128>>,
+    /// Whether no key is longer than what an entry of `order` shows of it.
+    has_short_keys: bool,
     rows: usize,
     /// Bytes of the strings of a row that are not in their views, on average; `None` if that says little about a row.
     mean_long_bytes: Option<usize>,
 }
+
+/// Bytes of a key that stand above the place of its row.
+const ENTRY_PREFIX_BYTES: usize = 12;
+const PLACE_BITS: u32 = 32;
 
 /// Strings are about alike if none takes more bytes than this.
 const ALIKE_BYTES: usize = 256;
@@ -36,7 +42,8 @@ impl Chunk {
         };
         let rows = order.as_ref().map_or(keys.len(), |order| order.len());
         let mean_long_bytes = mean_long_bytes(&columns);
-        Ok(Self { keys: keys.clone(), columns, order, rows, mean_long_bytes })
+        let has_short_keys = keys.views.iter().all(|view| view_len(*view) <= ENTRY_PREFIX_BYTES);
+        Ok(Self { keys: keys.clone(), columns, order, has_short_keys, rows, mean_long_bytes })
     }
 
     /// Rows read back from a spill block.
@@ -91,6 +98,18 @@ impl Chunk {
     pub(super) fn key(&self, row: usize) -> &[u8] {
         self.keys.get(self.place(row))
     }
+
+    /// The [`wide_prefix`] of the key of row `row`, and whether there is more of it.
+    pub(super) fn prefix(&self, row: usize) -> (u128, bool) {
+        match &self.order {
+            // Keys lie scattered: they are looked at only if they must be.
+            Some(order) if self.has_short_keys => (order[row] >> PLACE_BITS << PLACE_BITS, false),
+            Some(_) | None => {
+                let key = self.key(row);
+                (wide_prefix(key), key.len() > WIDE_PREFIX_BYTES)
+            }
+        }
+    }
 }
 
 /// Rows in order: chunks in memory, or blocks on disk. It can be put away half read.
@@ -137,14 +156,16 @@ impl Run {
 pub(super) struct RunBuilder {
     rows: RowsBuilder,
     keys: ViewBuilder,
-    /// Of each row its key's prefix above its number.
+    /// Of each row its key's first bytes above its number.
     order: BufMut<u128>,
+    /// Of the longest key.
+    key_bytes: usize,
 }
 
 impl RunBuilder {
     pub(super) fn new(columns: usize, account: &Account) -> Result<Self, Denied> {
         let keys = ViewBuilder::new(account, 0)?;
-        Ok(Self { rows: RowsBuilder::new(columns), keys, order: BufMut::empty() })
+        Ok(Self { rows: RowsBuilder::new(columns), keys, order: BufMut::empty(), key_bytes: 0 })
     }
 
     /// Appends the rows `positions` of `batch`, with their `keys` in the same order; all of them or, after an error,
@@ -180,7 +201,9 @@ impl RunBuilder {
         }
         self.rows.append(batch, positions, account)?;
         for row in self.rows()..self.keys.len() {
-            self.order.push(u128::from(prefix(self.keys.get(row))) << 64 | row as u128);
+            let key = self.keys.get(row);
+            self.key_bytes = self.key_bytes.max(key.len());
+            self.order.push(wide_prefix(key) >> PLACE_BITS << PLACE_BITS | row as u128);
         }
         Ok(())
     }
@@ -197,14 +220,15 @@ impl RunBuilder {
 
     /// Sorts what was collected; the first `fetch` rows are a run, and the builder is empty. This needs no memory: the
     /// rows stay where they are.
-    pub(super) fn sort(&mut self, is_prefix_enough: bool, fetch: u64, account: &Account) -> Result<Run> {
+    pub(super) fn sort(&mut self, fetch: u64, account: &Account) -> Result<Run> {
         let mut order = std::mem::replace(&mut self.order, BufMut::empty());
         let keys = std::mem::replace(&mut self.keys, ViewBuilder::new(account, 0)?).freeze();
-        if is_prefix_enough {
+        let key_bytes = std::mem::take(&mut self.key_bytes);
+        if key_bytes <= ENTRY_PREFIX_BYTES {
             order.sort_unstable();
         } else {
-            let rest = |entry: u128| rest_of(keys.get(place_of(entry)));
-            order.sort_unstable_by(|a, b| match (a >> 64).cmp(&(b >> 64)) {
+            let rest = |entry: u128| keys.get(place_of(entry)).get(ENTRY_PREFIX_BYTES..).unwrap_or_default();
+            order.sort_unstable_by(|a, b| match (a >> PLACE_BITS).cmp(&(b >> PLACE_BITS)) {
                 Ordering::Equal => rest(*a).cmp(rest(*b)).then(a.cmp(b)),
                 unequal => unequal,
             });

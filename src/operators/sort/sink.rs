@@ -139,7 +139,7 @@ impl SortSink {
             return Ok(());
         }
         let account = &local.accounts.rows;
-        let run = local.builder.sort(shared.encoder.is_prefix_enough(), self.spec.fetch_rows(), account)?;
+        let run = local.builder.sort(self.spec.fetch_rows(), account)?;
         // All at once: each column is small enough to stay in the cache while its values are picked at random. Merging
         // then goes through the chunks from front to back.
         let (chunks, rest) = lay_out(vec![run.clone()], u64::MAX, usize::MAX, cx, account)?;
@@ -166,11 +166,10 @@ impl SortSink {
     }
 
     /// Begins to write everything in memory to disk.
-    fn start_spill(&self, shared: &SortShared, local: &mut Local, cx: &LaneCx<'_>) -> Result<()> {
+    fn start_spill(&self, local: &mut Local, cx: &LaneCx<'_>) -> Result<()> {
         let account = &local.accounts.rows;
         if local.builder.rows() > 0 {
-            let is_prefix_enough = shared.encoder.is_prefix_enough();
-            local.runs.push(local.builder.sort(is_prefix_enough, self.spec.fetch_rows(), account)?);
+            local.runs.push(local.builder.sort(self.spec.fetch_rows(), account)?);
         }
         if local.writer.is_none() {
             local.writer = Some(self.writer(&local.accounts.spill, cx)?);
@@ -225,7 +224,7 @@ impl SortSink {
                 }
                 Ok(false) => {}
                 Err(error) if error.is_refusal() => {
-                    if let Some(wait) = self.make_room(shared, local, &error, cx)? {
+                    if let Some(wait) = self.make_room(local, &error, cx)? {
                         return Ok(Flow::Wait(wait));
                     }
                 }
@@ -303,15 +302,9 @@ impl SortSink {
     ///
     /// # Errors
     /// `BudgetTooSmall` if a single row does not fit and nobody is about to give back anything.
-    fn make_room(
-        &self,
-        shared: &SortShared,
-        local: &mut Local,
-        refused: &Error,
-        cx: &LaneCx<'_>,
-    ) -> Result<Option<Wait>> {
+    fn make_room(&self, local: &mut Local, refused: &Error, cx: &LaneCx<'_>) -> Result<Option<Wait>> {
         if local.holds_rows() {
-            self.start_spill(shared, local, cx)?;
+            self.start_spill(local, cx)?;
             return Ok(None);
         }
         // What more rows have grown may have used up what a few rows need. Keys that are made already stay: room for
@@ -478,7 +471,7 @@ impl Sink for SortSink {
             local.forced_rows = (2 * local.forced_rows).min(RUN_ROWS);
         }
         if held_rows > 0 && (local.victim.take_request() || is_forced) {
-            self.start_spill(shared, local, cx)?;
+            self.start_spill(local, cx)?;
         }
         self.go_on(shared, local, cx)
     }
@@ -498,7 +491,7 @@ impl Sink for SortSink {
         let may_go =
             || self.small_fetch().is_none() && cx.query.spill.available_bytes() > 2 * used_bytes as u64;
         if local.holds_rows() && (!local.spilled.is_empty() || (may_go() && is_tight())) {
-            self.start_spill(shared, local, cx)?;
+            self.start_spill(local, cx)?;
             return Ok(Combine::Wait(turn(cx)));
         }
         self.seal(shared, local, cx)?;
@@ -527,7 +520,7 @@ impl Sink for SortSink {
     ) -> Result<usize> {
         let before = local.accounts.rows.used_bytes();
         if local.spilling.is_none() && local.holds_rows() {
-            self.start_spill(shared, local, cx)?;
+            self.start_spill(local, cx)?;
         }
         self.spill_on(shared, local, None, cx)?;
         Ok(before.saturating_sub(local.accounts.rows.used_bytes()))
