@@ -4,10 +4,11 @@
 //! prefix of that of another value of the same column, so later columns count only among equals.
 //!
 //! - A nullable column begins with a byte that puts nulls before or behind everything else.
-//! - Integers, dates and times are big-endian with the sign bit flipped; a float's bits are flipped so that they
-//!   ascend, after -0.0 has become 0.0 and every NaN the greatest one.
-//! - 128-bit integers and decimals of any width, which may come 64 or 128 bits wide in different batches, begin with
-//!   a byte that says whether the value is below, within or above 64 bits, and take 8 or 16 bytes more.
+//! - Integers, decimals, dates and times of 32 bits and more begin with a byte that tells their sign and how many bytes
+//!   come after it, which are those that zeros or, of negative numbers, ones do not fill: what is close to zero is short,
+//!   in whatever width it comes. The first byte is also that of a null.
+//! - Smaller integers are big-endian with the sign bit flipped; a float's bits are flipped so that they ascend, after -0.0
+//!   has become 0.0 and every NaN the greatest one.
 //! - In strings a zero byte is followed by 0xFF, and two zero bytes end them.
 //! - Descending columns have all bits of a value flipped.
 
@@ -23,10 +24,8 @@ const NULL_FIRST: u8 = 0x00;
 const VALID: u8 = 0x01;
 const NULL_LAST: u8 = 0xFF;
 
-/// How a wide value compares to those of 64 bits.
-const BELOW: u8 = 0;
-const WITHIN: u8 = 1;
-const ABOVE: u8 = 2;
+/// What an integer of no bytes begins with that is not negative, which is 0; one byte less is of -1.
+const ZERO: u8 = 0x80;
 
 /// The first bytes of a key as a number of the same order, zeros behind a shorter key.
 pub(in crate::operators) fn prefix(key: &[u8]) -> u64 {
@@ -121,8 +120,8 @@ enum Kind {
     Null,
     /// Of so many bytes.
     Fixed(usize),
-    /// 64 or 128 bits.
-    Wide,
+    /// Of as many bytes as it takes.
+    Integer,
     /// Months, days and nanoseconds, which compare as a length of time: a month is 30 days.
     Interval,
     /// Bytes of any number.
@@ -146,15 +145,23 @@ impl KeyEncoder {
             let kind = match (&data_type, data_type.physical()) {
                 (DataType::Null, _) => Kind::Null,
                 (DataType::Interval, _) => Kind::Interval,
-                (DataType::Decimal { .. }, _) | (_, PhysicalType::I128) => Kind::Wide,
+                (DataType::Decimal { .. }, _)
+                | (
+                    _,
+                    PhysicalType::I32
+                    | PhysicalType::U32
+                    | PhysicalType::I64
+                    | PhysicalType::U64
+                    | PhysicalType::I128,
+                ) => Kind::Integer,
                 (_, PhysicalType::View) => Kind::Bytes,
                 (_, PhysicalType::Nested) => {
                     return Err(Error::unsupported(format!("ORDER BY a value of type {data_type}"), None));
                 }
                 (_, PhysicalType::Bool | PhysicalType::I8 | PhysicalType::U8) => Kind::Fixed(1),
                 (_, PhysicalType::I16 | PhysicalType::U16) => Kind::Fixed(2),
-                (_, PhysicalType::I32 | PhysicalType::U32 | PhysicalType::F32) => Kind::Fixed(4),
-                (_, PhysicalType::I64 | PhysicalType::U64 | PhysicalType::F64) => Kind::Fixed(8),
+                (_, PhysicalType::F32) => Kind::Fixed(4),
+                (_, PhysicalType::F64) => Kind::Fixed(8),
             };
             let is_nullable = key.nullable || kind == Kind::Null;
             let null = if key.nulls_first { NULL_FIRST } else { NULL_LAST };
@@ -168,13 +175,14 @@ impl KeyEncoder {
     pub(in crate::operators) fn has_null(&self, key: &[u8], strict: &[bool]) -> bool {
         let mut rest = key;
         for (column, is_strict) in self.columns.iter().zip(strict) {
-            let is_null = column.null.is_some() && rest.first() != Some(&VALID);
+            let is_null = column.null.is_some() && rest.first().copied() == column.null;
             if is_null && *is_strict {
                 return true;
             }
-            let lead = usize::from(column.null.is_some());
-            let len = if is_null { 0 } else { column.encoded_len(rest.get(lead..).unwrap_or_default()) };
-            rest = rest.get(lead + len..).unwrap_or_default();
+            let lead = column.lead_bytes();
+            let len =
+                if is_null { 1 } else { lead + column.encoded_len(rest.get(lead..).unwrap_or_default()) };
+            rest = rest.get(len..).unwrap_or_default();
         }
         false
     }
@@ -222,6 +230,11 @@ impl ColumnEncoding {
         Ok(())
     }
 
+    /// Bytes that tell a value from null and nothing else.
+    fn lead_bytes(&self) -> usize {
+        usize::from(self.null.is_some() && self.kind != Kind::Integer)
+    }
+
     /// Bytes of the encoded value that `bytes` begin with.
     fn encoded_len(&self, bytes: &[u8]) -> usize {
         let is = |at: usize, byte: u8| bytes.get(at).is_some_and(|found| found ^ self.flip == byte);
@@ -229,12 +242,9 @@ impl ColumnEncoding {
             Kind::Null => 0,
             Kind::Fixed(len) => len,
             Kind::Interval => 16,
-            Kind::Wide => {
-                if is(0, WITHIN) {
-                    9
-                } else {
-                    17
-                }
+            Kind::Integer => {
+                let first = bytes.first().map_or(ZERO, |first| first ^ self.flip);
+                1 + usize::from(if first < ZERO { ZERO - 1 - first } else { first - ZERO })
             }
             Kind::Bytes => {
                 let mut at = 0;
@@ -248,18 +258,21 @@ impl ColumnEncoding {
 
     /// Bytes of the encoding of one row.
     fn len(&self, column: &FlatVector, row: usize) -> usize {
-        let lead = usize::from(self.null.is_some());
-        if self.kind == Kind::Null || (lead == 1 && column.is_null(row)) {
+        if self.kind == Kind::Null || (self.null.is_some() && column.is_null(row)) {
             return 1;
         }
-        lead + match (self.kind, &column.values) {
-            (Kind::Fixed(bytes), _) => bytes,
-            (Kind::Interval, _) => 16,
-            (Kind::Wide, Values::I128(v)) if i64::try_from(v[row]).is_err() => 17,
-            (Kind::Wide, _) => 9,
-            (Kind::Bytes, Values::View(strings)) => escaped_len(strings, row),
-            (Kind::Null | Kind::Bytes, _) => 0,
-        }
+        self.lead_bytes()
+            + match (self.kind, &column.values) {
+                (Kind::Fixed(bytes), _) => bytes,
+                (Kind::Interval, _) => 16,
+                (Kind::Integer, Values::I32(v)) => integer_len(v[row].into()),
+                (Kind::Integer, Values::U32(v)) => integer_len(v[row].into()),
+                (Kind::Integer, Values::I64(v)) => integer_len(v[row]),
+                (Kind::Integer, Values::U64(v)) => wide_len(v[row].into()),
+                (Kind::Integer, Values::I128(v)) => wide_len(v[row]),
+                (Kind::Bytes, Values::View(strings)) => escaped_len(strings, row),
+                (Kind::Null | Kind::Bytes | Kind::Integer, _) => 0,
+            }
     }
 
     /// Writes null bytes, and what `write` makes of each row that is not null.
@@ -274,17 +287,21 @@ impl ColumnEncoding {
         for (at, &row) in ats.iter_mut().zip(rows) {
             let (row, mut to) = (row as usize, &mut bytes[*at as usize..]);
             if let Some(null) = self.null {
+                // It is the first byte of an integer, too.
+                let lead = self.lead_bytes();
                 let is_null = self.kind == Kind::Null || column.is_null(row);
-                to[0] = if is_null { null } else { VALID };
-                *at += 1;
                 if is_null {
+                    to[0] = null;
+                    *at += 1;
                     continue;
                 }
-                to = &mut to[1..];
+                to[..lead].fill(VALID);
+                *at += lead as u32;
+                to = &mut to[lead..];
             }
             let len = write(row, to);
-            for byte in &mut to[..len] {
-                *byte ^= self.flip;
+            if self.flip != 0 {
+                to[..len].iter_mut().for_each(|byte| *byte ^= self.flip);
             }
             *at += len as u32;
         }
@@ -306,24 +323,19 @@ impl ColumnEncoding {
             (Kind::Interval, Values::I128(v)) => {
                 each!(|row, to| put(to, (interval_nanos(v[row]) ^ i128::MIN).to_be_bytes()));
             }
-            (Kind::Wide, Values::I64(v)) => each!(|row, to| put_wide(to, v[row].into())),
-            (Kind::Wide, Values::I128(v)) => each!(|row, to| put_wide(to, v[row])),
+            (Kind::Integer, Values::I32(v)) => each!(|row, to| put_integer(to, v[row].into())),
+            (Kind::Integer, Values::U32(v)) => each!(|row, to| put_integer(to, v[row].into())),
+            (Kind::Integer, Values::I64(v)) => each!(|row, to| put_integer(to, v[row])),
+            (Kind::Integer, Values::U64(v)) => each!(|row, to| put_wide(to, v[row].into())),
+            (Kind::Integer, Values::I128(v)) => each!(|row, to| put_wide(to, v[row])),
             (Kind::Bytes, Values::View(strings)) => each!(|row, to| put_escaped(to, strings.get(row))),
             (Kind::Fixed(1), Values::Bool(b)) => each!(|row, to| put(to, [u8::from(b.get(row))])),
             (Kind::Fixed(1), Values::I8(v)) => each!(|row, to| put(to, (v[row] ^ i8::MIN).to_be_bytes())),
             (Kind::Fixed(2), Values::I16(v)) => {
                 each!(|row, to| put(to, (v[row] ^ i16::MIN).to_be_bytes()));
             }
-            (Kind::Fixed(4), Values::I32(v)) => {
-                each!(|row, to| put(to, (v[row] ^ i32::MIN).to_be_bytes()));
-            }
-            (Kind::Fixed(8), Values::I64(v)) => {
-                each!(|row, to| put(to, (v[row] ^ i64::MIN).to_be_bytes()));
-            }
             (Kind::Fixed(1), Values::U8(v)) => each!(|row, to| put(to, [v[row]])),
             (Kind::Fixed(2), Values::U16(v)) => each!(|row, to| put(to, v[row].to_be_bytes())),
-            (Kind::Fixed(4), Values::U32(v)) => each!(|row, to| put(to, v[row].to_be_bytes())),
-            (Kind::Fixed(8), Values::U64(v)) => each!(|row, to| put(to, v[row].to_be_bytes())),
             (Kind::Fixed(4), Values::F32(v)) => {
                 each!(|row, to| put(to, ordered_f32(v[row]).to_be_bytes()));
             }
@@ -339,19 +351,49 @@ impl ColumnEncoding {
     }
 }
 
-fn put_wide(to: &mut [u8], value: i128) -> usize {
-    match i64::try_from(value) {
-        Ok(narrow) => {
-            to[0] = WITHIN;
-            to[1..9].copy_from_slice(&(narrow ^ i64::MIN).to_be_bytes());
-            9
-        }
-        Err(_) => {
-            to[0] = if value < 0 { BELOW } else { ABOVE };
-            to[1..17].copy_from_slice(&(value ^ i128::MIN).to_be_bytes());
-            17
-        }
+/// Bytes of an encoded integer.
+#[inline]
+fn integer_len(value: i64) -> usize {
+    // Of negative numbers as many bits as of what is one less of the other sign.
+    let bits = i64::BITS - (value ^ (value >> 63)).leading_zeros();
+    1 + bits.div_ceil(8) as usize
+}
+
+/// The same of any width; those that fit 64 bits are as long as these.
+fn wide_len(value: i128) -> usize {
+    let bits = i128::BITS - (value ^ (value >> 127)).leading_zeros();
+    1 + bits.div_ceil(8) as usize
+}
+
+#[inline]
+fn put_integer(to: &mut [u8], value: i64) -> usize {
+    let len = integer_len(value) - 1;
+    to[0] = first_byte(len, value < 0);
+    let bytes = value.to_be_bytes();
+    // Copies of a length that is known take an instruction or two.
+    macro_rules! copy {
+        ($($len:literal)*) => {
+            match len {
+                $($len => to[1..=$len].copy_from_slice(&bytes[8 - $len..]),)*
+                _ => {}
+            }
+        };
     }
+    copy!(1 2 3 4 5 6 7 8);
+    1 + len
+}
+
+fn put_wide(to: &mut [u8], value: i128) -> usize {
+    let len = wide_len(value) - 1;
+    to[0] = first_byte(len, value < 0);
+    let bytes = value.to_be_bytes();
+    to[1..=len].copy_from_slice(&bytes[bytes.len() - len..]);
+    1 + len
+}
+
+#[inline]
+fn first_byte(len: usize, is_negative: bool) -> u8 {
+    if is_negative { ZERO - 1 - len as u8 } else { ZERO + len as u8 }
 }
 
 fn escaped_len(strings: &StringViews, row: usize) -> usize {
