@@ -3,16 +3,20 @@
 //! An aggregation sorts by one value. Where there are several, or other aggregates beside them, each has its own, over the
 //! same input, and their rows are joined by group. The input is executed once, unless it is no more than a table that is
 //! scanned. The rule runs when inputs have been optimized: nothing moves into what is shared.
+//!
+//! Where values come often, each is sorted once, with how often it comes: an aggregation below counts them. After the rule
+//! every call has the value, the fraction and, if values are counted, the count as its arguments.
 
 use super::Rule;
+use super::cardinality::rows;
 use super::copy::{copy, with_new_ids};
 use super::distinct_aggregates::{DistinctAggregates, only_where};
 use super::shared_subplans::first_free_number;
 use super::substitute::is_deterministic;
-use crate::data::Field;
+use crate::data::{Field, Scalar};
 use crate::error::{Error, Result};
 use crate::expr::Expr;
-use crate::functions::{AggregateCall, Evaluation};
+use crate::functions::{self, AggregateCall, AggregateFunction, Evaluation, Ordered};
 use crate::logical::{Column, ColumnIds, JoinKey, JoinKind, Plan};
 use std::sync::Arc;
 
@@ -41,6 +45,11 @@ impl Rule for OrderedAggregates {
 pub(super) fn is_ordered(call: &AggregateCall) -> bool {
     matches!(call.function.evaluation(), Evaluation::Ordered(_))
 }
+
+/// The fraction of a median; a mode has none, and any will do.
+const MIDDLE: f64 = 0.5;
+/// Values are counted where they come at least so often.
+const WORTHWHILE_REPETITION: f64 = 2.0;
 
 /// Calls that one aggregation can answer.
 struct Set {
@@ -121,7 +130,10 @@ fn split(
 
 /// What a call orders by, its filter made part of it, and whether its values count once each.
 fn value_of(call: &mut AggregateCall) -> Result<Option<(Expr, bool)>> {
-    if !is_ordered(call) {
+    let Evaluation::Ordered(kind) = call.function.evaluation() else { return Ok(None) };
+    if call.distinct && kind == Ordered::Mode {
+        // Every value comes once, and of several the least is taken.
+        call.function = function("min")?;
         return Ok(None);
     }
     let filter = call.filter.take();
@@ -131,7 +143,15 @@ fn value_of(call: &mut AggregateCall) -> Result<Option<(Expr, bool)>> {
     if let Some(filter) = filter {
         *value = only_where(filter, value.clone());
     }
-    Ok(Some((value.clone(), std::mem::take(&mut call.distinct))))
+    let value = value.clone();
+    if call.arguments.len() == 1 {
+        call.arguments.push(Expr::Literal(Scalar::float(MIDDLE)));
+    }
+    Ok(Some((value, std::mem::take(&mut call.distinct))))
+}
+
+fn function(name: &str) -> Result<Arc<dyn AggregateFunction>> {
+    functions::aggregate::find(name).ok_or_else(|| Error::internal(format!("the library has no {name}")))
 }
 
 /// Whether reading it again gives the same rows and costs no more than reading a table.
@@ -188,24 +208,60 @@ impl Set {
                 let plain = Plan::Aggregate { input, groups, aggregates: calls };
                 DistinctAggregates.apply(&Arc::new(plain), ids)
             }
-            Some((_, false)) => Ok(Arc::new(Plan::Aggregate { input, groups, aggregates: calls })),
-            Some((value, true)) => {
+            Some((value, is_distinct)) => {
+                let are_counted = calls.iter().all(|(_, call)| call.arguments.len() > 2);
+                if are_counted || !is_distinct && comes_once(&input, &groups, &value) {
+                    return Ok(Arc::new(Plan::Aggregate { input, groups, aggregates: calls }));
+                }
                 let field = Field {
                     name: "value".into(),
                     data_type: value.data_type(),
                     nullable: value.is_nullable(),
                 };
                 let column = Column { id: ids.fresh(), field };
+                let keys = groups.iter().cloned().chain([(column.clone(), value)]).collect();
+                let counted = if is_distinct { None } else { Some(count(ids)?) };
+                let aggregates = counted.iter().cloned().collect();
+                let once = Arc::new(Plan::Aggregate { input: Arc::clone(&input), groups: keys, aggregates });
+                let is_mode = |(_, call): &(Column, AggregateCall)| {
+                    matches!(call.function.evaluation(), Evaluation::Ordered(Ordered::Mode))
+                };
+                let repeat_often = || match (rows(&input), rows(&once)) {
+                    (Some(all), Some(once)) => once * WORTHWHILE_REPETITION <= all,
+                    _ => false,
+                };
+                if !(is_distinct || calls.iter().any(is_mode) || repeat_often()) {
+                    return Ok(Arc::new(Plan::Aggregate { input, groups, aggregates: calls }));
+                }
                 for (_, call) in &mut calls {
                     call.arguments[0] = column.to_expr();
+                    call.arguments.extend(counted.iter().map(|(count, _)| count.to_expr()));
                 }
                 let over = groups.iter().map(|(column, _)| (column.clone(), column.to_expr())).collect();
-                let keys = groups.into_iter().chain([(column, value)]).collect();
-                let once = Arc::new(Plan::Aggregate { input, groups: keys, aggregates: vec![] });
                 Ok(Arc::new(Plan::Aggregate { input: once, groups: over, aggregates: calls }))
             }
         }
     }
+}
+
+/// Whether `value` is one of the columns that tell the rows of a group of `input` apart, and all of them but keys.
+fn comes_once(input: &Plan, groups: &Groups, value: &Expr) -> bool {
+    let Plan::Aggregate { groups: keys, .. } = input else { return false };
+    let are_read = |(column, _): &(Column, Expr)| {
+        let key = column.to_expr();
+        key == *value || groups.iter().any(|(_, e)| *e == key)
+    };
+    keys.iter().all(are_read)
+}
+
+/// How many rows there are.
+fn count(ids: &mut ColumnIds) -> Result<(Column, AggregateCall)> {
+    let function = function("count")?;
+    let (arguments, data_type) = function.signature(&[])?;
+    debug_assert!(arguments.is_empty(), "of whole rows");
+    let field = Field { name: "count".into(), data_type: data_type.clone(), nullable: false };
+    let call = AggregateCall { function, arguments: vec![], distinct: false, filter: None, data_type };
+    Ok((Column { id: ids.fresh(), field }, call))
 }
 
 #[cfg(test)]
@@ -219,8 +275,9 @@ mod tests {
             &OrderedAggregates,
             "select median(a), quantile_disc(a, 0.9) from t group by c",
             "Project: median(a), quantile_disc(a, 0.9)
-  Aggregate: groups=[c] aggregates=[median(a), quantile_disc(a, 0.9)]
-    Scan t: [a, b, c, d]
+  Aggregate: groups=[c] aggregates=[median(value, 0.5, count) AS median(a), quantile_disc(value, 0.9, count) AS quantile_disc(a, 0.9)]
+    Aggregate: groups=[c, a AS value] aggregates=[count(*) AS count]
+      Scan t: [a, b, c, d]
 ",
         );
     }
@@ -232,18 +289,20 @@ mod tests {
             "select median(a), sum(b), mode(b) filter (where a > 1), median(distinct a) from t group by c",
             r#"Project: median(a), sum(b), "mode"(b) FILTER (WHERE (a > 1)), median(DISTINCT a)
   Project: c#2, median(a), sum(b), "mode"(b) FILTER (WHERE (a > 1)), median(DISTINCT a)
-    InnerJoin: c#2 <=> c#26
-      InnerJoin: c#2 <=> c#21
-        InnerJoin: c#2 <=> c#16
-          Aggregate: groups=[c#10 AS c#2] aggregates=[median(a#8) AS median(a)]
-            Scan t: [a#8, b#9, c#10, d#11]
-          Aggregate: groups=[c#14 AS c#16] aggregates=[sum(b#13) AS sum(b)]
-            Scan t: [a#12, b#13, c#14, d#15]
-        Aggregate: groups=[c#19 AS c#21] aggregates=[mode(CASE WHEN (a#17 > 1) THEN b#18 END) AS "mode"(b) FILTER (WHERE (a > 1))]
-          Scan t: [a#17, b#18, c#19, d#20]
-      Aggregate: groups=[c#26] aggregates=[median(value) AS median(DISTINCT a)]
-        Aggregate: groups=[c#24 AS c#26, a#22 AS value] aggregates=[]
-          Scan t: [a#22, b#23, c#24, d#25]
+    InnerJoin: c#2 <=> c#30
+      InnerJoin: c#2 <=> c#23
+        InnerJoin: c#2 <=> c#18
+          Aggregate: groups=[c#2] aggregates=[median(value#12, 0.5, count#13) AS median(a)]
+            Aggregate: groups=[c#10 AS c#2, a#8 AS value#12] aggregates=[count(*) AS count#13]
+              Scan t: [a#8, b#9, c#10, d#11]
+          Aggregate: groups=[c#16 AS c#18] aggregates=[sum(b#15) AS sum(b)]
+            Scan t: [a#14, b#15, c#16, d#17]
+        Aggregate: groups=[c#23] aggregates=[mode(value#24, 0.5, count#25) AS "mode"(b) FILTER (WHERE (a > 1))]
+          Aggregate: groups=[c#21 AS c#23, CASE WHEN (a#19 > 1) THEN b#20 END AS value#24] aggregates=[count(*) AS count#25]
+            Scan t: [a#19, b#20, c#21, d#22]
+      Aggregate: groups=[c#30] aggregates=[median(value#31, 0.5) AS median(DISTINCT a)]
+        Aggregate: groups=[c#28 AS c#30, a#26 AS value#31] aggregates=[]
+          Scan t: [a#26, b#27, c#28, d#29]
 "#,
         );
     }
@@ -256,13 +315,14 @@ mod tests {
             "Project: median(a), count_star()
   Project: median(a), count_star()
     InnerJoin
-      Aggregate: groups=[] aggregates=[median(a#6) AS median(a)]
-        Shared 0: [a#6]
-          Limit: 3
-            Project: a#0
-              Scan t: [a#0, b, c, d]
+      Aggregate: groups=[] aggregates=[median(value, 0.5, count) AS median(a)]
+        Aggregate: groups=[a#6 AS value] aggregates=[count(*) AS count]
+          Shared 0: [a#6]
+            Limit: 3
+              Project: a#0
+                Scan t: [a#0, b, c, d]
       Aggregate: groups=[] aggregates=[count(*) AS count_star()]
-        Shared 0: [a#7]
+        Shared 0: [a#9]
           Limit: 3
             Project: a#0
               Scan t: [a#0, b, c, d]

@@ -170,39 +170,67 @@ fn is_ordered(call: &AggregateCall) -> bool {
     matches!(call.function.evaluation(), Evaluation::Ordered(_))
 }
 
-/// Aggregates of one value in order: groups and value are sorted, then gone through.
+/// Aggregates of one value in order: groups and value are sorted, then gone through. Their arguments are the value, the
+/// fraction, and how often the value counts, if it is not once.
 fn ordered_aggregate(
     input: &Plan,
     groups: &[(Column, Expr)],
     aggregates: &[(Column, AggregateCall)],
     sources: Sources<'_>,
 ) -> Result<Node> {
-    let calls: Vec<AggregateCall> = aggregates.iter().map(|(_, call)| call.clone()).collect();
-    let value = match calls.as_slice() {
-        [first, rest @ ..] if rest.iter().all(|call| call.arguments.first() == first.arguments.first()) => {
-            first.arguments.first()
+    let plain = |call: &AggregateCall| match call.arguments.as_slice() {
+        [value, _, count @ ..] if is_ordered(call) && !call.distinct && call.filter.is_none() => {
+            Some((value.clone(), count.first().cloned()))
         }
         _ => None,
     };
-    let is_plain = calls.iter().all(|call| is_ordered(call) && !call.distinct && call.filter.is_none());
-    let (Some(value), Some((result, _)), true) = (value, aggregates.first(), is_plain) else {
+    let parts: Option<Vec<_>> = aggregates.iter().map(|(_, call)| plain(call)).collect();
+    let part =
+        parts.filter(|parts| parts.windows(2).all(|pair| pair[0] == pair[1])).and_then(|mut p| p.pop());
+    let (Some((value, count)), Some((result, _))) = (part, aggregates.first()) else {
         return Err(Error::internal("aggregates of values in order were not taken apart"));
     };
-    // Only the value is carried along; it is known by the first result's id until there is one.
-    let field = Field { name: "value".into(), data_type: value.data_type(), nullable: value.is_nullable() };
-    let value_column = Column { id: result.id, field };
-    let columns: Vec<Column> =
-        groups.iter().map(|(column, _)| column.clone()).chain([value_column]).collect();
-    let physical = lower_node(input, sources)?;
-    let estimated_rows = physical.estimated_rows;
-    let expressions = groups.iter().map(|(_, e)| e.clone()).chain([value.clone()]).collect();
-    let projected = node_over(Node::Project { input: physical, expressions }, &columns, estimated_rows);
-    let mut keys: Vec<Expr> = columns.iter().map(Column::to_expr).collect();
+    let input = lower_node(input, sources)?;
+    let estimated_rows = input.estimated_rows;
+    // Only what is needed is carried along. A value that is computed is known by the first result's id until there is one.
+    let value_column = match &value {
+        Expr::Column { id, .. } if !groups.iter().any(|(column, _)| column.id == *id) => *id,
+        _ => result.id,
+    };
+    let column = |id: ColumnId, name: &str, e: &Expr| Column {
+        id,
+        field: Field { name: name.into(), data_type: e.data_type(), nullable: e.is_nullable() },
+    };
+    let mut columns: Vec<Column> = groups.iter().map(|(column, _)| column.clone()).collect();
+    let mut expressions: Vec<Expr> = groups.iter().map(|(_, e)| e.clone()).collect();
+    let mut held = vec![(column(value_column, "value", &value), value)];
+    match count {
+        Some(Expr::Column { id, data_type, nullable }) => {
+            let count = Expr::Column { id, data_type, nullable };
+            held.push((column(id, "count", &count), count));
+        }
+        Some(other) => return Err(Error::internal(format!("{other} is counted and no column"))),
+        None => {}
+    }
+    for (column, e) in held {
+        columns.push(column);
+        expressions.push(e);
+    }
+    let projected = node_over(Node::Project { input, expressions }, &columns, estimated_rows);
+    let mut expressions = columns.iter().map(Column::to_expr);
+    let keys: Vec<Expr> = expressions.by_ref().take(groups.len()).collect();
+    let value = expressions.next().ok_or_else(|| Error::internal("a value is sorted"))?;
+    let count = expressions.next();
     let order = |expr: &Expr| SortKey { expr: expr.clone(), descending: false, nulls_first: false };
-    let sort = Node::Sort { input: projected, keys: keys.iter().map(order).collect(), fetch: None };
-    let input = node_over(sort, &columns, estimated_rows);
-    let value = keys.pop().ok_or_else(|| Error::internal("a value is sorted"))?;
-    Ok(Node::OrderedAggregate { input, groups: keys, value, aggregates: calls })
+    let order = keys.iter().chain([&value]).map(order).collect();
+    let sort = Node::Sort { input: projected, keys: order, fetch: None };
+    Ok(Node::OrderedAggregate {
+        input: node_over(sort, &columns, estimated_rows),
+        groups: keys,
+        value,
+        count,
+        aggregates: aggregates.iter().map(|(_, call)| call.clone()).collect(),
+    })
 }
 
 /// Chooses the build side: the smaller one, where the kind leaves a choice; then how it is joined.

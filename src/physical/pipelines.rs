@@ -215,11 +215,12 @@ fn build_node(plan: &PhysicalPlan, done: &mut Done) -> Result<Open> {
                 }
             }
         }
-        Node::OrderedAggregate { input, groups, value, aggregates } => {
+        Node::OrderedAggregate { input, groups, value, count, aggregates } => {
             let spec = operators::OrderedAggregateSpec {
                 layout: input.layout.clone(),
                 groups: groups.clone(),
                 value: value.clone(),
+                count: count.clone(),
                 calls: aggregates.iter().map(ordered_call).collect::<Result<_>>()?,
             };
             build(input, done)?.through(operators::ordered_aggregate(spec))
@@ -379,9 +380,8 @@ fn ordered_call(call: &AggregateCall) -> Result<OrderedCall> {
         return Err(Error::internal(format!("{} takes rows in any order", call.function.name())));
     };
     let fraction = match call.arguments.get(1) {
-        None => 0.5,
         Some(Expr::Literal(Scalar { value: Value::Float(fraction), .. })) => *fraction,
-        Some(other) => return Err(Error::internal(format!("{other} is no fraction"))),
+        _ => return Err(Error::internal(format!("{} without its fraction", call.function.name()))),
     };
     Ok(OrderedCall { kind, fraction, data_type: call.data_type.clone() })
 }

@@ -54,6 +54,8 @@ pub(crate) enum Node {
         input: Arc<PhysicalPlan>,
         groups: Vec<Expr>,
         value: Expr,
+        /// How often a value counts, if not once.
+        count: Option<Expr>,
         /// What they are called with, before it was put in order.
         aggregates: Vec<AggregateCall>,
     },

@@ -3,8 +3,9 @@
 use super::super::held::{HeldMemory, HeldReader, HeldRows, made_final};
 use super::super::rows::RowsBuilder;
 use super::OrderedCall;
+use super::counts::Counts;
 use super::ranks::Rank;
-use crate::data::{Batch, Bitmap, BitmapMut, DataType, FlatVector, Scalar, Vector};
+use crate::data::{Batch, BitmapMut, DataType, FlatVector, Scalar, Vector};
 use crate::error::{Error, Result};
 use crate::exec::LaneCx;
 use crate::functions::Ordered;
@@ -13,42 +14,33 @@ use crate::functions::Ordered;
 pub(super) struct Carried {
     /// Its keys, one row each.
     keys: Vec<FlatVector>,
-    /// Values that are not null, if their number tells which are taken.
+    /// Values that are not null, with their counts, if a number among them tells which are taken.
     held: HeldRows,
-    rows: usize,
-    runs: Runs,
+    /// How often values count together.
+    total: u64,
+    /// The first value that counts most, and how often.
+    most: Option<(FlatVector, u64)>,
 }
 
-/// The values of a batch.
-pub(super) struct Values<'a> {
-    pub(super) column: &'a FlatVector,
-    pub(super) data_type: &'a DataType,
-    /// Which are equal to the one before, if a mode is wanted.
-    pub(super) same: Option<&'a Bitmap>,
-}
-
-/// Equal values one after the other.
-#[derive(Default)]
-struct Runs {
-    /// The value of the last one, once it has left its batch.
-    last: Option<FlatVector>,
-    last_rows: usize,
-    longest: Option<FlatVector>,
-    longest_rows: usize,
+/// The values of a batch, in the columns that are held of them.
+pub(super) struct BatchValues<'a> {
+    pub(super) columns: &'a [FlatVector],
+    pub(super) types: &'a [DataType],
+    pub(super) counts: &'a Counts,
 }
 
 impl Carried {
     /// The group of `row`, which has the keys `groups`.
     pub(super) fn new(groups: &[Vector], row: usize, cx: &LaneCx<'_>) -> Result<Self> {
         let keys = copied(groups, row, cx).map_err(|error| made_final(error, cx))?;
-        Ok(Self { keys, held: HeldRows::default(), rows: 0, runs: Runs::default() })
+        Ok(Self { keys, held: HeldRows::default(), total: 0, most: None })
     }
 
     /// Counts in the values from `start` to `end`, none of which is null.
     pub(super) fn add(
         &mut self,
         calls: &[OrderedCall],
-        values: &Values<'_>,
+        values: &BatchValues<'_>,
         (start, end): (usize, usize),
         memory: &HeldMemory,
         cx: &LaneCx<'_>,
@@ -56,35 +48,35 @@ impl Carried {
         if start == end {
             return Ok(());
         }
-        self.rows += end - start;
-        if let Some(same) = values.same {
-            let range = (start, end);
-            match self.runs.add(values.column, range, same, cx) {
-                // Values that are held may be in the way.
-                Err(error) if error.is_refusal() => {
-                    self.spill(values.data_type, memory, cx)?;
-                    let added = self.runs.add(values.column, range, same, cx);
-                    added.map_err(|error| made_final(error, cx))?;
-                }
-                added => added?,
+        self.total += values.counts.total(start, end);
+        if calls.iter().any(|call| call.kind == Ordered::Mode) {
+            let (row, count) = values.counts.most(start, end);
+            if self.most.as_ref().is_none_or(|(_, most)| count > *most) {
+                let value = match one(&values.columns[0], row, cx) {
+                    // Values that are held may be in the way.
+                    Err(error) if error.is_refusal() => {
+                        self.spill(values.types, memory, cx)?;
+                        one(&values.columns[0], row, cx).map_err(|error| made_final(error, cx))?
+                    }
+                    value => value?,
+                };
+                self.most = Some((value, count));
             }
         }
         if calls.iter().any(|call| call.kind != Ordered::Mode) {
-            let (types, columns) =
-                (std::slice::from_ref(values.data_type), std::slice::from_ref(values.column));
-            self.held.add(types, columns, (start, end), memory, cx)?;
+            self.held.add(values.types, values.columns, (start, end), memory, cx)?;
         }
         Ok(())
     }
 
-    /// Brings its values to disk; the bytes freed.
+    /// Brings its values, in columns of `types`, to disk; the bytes freed.
     pub(super) fn spill(
         &mut self,
-        data_type: &DataType,
+        types: &[DataType],
         memory: &HeldMemory,
         cx: &LaneCx<'_>,
     ) -> Result<usize> {
-        self.held.spill(std::slice::from_ref(data_type), memory, cx)
+        self.held.spill(types, memory, cx)
     }
 
     /// Its row: keys and results.
@@ -95,26 +87,24 @@ impl Carried {
         cx: &LaneCx<'_>,
     ) -> Result<Batch> {
         self.held.close()?;
-        self.runs.close();
-        let rank = |call: &OrderedCall| if self.rows == 0 { None } else { call.rank(self.rows) };
+        let rank = |call: &OrderedCall| if self.total == 0 { None } else { call.rank(self.total) };
         let ranks: Vec<Option<Rank>> = calls.iter().map(rank).collect();
-        let mut wanted: Vec<usize> =
-            ranks.iter().flatten().flat_map(|rank| [rank.below, rank.above]).collect();
+        let mut wanted: Vec<u64> = ranks.iter().flatten().flat_map(|rank| [rank.below, rank.above]).collect();
         wanted.sort_unstable();
         wanted.dedup();
         let values = self.values_at(&wanted, memory, cx)?;
-        let value_at = |at: usize| match wanted.binary_search(&at) {
+        let value_at = |at: u64| match wanted.binary_search(&at) {
             Ok(place) => Ok(&values[place]),
             Err(_) => Err(Error::internal("a value was not looked for")),
         };
         let mut columns: Vec<Vector> = self.keys.into_iter().map(Vector::Flat).collect();
         for (call, rank) in calls.iter().zip(ranks) {
-            let result = match (rank, &self.runs.longest) {
+            let result = match (rank, &self.most) {
                 (Some(rank), _) => {
                     let pair = [value_at(rank.below)?, value_at(rank.above)?];
                     call.between(pair, &[rank.weight], BitmapMut::ones(cx.account, 1)?, cx.account)?
                 }
-                (None, Some(longest)) if self.rows > 0 => Vector::Flat(longest.clone()),
+                (None, Some((most, _))) if self.total > 0 => Vector::Flat(most.clone()),
                 (None, _) => Vector::Constant { value: Scalar::null(call.data_type.clone()), len: 1 },
             };
             columns.push(result);
@@ -123,73 +113,33 @@ impl Carried {
     }
 
     /// The values numbered `wanted`, which ascend.
-    fn values_at(&self, wanted: &[usize], memory: &HeldMemory, cx: &LaneCx<'_>) -> Result<Vec<FlatVector>> {
+    fn values_at(&self, wanted: &[u64], memory: &HeldMemory, cx: &LaneCx<'_>) -> Result<Vec<FlatVector>> {
         let mut values = Vec::with_capacity(wanted.len());
         let mut reader = HeldReader::default();
+        let mut before = 0;
         while values.len() < wanted.len() {
-            let Some((before, block)) = reader.next(&self.held, memory, cx)? else {
+            let Some((_, block)) = reader.next(&self.held, memory, cx)? else {
                 return Err(Error::internal("a group has fewer values than were counted"));
             };
-            while let Some(at) = wanted.get(values.len()).filter(|at| **at < before + block.rows) {
-                let row = (at - before) as u32;
-                let value = block.columns.first().ok_or_else(|| Error::internal("a value is a column"))?;
-                values.push(value.gather(&[row], cx.account)?);
+            let Some((value, counts)) = block.columns.split_first() else {
+                return Err(Error::internal("a value is a column"));
+            };
+            let counts = counts.first().map(|counts| Vector::Flat(counts.clone()));
+            let counts = Counts::new(counts.as_ref(), cx.account)?;
+            let end = before + counts.total(0, block.rows);
+            while let Some(at) = wanted.get(values.len()).filter(|at| **at < end) {
+                let row = counts.row_of(at - before, 0, block.rows);
+                values.push(value.gather(&[row as u32], cx.account)?);
             }
+            before = end;
         }
         Ok(values)
     }
 }
 
-impl Runs {
-    /// Counts in more values, or, if memory for one of them is refused, none.
-    fn add(
-        &mut self,
-        column: &FlatVector,
-        (start, end): (usize, usize),
-        same: &Bitmap,
-        cx: &LaneCx<'_>,
-    ) -> Result<()> {
-        // The run that goes on.
-        let mut first = start;
-        while self.last_rows > 0 && first < end && same.get(first) {
-            first += 1;
-        }
-        let last_rows = self.last_rows + first - start;
-        if first == end {
-            self.last_rows = last_rows;
-            return Ok(());
-        }
-        let is_longest = last_rows > self.longest_rows;
-        let mut longest_rows = self.longest_rows.max(last_rows);
-        let mut best = None;
-        for next in first + 1..end {
-            if same.get(next) {
-                continue;
-            }
-            if next - first > longest_rows {
-                (best, longest_rows) = (Some(first), next - first);
-            }
-            first = next;
-        }
-        let one = |row| Ok::<_, Error>(copied(&[Vector::Flat(column.clone())], row, cx)?.pop());
-        let (best, last) = (best.map(one).transpose()?, one(first)?);
-        let ended = std::mem::replace(&mut self.last, last);
-        self.last_rows = end - first;
-        self.longest_rows = longest_rows;
-        match best {
-            Some(best) => self.longest = best,
-            None if is_longest => self.longest = ended,
-            None => {}
-        }
-        Ok(())
-    }
-
-    /// Ends the last run.
-    fn close(&mut self) {
-        if self.last_rows > self.longest_rows {
-            (self.longest, self.longest_rows) = (self.last.take(), self.last_rows);
-        }
-    }
+fn one(column: &FlatVector, row: usize, cx: &LaneCx<'_>) -> Result<FlatVector> {
+    let value = copied(&[Vector::Flat(column.clone())], row, cx)?.pop();
+    value.ok_or_else(|| Error::internal("a column was copied"))
 }
 
 /// A row in memory of the lane's own.

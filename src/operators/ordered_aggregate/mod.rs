@@ -5,16 +5,19 @@
 //! Analytics From Low-Level Plan Operators", SIGMOD 2021, section 3.3).
 //!
 //! Invariants:
-//! 1. A group that lies within a batch is answered there, together with others. The last group of a batch is [carried]:
+//! 1. A value comes once with how often it counts, or as often as it counts. If a mode is asked, no value of a group comes
+//!    twice.
+//! 2. A group that lies within a batch is answered there, together with others. The last group of a batch is [carried]:
 //!    there may be more of it. Its values are held, on disk if memory is short, until the next group begins.
-//! 2. Nulls come last and do not count.
-//! 3. What is held is registered as something that can be spilled.
+//! 3. Nulls come last and do not count.
+//! 4. What is held is registered as something that can be spilled.
 //!
 //! Must not know: how rows were brought into order.
 //!
 //! [carried]: carried
 
 mod carried;
+mod counts;
 mod ranks;
 mod transform;
 
@@ -34,6 +37,8 @@ pub(crate) struct OrderedAggregateSpec {
     pub(crate) groups: Vec<Expr>,
     /// What all calls are about.
     pub(crate) value: Expr,
+    /// How often it counts, a `BIGINT` above 0; once if that is not said.
+    pub(crate) count: Option<Expr>,
     pub(crate) calls: Vec<OrderedCall>,
 }
 

@@ -11,26 +11,26 @@ const MICROSECONDS_PER_DAY: i128 = 86_400_000_000;
 /// Between which two of the values, numbered from 0, and how far from the first to the second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Rank {
-    pub(super) below: usize,
-    pub(super) above: usize,
+    pub(super) below: u64,
+    pub(super) above: u64,
     pub(super) weight: f64,
 }
 
 impl OrderedCall {
-    /// What it takes of `rows` values, at least one; `None` if that is not told by their number.
-    pub(super) fn rank(&self, rows: usize) -> Option<Rank> {
-        let last = rows - 1;
+    /// What it takes of `len` values, at least one; `None` if that is not told by their number.
+    pub(super) fn rank(&self, len: u64) -> Option<Rank> {
+        let last = len - 1;
         let kind = if self.interpolates() { self.kind } else { self.kind.without_between() };
         match kind {
             Ordered::Mode => None,
             Ordered::Continuous => {
                 let at = last as f64 * self.fraction;
-                let (below, above) = ((at.floor() as usize).min(last), (at.ceil() as usize).min(last));
+                let (below, above) = ((at.floor() as u64).min(last), (at.ceil() as u64).min(last));
                 Some(Rank { below, above, weight: at - at.floor() })
             }
             Ordered::Discrete => {
-                let before = rows as f64 - (rows as f64 - self.fraction * rows as f64).floor();
-                let at = (before as usize).max(1) - 1;
+                let before = len as f64 - (len as f64 - self.fraction * len as f64).floor();
+                let at = (before as u64).max(1) - 1;
                 Some(Rank { below: at.min(last), above: at.min(last), weight: 0.0 })
             }
         }

@@ -14,12 +14,12 @@ use std::sync::atomic::Ordering::Relaxed;
 
 const FRACTIONS: [f64; 6] = [0.0, 0.1, 0.3, 0.5, 0.95, 1.0];
 
-fn calls() -> Vec<OrderedCall> {
+fn calls(counts: bool) -> Vec<OrderedCall> {
     let call = |kind, fraction, data_type| OrderedCall { kind, fraction, data_type };
     let continuous = FRACTIONS.map(|fraction| call(Ordered::Continuous, fraction, DataType::Float64));
     let discrete = FRACTIONS.map(|fraction| call(Ordered::Discrete, fraction, DataType::Int64));
-    let mode = call(Ordered::Mode, 0.0, DataType::Int64);
-    continuous.into_iter().chain(discrete).chain([mode]).collect()
+    let mode = counts.then(|| call(Ordered::Mode, 0.0, DataType::Int64));
+    continuous.into_iter().chain(discrete).chain(mode).collect()
 }
 
 /// What a call gives for values in order.
@@ -49,20 +49,24 @@ fn expected(call: &OrderedCall, values: &[i64]) -> Value {
     }
 }
 
-/// Rows of `groups`, each with how many nulls and which values it has, in batches of `batch_rows`.
-fn check(groups: &[(Option<i64>, Vec<i64>, usize)], batch_rows: usize, has_groups: bool, harness: &Harness) {
-    let rows: Vec<(Option<i64>, Option<i64>)> = groups
-        .iter()
-        .flat_map(|(key, values, nulls)| {
-            let values = values.iter().map(|value| Some(*value));
-            values.chain(vec![None; *nulls]).map(|value| (*key, value)).collect::<Vec<_>>()
-        })
-        .collect();
+/// A key, values in order, and how many nulls come after them.
+type Group = (Option<i64>, Vec<i64>, usize);
+
+/// Rows of `groups` in batches of `batch_rows`; with `counts` each value once, with how often it comes.
+fn check(groups: &[Group], batch_rows: usize, (has_groups, counts): (bool, bool), harness: &Harness) {
+    let rows_of = |(key, values, nulls): &Group| -> Vec<[Option<i64>; 3]> {
+        let values = values.chunk_by(|a, b| counts && a == b);
+        let values = values.map(|run| [*key, Some(run[0]), Some(run.len() as i64)]);
+        let nulls = vec![[*key, None, Some(1)]; *nulls];
+        values.chain(nulls).collect()
+    };
+    let rows: Vec<[Option<i64>; 3]> = groups.iter().flat_map(rows_of).collect();
     let spec = OrderedAggregateSpec {
-        layout: vec![ColumnId(7), ColumnId(8)],
+        layout: vec![ColumnId(7), ColumnId(8), ColumnId(9)],
         groups: if has_groups { vec![column(7)] } else { vec![] },
         value: column(8),
-        calls: calls(),
+        count: counts.then(|| column(9)),
+        calls: calls(counts),
     };
     let operator = OrderedAggregate::new(spec);
     let need = operator.need(&harness.query.knobs);
@@ -73,7 +77,7 @@ fn check(groups: &[(Option<i64>, Vec<i64>, usize)], batch_rows: usize, has_group
     let types: Vec<DataType> = has_groups
         .then_some(DataType::Int64)
         .into_iter()
-        .chain(calls().into_iter().map(|c| c.data_type))
+        .chain(calls(counts).into_iter().map(|c| c.data_type))
         .collect();
     let mut take = |batch: &Batch| {
         for row in 0..batch.rows() {
@@ -82,8 +86,8 @@ fn check(groups: &[(Option<i64>, Vec<i64>, usize)], batch_rows: usize, has_group
         }
     };
     for part in rows.chunks(batch_rows) {
-        let (keys, values): (Vec<_>, Vec<_>) = part.iter().copied().unzip();
-        let columns = vec![int_column(harness, &keys), int_column(harness, &values)];
+        let column = |at: usize| int_column(harness, &part.iter().map(|row| row[at]).collect::<Vec<_>>());
+        let columns = (0..3).map(column).collect();
         let mut output =
             operator.push(&shared, &mut local, Batch::new(columns, part.len()), &cx).expect("fits");
         loop {
@@ -108,16 +112,16 @@ fn check(groups: &[(Option<i64>, Vec<i64>, usize)], batch_rows: usize, has_group
         assert!(operator.has_drain());
         take(&batch);
     }
-    let all = |(key, values, _): &(Option<i64>, Vec<i64>, usize)| {
+    let all = |(key, values, _): &Group| {
         let key = key.map_or(Value::Null, |key| Value::Int(key.into()));
-        let results = calls().into_iter().map(|call| expected(&call, values));
+        let results = calls(counts).into_iter().map(|call| expected(&call, values));
         has_groups.then_some(key).into_iter().chain(results).collect::<Vec<_>>()
     };
     let expected: Vec<_> = groups.iter().map(all).collect();
     assert_eq!(got, expected, "batches of {batch_rows}");
 }
 
-fn groups() -> Vec<(Option<i64>, Vec<i64>, usize)> {
+fn groups() -> Vec<Group> {
     let lengths = [1, 2, 0, 3, 1, 1, 40, 7, 0, 1000, 5, 2500, 1, 6];
     let group = |(at, len): (usize, usize)| {
         let mut values: Vec<i64> =
@@ -132,14 +136,18 @@ fn groups() -> Vec<(Option<i64>, Vec<i64>, usize)> {
 #[test]
 fn values_are_taken_as_defined_whatever_the_batches() {
     for batch_rows in [1, 2, 5, 64, 1000, 1024] {
-        check(&groups(), batch_rows, true, &Harness::new(64 << 20));
+        for counts in [false, true] {
+            check(&groups(), batch_rows, (true, counts), &Harness::new(64 << 20));
+        }
     }
 }
 
 #[test]
 fn all_rows_are_one_group_without_keys() {
     for (values, nulls) in [(vec![], 0), (vec![], 3), (vec![4], 0), ((0..3000).collect(), 5)] {
-        check(&[(None, values, nulls)], 700, false, &Harness::new(64 << 20));
+        for counts in [false, true] {
+            check(&[(None, values.clone(), nulls)], 700, (false, counts), &Harness::new(64 << 20));
+        }
     }
 }
 
@@ -148,10 +156,13 @@ fn values_of_a_long_group_go_to_disk() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let spill = SpillDirectory::new(Some(folder.path().to_owned()), u64::MAX);
     let knobs = Knobs { lanes: 1, batch_rows: 512, block_bytes: 16 << 10, fan_out: 4 };
-    for faults in [None, Some(FaultConfig { refuse_grant: u16::MAX / 2, ..FaultConfig::NONE })] {
+    let faults = FaultConfig { refuse_grant: u16::MAX / 2, ..FaultConfig::NONE };
+    for (counts, faults) in [(false, None), (true, None), (false, Some(faults)), (true, Some(faults))] {
         let harness = Harness::with((2 << 20, 1 << 20), knobs, &spill, faults);
-        let values: Vec<i64> = (0..400_000).map(|n| n / 3).collect();
-        check(&[(Some(1), vec![1, 2], 0), (Some(2), values, 7), (Some(3), vec![5], 0)], 512, true, &harness);
+        let repeated = if counts { 1 } else { 3 };
+        let values: Vec<i64> = (0..400_000).map(|n| n / repeated).chain([399_999]).collect();
+        let groups = [(Some(1), vec![1, 2], 0), (Some(2), values, 7), (Some(3), vec![5], 0)];
+        check(&groups, 512, (true, counts), &harness);
         let spilled = harness.lane().metrics.counter("spilled_keys").load(Relaxed);
         assert!(spilled > 0, "the values do not fit");
     }

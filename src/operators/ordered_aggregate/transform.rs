@@ -3,13 +3,13 @@
 use super::super::changes::{Changes, ChangesLocal};
 use super::super::held::HeldMemory;
 use super::super::sort::{SortSpec, Victim};
-use super::carried::{Carried, Values};
+use super::carried::{BatchValues, Carried};
+use super::counts::Counts;
 use super::{OrderedAggregateSpec, OrderedCall};
-use crate::data::{Batch, Bitmap, BitmapMut, BufMut, DataType, Scalar, Vector};
+use crate::data::{Batch, BitmapMut, BufMut, DataType, Scalar, Vector};
 use crate::error::{Error, Result};
 use crate::exec::{LaneCx, Need, OpenCx, Output, Pull, Transform};
 use crate::expr::{ColumnId, EvalCx, Evaluator, Expr};
-use crate::functions::Ordered;
 use crate::mem::{Account, Knobs};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -20,13 +20,12 @@ const BUFFER_BYTES: usize = 4 << 10;
 /// See the module.
 pub(super) struct OrderedAggregate {
     layout: Vec<ColumnId>,
-    /// Keys, then the value.
+    /// Keys, then the value, then how often it counts, if that is said.
     expressions: Vec<Expr>,
     calls: Vec<OrderedCall>,
-    data_type: DataType,
+    /// Of what is held: the value, and how often it counts.
+    held_types: Vec<DataType>,
     groups: Changes,
-    /// Of keys and value, if a mode is wanted.
-    values: Option<Changes>,
 }
 
 /// What lanes share, of which one gets rows.
@@ -41,7 +40,6 @@ pub(super) struct Shared {
 pub(super) struct Local {
     evaluator: Evaluator,
     groups: ChangesLocal,
-    values: Option<ChangesLocal>,
     memory: Option<HeldMemory>,
     carried: Option<Carried>,
     /// What comes out after the row of a carried group.
@@ -51,27 +49,30 @@ pub(super) struct Local {
 /// A batch, with what is known of its rows.
 struct Rows<'a> {
     groups: &'a [Vector],
-    values: Values<'a>,
+    values: BatchValues<'a>,
 }
 
 impl OrderedAggregate {
     pub(super) fn new(spec: OrderedAggregateSpec) -> Self {
-        let OrderedAggregateSpec { layout, groups: mut expressions, value, calls } = spec;
-        let data_type = value.data_type();
+        let OrderedAggregateSpec { layout, groups: mut expressions, value, count, calls } = spec;
         let groups = Changes::new(expressions.iter().map(Expr::data_type).collect());
-        expressions.push(value);
-        let has_mode = calls.iter().any(|call| call.kind == Ordered::Mode);
-        let values = has_mode.then(|| Changes::new(expressions.iter().map(Expr::data_type).collect()));
-        Self { layout, expressions, calls, data_type, groups, values }
+        let held: Vec<Expr> = [value].into_iter().chain(count).collect();
+        let held_types = held.iter().map(Expr::data_type).collect();
+        expressions.extend(held);
+        Self { layout, expressions, calls, held_types, groups }
     }
 
     /// Values as they are held.
     fn held_spec(&self) -> SortSpec {
-        SortSpec { layout: Vec::new(), types: vec![self.data_type.clone()], keys: Vec::new(), fetch: None }
+        SortSpec { layout: Vec::new(), types: self.held_types.clone(), keys: Vec::new(), fetch: None }
     }
 
     fn has_groups(&self) -> bool {
-        self.expressions.len() > 1
+        self.key_columns() > 0
+    }
+
+    fn key_columns(&self) -> usize {
+        self.expressions.len() - self.held_types.len()
     }
 
     /// The results of groups that lie within a batch: each begins at one of `starts`, the last ends where the last of
@@ -79,7 +80,7 @@ impl OrderedAggregate {
     fn results(&self, rows: &Rows<'_>, starts: &[u32], cx: &LaneCx<'_>) -> Result<Batch> {
         let account = cx.account;
         let firsts = &starts[..starts.len() - 1];
-        let mut columns = Vec::with_capacity(self.expressions.len() - 1 + self.calls.len());
+        let mut columns = Vec::with_capacity(self.key_columns() + self.calls.len());
         for key in rows.groups {
             columns.push(key.gather(firsts, account)?);
         }
@@ -97,21 +98,21 @@ impl OrderedAggregate {
                     continue;
                 }
                 known.set(group, true);
-                match (call.rank(end - start), rows.values.same) {
-                    (Some(rank), _) => {
-                        below[group] = (start + rank.below) as u32;
-                        above[group] = (start + rank.above) as u32;
+                let counts = rows.values.counts;
+                match call.rank(counts.total(start, end)) {
+                    Some(rank) => {
+                        below[group] = counts.row_of(rank.below, start, end) as u32;
+                        above[group] = counts.row_of(rank.above, start, end) as u32;
                         weights[group] = rank.weight;
                     }
-                    (None, Some(same)) => {
-                        let at = longest_run(start, end, same) as u32;
-                        (below[group], above[group]) = (at, at);
+                    None => {
+                        let (most, _) = counts.most(start, end);
+                        (below[group], above[group]) = (most as u32, most as u32);
                     }
-                    (None, None) => return Err(Error::internal("a mode without knowing equal values")),
                 }
             }
-            let (below, above) =
-                (rows.values.column.gather(&below, account)?, rows.values.column.gather(&above, account)?);
+            let value = &rows.values.columns[0];
+            let (below, above) = (value.gather(&below, account)?, value.gather(&above, account)?);
             columns.push(call.between([&below, &above], &weights, known, account)?);
         }
         Ok(Batch::new(columns, firsts.len()))
@@ -140,7 +141,7 @@ impl OrderedAggregate {
 impl Rows<'_> {
     /// The end of the values that count, of the rows from `start` to `end` of a group: nulls come last.
     fn counted(&self, start: usize, end: usize) -> usize {
-        let Some(validity) = &self.values.column.validity else { return end };
+        let Some(validity) = &self.values.columns[0].validity else { return end };
         let (mut from, mut to) = (start, end);
         while from < to {
             let middle = from.midpoint(to);
@@ -148,21 +149,6 @@ impl Rows<'_> {
         }
         from
     }
-}
-
-/// Where the first of the longest runs of equal values begins.
-fn longest_run(start: usize, end: usize, same: &Bitmap) -> usize {
-    let (mut best, mut best_rows, mut first) = (start, 0, start);
-    for next in start + 1..=end {
-        if next < end && same.get(next) {
-            continue;
-        }
-        if next - first > best_rows {
-            (best, best_rows) = (first, next - first);
-        }
-        first = next;
-    }
-    best
 }
 
 impl Transform for OrderedAggregate {
@@ -180,13 +166,13 @@ impl Transform for OrderedAggregate {
         let columns = 2 * self.expressions.len() + 2 + 3 * self.calls.len();
         let evaluated: usize = self.expressions.iter().map(width).sum();
         let results: usize = self.calls.iter().map(|call| call.data_type.value_bytes() + 1).sum();
-        let taken = 2 * (self.data_type.value_bytes() + 1);
+        let taken = 2 * (self.held_types[0].value_bytes() + 1);
         let ranks = 3 * size_of::<u32>() + size_of::<f64>();
-        let scratch = Evaluator::scratch_bytes(&self.expressions, rows)
-            + self.groups.scratch_bytes(rows)
-            + self.values.as_ref().map_or(0, |values| values.scratch_bytes(rows));
-        let lane_bytes =
-            scratch + rows * (2 * evaluated + results + taken + ranks) + (columns + 8) * BUFFER_BYTES;
+        let counts = (self.held_types.len() - 1) * size_of::<u64>();
+        let scratch = Evaluator::scratch_bytes(&self.expressions, rows) + self.groups.scratch_bytes(rows);
+        let lane_bytes = scratch
+            + rows * (2 * evaluated + results + taken + ranks + counts)
+            + (columns + 8) * BUFFER_BYTES;
         let held = self.held_spec();
         let shared_bytes = held.read_floor_bytes(knobs) + held.spill_floor_bytes(knobs);
         Need { lane_bytes, shared_bytes }
@@ -209,7 +195,6 @@ impl Transform for OrderedAggregate {
         Ok(Local {
             evaluator: Evaluator::new(&self.expressions, &self.layout)?,
             groups: self.groups.local()?,
-            values: self.values.as_ref().map(Changes::local).transpose()?,
             memory: None,
             carried: None,
             pending: None,
@@ -217,24 +202,24 @@ impl Transform for OrderedAggregate {
     }
 
     fn push(&self, shared: &Shared, local: &mut Local, batch: Batch, cx: &LaneCx<'_>) -> Result<Output> {
-        let Local { evaluator, groups, values, memory, carried, pending } = local;
+        let Local { evaluator, groups, memory, carried, pending } = local;
         shared.owes_row.store(false, Relaxed);
         let memory = self.memory(shared, memory, cx)?;
         memory.rows.relieve();
         if memory.victim.take_request()
             && let Some(carried) = carried
         {
-            carried.spill(&self.data_type, memory, cx)?;
+            carried.spill(&self.held_types, memory, cx)?;
         }
         let batch = batch.compact(cx.account)?;
         let count = batch.rows();
         let mut eval = EvalCx { account: cx.account, ids: &cx.query.ids };
         let mut columns = evaluator.evaluate(&batch, &mut eval)?;
-        let same_value = values.as_mut().map(|v| v.same_as_before(&columns, count, &mut eval)).transpose()?;
-        let value = columns.pop().ok_or_else(|| Error::internal("a value is aggregated"))?;
+        let held = columns.split_off(self.key_columns());
+        let counts = Counts::new(held.get(1), cx.account)?;
+        let held = held.iter().map(|column| column.flatten(cx.account)).collect::<Result<Vec<_>, _>>()?;
         let same = groups.same_as_before(&columns, count, &mut eval)?;
-        let value = value.flatten(cx.account)?;
-        let values = Values { column: &value, data_type: &self.data_type, same: same_value.as_ref() };
+        let values = BatchValues { columns: &held, types: &self.held_types, counts: &counts };
         let rows = Rows { groups: &columns, values };
 
         let mut starts = BufMut::<u32>::with_capacity(cx.account, count + 1)?;
@@ -294,7 +279,7 @@ impl Transform for OrderedAggregate {
         cx: &LaneCx<'_>,
     ) -> Result<usize> {
         match (&mut local.carried, &local.memory) {
-            (Some(carried), Some(memory)) => carried.spill(&self.data_type, memory, cx),
+            (Some(carried), Some(memory)) => carried.spill(&self.held_types, memory, cx),
             _ => Ok(0),
         }
     }
