@@ -17,6 +17,9 @@ const QUERIES: &[&str] = &[
     "select count(*), sum(n), max(m) from \
      (select l_comment, count(*) n, max(l_shipinstruct || l_comment) m from lineitem group by l_comment)",
     "select count(distinct l_comment), count(distinct l_shipmode || l_comment) from lineitem",
+    "select l_linenumber, median(l_quantity), quantile_disc(l_comment || l_shipinstruct, 0.3), \
+     quantile_disc(l_comment || l_shipinstruct, 0.6), quantile_disc(l_comment || l_shipinstruct, 0.9) \
+     from lineitem group by l_linenumber",
     "select count(*), max(a.l_comment), min(b.l_comment || a.l_comment) from lineitem a join lineitem b \
      on a.l_orderkey = b.l_orderkey and a.l_linenumber = b.l_linenumber",
     "select count(a.l_comment), count(b.l_comment) from lineitem a full join lineitem b on a.l_orderkey = b.l_suppkey",

@@ -12,5 +12,5 @@ pub(crate) mod aggregate;
 pub(crate) mod scalar;
 
 pub(crate) use aggregate::{
-    Accumulator, AggregateCall, AggregateFunction, Evaluation, GroupIds, Ordered, Rows,
+    Accumulator, AggregateCall, AggregateFunction, Evaluation, GroupIds, Ordered, OrderedArguments, Rows,
 };

@@ -1,4 +1,7 @@
 //! Where rows that come in order differ from the row before.
+//!
+//! Invariants:
+//! 1. All rows come to one lane, one batch after the other, none of them empty; the last row of a batch is kept for the next.
 
 use crate::data::{Batch, Bitmap, BitmapMut, BufMut, DataType, Values, Vector};
 use crate::error::{Error, Result};

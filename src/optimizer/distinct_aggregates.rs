@@ -33,7 +33,9 @@ impl Rule for DistinctAggregates {
                 for (_, call) in &mut aggregates {
                     call.distinct &= !ignores_repetition(call);
                 }
+                // Those that take of values in order are told apart from the others by a rule of their own.
                 if aggregates.iter().all(|(_, call)| !call.distinct)
+                    || aggregates.iter().any(|(_, call)| call.is_ordered())
                     || aggregates.iter().any(|(_, call)| !is_splittable(call))
                 {
                     return Ok(Arc::new(Plan::Aggregate { input, groups, aggregates }));

@@ -4,7 +4,6 @@
 //! computes, and that an aggregation's keys determine its results. Statistics prove nothing.
 
 use super::Rule;
-use super::ordered_aggregates::is_ordered;
 use super::substitute::is_deterministic;
 use crate::data::DataType;
 use crate::error::Result;
@@ -43,7 +42,7 @@ fn drop_keys(
     mut aggregates: Vec<(Column, AggregateCall)>,
 ) -> Plan {
     // Beside aggregates of values in order, keys that others take along would need an aggregation of their own.
-    if groups.len() < 2 || aggregates.iter().any(|(_, call)| is_ordered(call)) {
+    if groups.len() < 2 || aggregates.iter().any(|(_, call)| call.is_ordered()) {
         return Plan::Aggregate { input, groups, aggregates };
     }
     let mut known = vec![];

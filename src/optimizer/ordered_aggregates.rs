@@ -2,7 +2,8 @@
 //!
 //! An aggregation sorts by one value. Where there are several, or other aggregates beside them, each has its own, over the
 //! same input, and their rows are joined by group. The input is executed once, unless it is no more than a table that is
-//! scanned. The rule runs when inputs have been optimized: nothing moves into what is shared.
+//! scanned. The rule runs when inputs have been optimized: nothing moves into what is shared, of which only the columns are
+//! kept that are read. It reaches into what other rules share.
 //!
 //! Where values come often, each is sorted once, with how often it comes: an aggregation below counts them. After the rule
 //! every call has the value, the fraction and, if values are counted, the count as its arguments.
@@ -11,13 +12,15 @@ use super::Rule;
 use super::cardinality::rows;
 use super::copy::{copy, with_new_ids};
 use super::distinct_aggregates::{DistinctAggregates, only_where};
-use super::shared_subplans::first_free_number;
+use super::projection_pushdown::{ProjectionPushdown, exactly};
+use super::shared_subplans::{first_free_number, is_same};
 use super::substitute::is_deterministic;
-use crate::data::{Field, Scalar};
+use crate::data::Field;
 use crate::error::{Error, Result};
 use crate::expr::Expr;
-use crate::functions::{self, AggregateCall, AggregateFunction, Evaluation, Ordered};
+use crate::functions::{self, AggregateCall, AggregateFunction, Ordered, OrderedArguments};
 use crate::logical::{Column, ColumnIds, JoinKey, JoinKind, Plan};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// See the module.
@@ -37,19 +40,36 @@ impl Rule for OrderedAggregates {
     }
 
     fn apply(&self, plan: &Arc<Plan>, ids: &mut ColumnIds) -> Result<Arc<Plan>> {
-        rewrite(plan, &mut first_free_number(plan), ids)
+        let mut is_asked = false;
+        plan.for_each_node(&mut |node| {
+            if let Plan::Aggregate { aggregates, .. } = node {
+                is_asked |= aggregates.iter().any(|(_, call)| call.is_ordered());
+            }
+        });
+        if !is_asked {
+            return Ok(Arc::clone(plan));
+        }
+        // What nobody reads would be an aggregation of its own.
+        let plan = ProjectionPushdown.apply(plan, ids)?;
+        let mut rewrite =
+            Rewrite { next_number: first_free_number(&plan), shared: HashMap::new(), inputs: Vec::new() };
+        let plan = rewrite.apply(&plan, ids)?;
+        ProjectionPushdown.apply(&plan, ids)
     }
 }
 
-/// Whether it takes of values in order.
-pub(super) fn is_ordered(call: &AggregateCall) -> bool {
-    matches!(call.function.evaluation(), Evaluation::Ordered(_))
-}
-
-/// The fraction of a median; a mode has none, and any will do.
-const MIDDLE: f64 = 0.5;
 /// Values are counted where they come at least so often.
 const WORTHWHILE_REPETITION: f64 = 2.0;
+
+/// The rewriting of a plan.
+struct Rewrite {
+    /// Of the next shared input.
+    next_number: usize,
+    /// Shared plans by their numbers, rewritten.
+    shared: HashMap<usize, Arc<Plan>>,
+    /// Inputs that were shared, with columns numbered from 0, and their numbers.
+    inputs: Vec<(Arc<Plan>, usize)>,
+}
 
 /// Calls that one aggregation can answer.
 struct Set {
@@ -68,15 +88,59 @@ enum Input {
 
 type Groups = Vec<(Column, Expr)>;
 
-fn rewrite(plan: &Arc<Plan>, next_number: &mut usize, ids: &mut ColumnIds) -> Result<Arc<Plan>> {
-    let node = plan.try_map_inputs(&mut |input| rewrite(input, next_number, ids))?;
-    match node {
-        Plan::Aggregate { input, groups, aggregates }
-            if aggregates.iter().any(|(_, call)| is_ordered(call)) =>
-        {
-            split(input, groups, aggregates, next_number, ids)
+impl Rewrite {
+    fn apply(&mut self, plan: &Arc<Plan>, ids: &mut ColumnIds) -> Result<Arc<Plan>> {
+        if let Plan::Shared { number, plan, columns } = plan.as_ref() {
+            let done = match self.shared.get(number) {
+                Some(done) => Arc::clone(done),
+                None => {
+                    let done = self.apply(plan, ids)?;
+                    self.shared.insert(*number, Arc::clone(&done));
+                    done
+                }
+            };
+            return Ok(Arc::new(Plan::Shared { number: *number, plan: done, columns: columns.clone() }));
         }
-        other => Ok(Arc::new(other)),
+        let node = plan.try_map_inputs(&mut |input| self.apply(input, ids))?;
+        match node {
+            Plan::Aggregate { input, groups, aggregates }
+                if aggregates.iter().any(|(_, call)| call.is_ordered()) =>
+            {
+                split(input, groups, aggregates, self, ids)
+            }
+            other => Ok(Arc::new(other)),
+        }
+    }
+
+    /// How `sets` over `input` read it.
+    fn input_of(&mut self, input: Arc<Plan>, groups: &Groups, sets: &[Set]) -> Input {
+        if is_scan(&input) {
+            return Input::Scanned(input);
+        }
+        let mut read = HashSet::new();
+        let mut note = |e: &Expr| {
+            e.for_each_column(&mut |id| {
+                read.insert(id);
+            });
+        };
+        groups.iter().for_each(|(_, e)| note(e));
+        for (_, call) in sets.iter().flat_map(|set| &set.calls) {
+            call.arguments.iter().chain(&call.filter).for_each(&mut note);
+        }
+        let columns: Vec<Column> =
+            input.output_columns().into_iter().filter(|column| read.contains(&column.id)).collect();
+        let input = exactly(input, &columns);
+        let (canonical, _) = copy(&input, &mut ColumnIds::default());
+        let number = match self.inputs.iter().find(|(known, _)| is_same(known, &canonical)) {
+            Some((_, number)) => *number,
+            None => {
+                let number = self.next_number;
+                self.next_number += 1;
+                self.inputs.push((canonical, number));
+                number
+            }
+        };
+        Input::Shared(number, input)
     }
 }
 
@@ -84,7 +148,7 @@ fn split(
     input: Arc<Plan>,
     groups: Groups,
     aggregates: Vec<(Column, AggregateCall)>,
-    next_number: &mut usize,
+    rewrite: &mut Rewrite,
     ids: &mut ColumnIds,
 ) -> Result<Arc<Plan>> {
     let columns: Vec<Column> =
@@ -98,17 +162,14 @@ fn split(
             None => sets.push(Set { value, calls: vec![(column, call)] }),
         }
     }
+    if sets.len() == 1
+        && let Some(only) = sets.pop()
+    {
+        return only.aggregate(input, groups, ids);
+    }
+    let input = rewrite.input_of(input, &groups, &sets);
     let mut sets = sets.into_iter();
     let Some(first) = sets.next() else { return Err(Error::internal("an aggregation of nothing")) };
-    if sets.len() == 0 {
-        return first.aggregate(input, groups, ids);
-    }
-    let input = if is_scan(&input) {
-        Input::Scanned(input)
-    } else {
-        *next_number += 1;
-        Input::Shared(*next_number - 1, input)
-    };
     let (own, renamed_groups, first) = input.read(&groups, first, ids);
     let mut joined = first.aggregate(own, renamed_groups, ids)?;
     for set in sets {
@@ -130,23 +191,18 @@ fn split(
 
 /// What a call orders by, its filter made part of it, and whether its values count once each.
 fn value_of(call: &mut AggregateCall) -> Result<Option<(Expr, bool)>> {
-    let Evaluation::Ordered(kind) = call.function.evaluation() else { return Ok(None) };
+    let Some(OrderedArguments { kind, value, .. }) = call.ordered() else { return Ok(None) };
     if call.distinct && kind == Ordered::Mode {
         // Every value comes once, and of several the least is taken.
         call.function = function("min")?;
         return Ok(None);
     }
-    let filter = call.filter.take();
-    let Some(value) = call.arguments.first_mut() else {
-        return Err(Error::internal(format!("{} of nothing", call.function.name())));
-    };
-    if let Some(filter) = filter {
-        *value = only_where(filter, value.clone());
-    }
     let value = value.clone();
-    if call.arguments.len() == 1 {
-        call.arguments.push(Expr::Literal(Scalar::float(MIDDLE)));
-    }
+    let value = match call.filter.take() {
+        Some(filter) => only_where(filter, value),
+        None => value,
+    };
+    call.arguments[0] = value.clone();
     Ok(Some((value, std::mem::take(&mut call.distinct))))
 }
 
@@ -202,14 +258,17 @@ impl Input {
 impl Set {
     /// The aggregation of the set.
     fn aggregate(self, input: Arc<Plan>, groups: Groups, ids: &mut ColumnIds) -> Result<Arc<Plan>> {
-        let Self { value, mut calls } = self;
+        let Self { value, calls } = self;
         match value {
             None => {
                 let plain = Plan::Aggregate { input, groups, aggregates: calls };
                 DistinctAggregates.apply(&Arc::new(plain), ids)
             }
             Some((value, is_distinct)) => {
-                let are_counted = calls.iter().all(|(_, call)| call.arguments.len() > 2);
+                let is_counted = |(_, call): &(Column, AggregateCall)| {
+                    call.ordered().is_some_and(|arguments| arguments.count.is_some())
+                };
+                let are_counted = calls.iter().all(is_counted);
                 if are_counted || !is_distinct && comes_once(&input, &groups, &value) {
                     return Ok(Arc::new(Plan::Aggregate { input, groups, aggregates: calls }));
                 }
@@ -224,7 +283,7 @@ impl Set {
                 let aggregates = counted.iter().cloned().collect();
                 let once = Arc::new(Plan::Aggregate { input: Arc::clone(&input), groups: keys, aggregates });
                 let is_mode = |(_, call): &(Column, AggregateCall)| {
-                    matches!(call.function.evaluation(), Evaluation::Ordered(Ordered::Mode))
+                    call.ordered().is_some_and(|arguments| arguments.kind == Ordered::Mode)
                 };
                 let repeat_often = || match (rows(&input), rows(&once)) {
                     (Some(all), Some(once)) => once * WORTHWHILE_REPETITION <= all,
@@ -233,10 +292,11 @@ impl Set {
                 if !(is_distinct || calls.iter().any(is_mode) || repeat_often()) {
                     return Ok(Arc::new(Plan::Aggregate { input, groups, aggregates: calls }));
                 }
-                for (_, call) in &mut calls {
-                    call.arguments[0] = column.to_expr();
-                    call.arguments.extend(counted.iter().map(|(count, _)| count.to_expr()));
-                }
+                let over_counted = |(result, call): (Column, AggregateCall)| {
+                    let count = counted.as_ref().map(|(count, _)| count.to_expr());
+                    (result, call.over_counted(column.to_expr(), count))
+                };
+                let calls = calls.into_iter().map(over_counted).collect();
                 let over = groups.iter().map(|(column, _)| (column.clone(), column.to_expr())).collect();
                 Ok(Arc::new(Plan::Aggregate { input: once, groups: over, aggregates: calls }))
             }
@@ -277,7 +337,7 @@ mod tests {
             "Project: median(a), quantile_disc(a, 0.9)
   Aggregate: groups=[c] aggregates=[median(value, 0.5, count) AS median(a), quantile_disc(value, 0.9, count) AS quantile_disc(a, 0.9)]
     Aggregate: groups=[c, a AS value] aggregates=[count(*) AS count]
-      Scan t: [a, b, c, d]
+      Scan t: [a, c]
 ",
         );
     }
@@ -288,21 +348,22 @@ mod tests {
             &OrderedAggregates,
             "select median(a), sum(b), mode(b) filter (where a > 1), median(distinct a) from t group by c",
             r#"Project: median(a), sum(b), "mode"(b) FILTER (WHERE (a > 1)), median(DISTINCT a)
-  Project: c#2, median(a), sum(b), "mode"(b) FILTER (WHERE (a > 1)), median(DISTINCT a)
-    InnerJoin: c#2 <=> c#30
-      InnerJoin: c#2 <=> c#23
-        InnerJoin: c#2 <=> c#18
-          Aggregate: groups=[c#2] aggregates=[median(value#12, 0.5, count#13) AS median(a)]
-            Aggregate: groups=[c#10 AS c#2, a#8 AS value#12] aggregates=[count(*) AS count#13]
-              Scan t: [a#8, b#9, c#10, d#11]
-          Aggregate: groups=[c#16 AS c#18] aggregates=[sum(b#15) AS sum(b)]
-            Scan t: [a#14, b#15, c#16, d#17]
-        Aggregate: groups=[c#23] aggregates=[mode(value#24, 0.5, count#25) AS "mode"(b) FILTER (WHERE (a > 1))]
-          Aggregate: groups=[c#21 AS c#23, CASE WHEN (a#19 > 1) THEN b#20 END AS value#24] aggregates=[count(*) AS count#25]
-            Scan t: [a#19, b#20, c#21, d#22]
-      Aggregate: groups=[c#30] aggregates=[median(value#31, 0.5) AS median(DISTINCT a)]
-        Aggregate: groups=[c#28 AS c#30, a#26 AS value#31] aggregates=[]
-          Scan t: [a#26, b#27, c#28, d#29]
+  InnerJoin: c#2 <=> c#26
+    Project: c#2, median(a), sum(b), "mode"(b) FILTER (WHERE (a > 1))
+      InnerJoin: c#2 <=> c#20
+        Project: c#2, median(a), sum(b)
+          InnerJoin: c#2 <=> c#16
+            Aggregate: groups=[c#2] aggregates=[median(value#11, 0.5, count#12) AS median(a)]
+              Aggregate: groups=[c#10 AS c#2, a#8 AS value#11] aggregates=[count(*) AS count#12]
+                Scan t: [a#8, c#10]
+            Aggregate: groups=[c#15 AS c#16] aggregates=[sum(b#14) AS sum(b)]
+              Scan t: [b#14, c#15]
+        Aggregate: groups=[c#20] aggregates=[mode(value#21, 0.5, count#22) AS "mode"(b) FILTER (WHERE (a > 1))]
+          Aggregate: groups=[c#19 AS c#20, CASE WHEN (a#17 > 1) THEN b#18 END AS value#21] aggregates=[count(*) AS count#22]
+            Scan t: [a#17, b#18, c#19]
+    Aggregate: groups=[c#26] aggregates=[median(value#27, 0.5) AS median(DISTINCT a)]
+      Aggregate: groups=[c#25 AS c#26, a#23 AS value#27] aggregates=[]
+        Scan t: [a#23, c#25]
 "#,
         );
     }
@@ -312,20 +373,16 @@ mod tests {
         assert_rewrites(
             &OrderedAggregates,
             "select median(a), count(*) from (select a from t limit 3) s",
-            "Project: median(a), count_star()
-  Project: median(a), count_star()
-    InnerJoin
-      Aggregate: groups=[] aggregates=[median(value, 0.5, count) AS median(a)]
-        Aggregate: groups=[a#6 AS value] aggregates=[count(*) AS count]
-          Shared 0: [a#6]
-            Limit: 3
-              Project: a#0
-                Scan t: [a#0, b, c, d]
-      Aggregate: groups=[] aggregates=[count(*) AS count_star()]
-        Shared 0: [a#9]
-          Limit: 3
-            Project: a#0
-              Scan t: [a#0, b, c, d]
+            "InnerJoin
+  Aggregate: groups=[] aggregates=[median(value, 0.5, count) AS median(a)]
+    Aggregate: groups=[a#6 AS value] aggregates=[count(*) AS count]
+      Shared 0: [a#6]
+        Limit: 3
+          Scan t: [a#0]
+  Aggregate: groups=[] aggregates=[count(*) AS count_star()]
+    Shared 0: [a#9]
+      Limit: 3
+        Scan t: [a#0]
 ",
         );
     }

@@ -2,11 +2,11 @@
 
 use super::clusters::clustered;
 use super::merge_joins::{JoinPolicy, choose};
+use super::ordered_aggregates::ordered_aggregate;
 use super::plan::{Node, PhysicalPlan};
-use crate::data::{Field, PhysicalType};
+use crate::data::PhysicalType;
 use crate::error::{Error, Result};
 use crate::expr::{ColumnId, Expr};
-use crate::functions::{AggregateCall, Evaluation};
 use crate::logical::{Column, JoinKey, JoinKind, Plan, SortKey};
 use crate::operators::{HashJoinKey, HashJoinKind};
 use crate::scan::{ScanProvider, ScanRequest};
@@ -89,8 +89,8 @@ fn lower_node(plan: &Plan, sources: Sources<'_>) -> Result<Arc<PhysicalPlan>> {
                     return Err(Error::unsupported(format!("{}(DISTINCT …)", call.function.name()), None));
                 }
             }
-            if aggregates.iter().any(|(_, call)| is_ordered(call)) {
-                let node = ordered_aggregate(input, groups, aggregates, sources)?;
+            if aggregates.iter().any(|(_, call)| call.is_ordered()) {
+                let node = ordered_aggregate(lower_node(input, sources)?, groups, aggregates)?;
                 return Ok(node_over(node, &columns, (sources.estimate)(plan)));
             }
             let is_few = |e: &Expr| (sources.distinct)(e, input).is_some_and(|values| values <= FEW_STRINGS);
@@ -157,79 +157,12 @@ fn lower_node(plan: &Plan, sources: Sources<'_>) -> Result<Arc<PhysicalPlan>> {
     Ok(node_over(node, &columns, (sources.estimate)(plan)))
 }
 
-fn node_over(node: Node, columns: &[Column], estimated_rows: Option<u64>) -> Arc<PhysicalPlan> {
+pub(super) fn node_over(node: Node, columns: &[Column], estimated_rows: Option<u64>) -> Arc<PhysicalPlan> {
     Arc::new(PhysicalPlan {
         node,
         layout: columns.iter().map(|c| c.id).collect(),
         fields: columns.iter().map(|c| c.field.clone()).collect(),
         estimated_rows,
-    })
-}
-
-fn is_ordered(call: &AggregateCall) -> bool {
-    matches!(call.function.evaluation(), Evaluation::Ordered(_))
-}
-
-/// Aggregates of one value in order: groups and value are sorted, then gone through. Their arguments are the value, the
-/// fraction, and how often the value counts, if it is not once.
-fn ordered_aggregate(
-    input: &Plan,
-    groups: &[(Column, Expr)],
-    aggregates: &[(Column, AggregateCall)],
-    sources: Sources<'_>,
-) -> Result<Node> {
-    let plain = |call: &AggregateCall| match call.arguments.as_slice() {
-        [value, _, count @ ..] if is_ordered(call) && !call.distinct && call.filter.is_none() => {
-            Some((value.clone(), count.first().cloned()))
-        }
-        _ => None,
-    };
-    let parts: Option<Vec<_>> = aggregates.iter().map(|(_, call)| plain(call)).collect();
-    let part =
-        parts.filter(|parts| parts.windows(2).all(|pair| pair[0] == pair[1])).and_then(|mut p| p.pop());
-    let (Some((value, count)), Some((result, _))) = (part, aggregates.first()) else {
-        return Err(Error::internal("aggregates of values in order were not taken apart"));
-    };
-    let input = lower_node(input, sources)?;
-    let estimated_rows = input.estimated_rows;
-    // Only what is needed is carried along. A value that is computed is known by the first result's id until there is one.
-    let value_column = match &value {
-        Expr::Column { id, .. } if !groups.iter().any(|(column, _)| column.id == *id) => *id,
-        _ => result.id,
-    };
-    let column = |id: ColumnId, name: &str, e: &Expr| Column {
-        id,
-        field: Field { name: name.into(), data_type: e.data_type(), nullable: e.is_nullable() },
-    };
-    let mut columns: Vec<Column> = groups.iter().map(|(column, _)| column.clone()).collect();
-    let mut expressions: Vec<Expr> = groups.iter().map(|(_, e)| e.clone()).collect();
-    let mut held = vec![(column(value_column, "value", &value), value)];
-    match count {
-        Some(Expr::Column { id, data_type, nullable }) => {
-            let count = Expr::Column { id, data_type, nullable };
-            held.push((column(id, "count", &count), count));
-        }
-        Some(other) => return Err(Error::internal(format!("{other} is counted and no column"))),
-        None => {}
-    }
-    for (column, e) in held {
-        columns.push(column);
-        expressions.push(e);
-    }
-    let projected = node_over(Node::Project { input, expressions }, &columns, estimated_rows);
-    let mut expressions = columns.iter().map(Column::to_expr);
-    let keys: Vec<Expr> = expressions.by_ref().take(groups.len()).collect();
-    let value = expressions.next().ok_or_else(|| Error::internal("a value is sorted"))?;
-    let count = expressions.next();
-    let order = |expr: &Expr| SortKey { expr: expr.clone(), descending: false, nulls_first: false };
-    let order = keys.iter().chain([&value]).map(order).collect();
-    let sort = Node::Sort { input: projected, keys: order, fetch: None };
-    Ok(Node::OrderedAggregate {
-        input: node_over(sort, &columns, estimated_rows),
-        groups: keys,
-        value,
-        count,
-        aggregates: aggregates.iter().map(|(_, call)| call.clone()).collect(),
     })
 }
 

@@ -15,6 +15,7 @@ mod explain;
 mod key_range;
 mod lower;
 mod merge_joins;
+mod ordered_aggregates;
 mod pipelines;
 mod plan;
 mod profile;

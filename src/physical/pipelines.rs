@@ -3,11 +3,10 @@
 use super::key_range::build_key_range;
 use super::plan::{Node, PhysicalPlan, PublishedFilter};
 use super::profile::{NodeId, Profiler};
-use crate::data::{Scalar, Value};
 use crate::error::{Error, Result};
 use crate::exec::{Feed, PipelineSpec, QuerySpec, Shape, SinkBox, SourceBox, TransformBox};
 use crate::expr::{ColumnId, Expr};
-use crate::functions::{AggregateCall, Evaluation};
+use crate::functions::{AggregateCall, OrderedArguments};
 use crate::operators::{self, HashJoinKey, HashJoinKind, MergeInput, MergeJoin, OrderedCall};
 use crate::scan::{RuntimeFilter, RuntimeFilterSpec, ScanProvider, ScanRequest};
 use std::collections::HashMap;
@@ -376,13 +375,10 @@ fn sort(input: &PhysicalPlan, keys: &[crate::logical::SortKey], fetch: Option<u6
 
 /// What an aggregate takes of values in order.
 fn ordered_call(call: &AggregateCall) -> Result<OrderedCall> {
-    let Evaluation::Ordered(kind) = call.function.evaluation() else {
+    let Some(arguments) = call.ordered() else {
         return Err(Error::internal(format!("{} takes rows in any order", call.function.name())));
     };
-    let fraction = match call.arguments.get(1) {
-        Some(Expr::Literal(Scalar { value: Value::Float(fraction), .. })) => *fraction,
-        _ => return Err(Error::internal(format!("{} without its fraction", call.function.name()))),
-    };
+    let OrderedArguments { kind, fraction, .. } = arguments;
     Ok(OrderedCall { kind, fraction, data_type: call.data_type.clone() })
 }
 

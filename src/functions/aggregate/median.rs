@@ -18,7 +18,11 @@ impl AggregateFunction for Median {
     fn signature(&self, arguments: &[DataType]) -> Result<(Vec<DataType>, DataType)> {
         let given = one_argument(self.name(), "a value", arguments)?;
         pickable(self.name(), given, true)?;
-        Ok((vec![given.clone()], between_type(given).unwrap_or_else(|| given.clone())))
+        match between_type(given) {
+            Some(result) if *given == DataType::Null => Ok((vec![result.clone()], result)),
+            Some(result) => Ok((vec![given.clone()], result)),
+            None => Ok((vec![given.clone()], given.clone())),
+        }
     }
 
     fn evaluation(&self) -> Evaluation<'_> {

@@ -12,7 +12,7 @@
 
 mod support;
 
-use crate::data::{DataType, Vector};
+use crate::data::{DataType, Scalar, Value, Vector};
 use crate::error::{Error, Result};
 use crate::expr::{EvalCx, Expr};
 use crate::mem::{Account, Denied};
@@ -32,6 +32,55 @@ pub(crate) struct AggregateCall {
     pub(crate) filter: Option<Expr>,
     /// Type of the result.
     pub(crate) data_type: DataType,
+}
+
+/// What a call takes of a group's values in order.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct OrderedArguments<'a> {
+    /// How.
+    pub(crate) kind: Ordered,
+    /// The values.
+    pub(crate) value: &'a Expr,
+    /// Of a median the middle; of a mode it means nothing.
+    pub(crate) fraction: f64,
+    /// How often a value counts, if each comes once with that.
+    pub(crate) count: Option<&'a Expr>,
+}
+
+/// Where a median is.
+const MIDDLE: f64 = 0.5;
+
+impl AggregateCall {
+    /// Whether it takes of values in order.
+    pub(crate) fn is_ordered(&self) -> bool {
+        matches!(self.function.evaluation(), Evaluation::Ordered(_))
+    }
+
+    /// Its arguments, if it takes of values in order.
+    pub(crate) fn ordered(&self) -> Option<OrderedArguments<'_>> {
+        let Evaluation::Ordered(kind) = self.function.evaluation() else { return None };
+        let fraction = match self.arguments.get(1) {
+            Some(Expr::Literal(Scalar { value: Value::Float(fraction), .. })) => *fraction,
+            _ => MIDDLE,
+        };
+        Some(OrderedArguments {
+            kind,
+            value: self.arguments.first()?,
+            fraction,
+            count: self.arguments.get(2),
+        })
+    }
+
+    /// The same of values that come once each, in column `value`, and count as often as `count` says.
+    pub(crate) fn over_counted(mut self, value: Expr, count: Option<Expr>) -> Self {
+        let fraction = self.ordered().map_or(MIDDLE, |arguments| arguments.fraction);
+        let fraction = Expr::Literal(Scalar::float(fraction));
+        self.arguments = match count {
+            Some(count) => vec![value, fraction, count],
+            None => vec![value, fraction],
+        };
+        self
+    }
 }
 
 impl PartialEq for AggregateCall {

@@ -21,6 +21,7 @@ impl AggregateFunction for QuantileCont {
     fn signature(&self, arguments: &[DataType]) -> Result<(Vec<DataType>, DataType)> {
         let given = value_and_fraction(self.name(), arguments)?;
         match between_type(given) {
+            Some(result) if *given == DataType::Null => Ok((vec![result.clone(), DataType::Float64], result)),
             Some(result) => Ok((vec![given.clone(), DataType::Float64], result)),
             None => Err(wrong_type(self.name(), "numbers, dates and timestamps", given)),
         }

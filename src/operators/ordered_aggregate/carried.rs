@@ -129,7 +129,8 @@ impl Carried {
             let end = before + counts.total(0, block.rows);
             while let Some(at) = wanted.get(values.len()).filter(|at| **at < end) {
                 let row = counts.row_of(at - before, 0, block.rows);
-                values.push(value.gather(&[row as u32], cx.account)?);
+                // Gathered strings would keep their block in memory.
+                values.push(one(value, row, cx).map_err(|error| made_final(error, cx))?);
             }
             before = end;
         }

@@ -48,7 +48,7 @@ impl OrderedCall {
         )
     }
 
-    /// Results that lie between the values of two vectors, each at its weight; null where `are_known` is false.
+    /// Results that lie between the values of two vectors, each at its weight; null where one is not `known`.
     pub(super) fn between(
         &self,
         [below, above]: [&FlatVector; 2],
@@ -86,7 +86,11 @@ fn interpolated(
     let float = |row: usize| {
         let (from, to) = (float_at(below, row)?, float_at(above, row)?);
         // Infinities have no distance.
-        Ok(if from == to { from } else { from + (to - from) * weights[row] })
+        let (distance, weight) = (to - from, weights[row]);
+        // Of numbers far apart the distance is no number.
+        let at =
+            if distance.is_finite() { from + distance * weight } else { from * (1.0 - weight) + to * weight };
+        Ok(if from == to { from } else { at })
     };
     let int = |row: usize| Ok(int_between(int_at(below, row)?, int_at(above, row)?, weights[row]));
     let rows = weights.len();
@@ -97,7 +101,10 @@ fn interpolated(
             // Of dates.
             let instant = |row: usize| {
                 let days = |values| Ok::<_, Error>(int_at(values, row)? * MICROSECONDS_PER_DAY);
-                Ok(int_between(days(below)?, days(above)?, weights[row]) as i64)
+                let at = int_between(days(below)?, days(above)?, weights[row]);
+                i64::try_from(at).map_err(|_| {
+                    Error::value("a date between two others is out of range for TIMESTAMP; use quantile_disc")
+                })
             };
             Values::I64(made(rows, instant, account)?.freeze())
         }
@@ -108,11 +115,22 @@ fn interpolated(
     })
 }
 
-/// What lies at `weight` of the way between two numbers, rounded towards zero.
+/// What lies at `weight` of the way between two numbers, the first of which is not greater, rounded towards zero.
 fn int_between(from: i128, to: i128, weight: f64) -> i128 {
-    let way = (to - from) as f64 * weight;
-    let at = from + way as i128;
-    if at < 0 && way.fract() > 0.0 { at + 1 } else { at }
+    // Exact even where it takes 128 bits.
+    let distance = to.wrapping_sub(from) as u128;
+    let (way, has_rest) = if distance >> f64::MANTISSA_DIGITS == 0 {
+        let way = distance as f64 * weight;
+        (way as u128, way.fract() > 0.0)
+    } else {
+        // Distances that are no floats, by a weight in 2^-64.
+        let weight = (weight * 2_f64.powi(64)) as u64;
+        let (high, low) = (distance >> 64, distance as u64);
+        let low = u128::from(low) * u128::from(weight);
+        (high * u128::from(weight) + (low >> 64), low as u64 > 0)
+    };
+    let at = from.wrapping_add(way as i128);
+    if at < 0 && has_rest { at + 1 } else { at }
 }
 
 fn made<T: Plain>(rows: usize, value: impl Fn(usize) -> Result<T>, account: &Account) -> Result<BufMut<T>> {
@@ -146,4 +164,18 @@ fn float_at(values: &Values, row: usize) -> Result<f64> {
         Values::F64(v) => v[row],
         other => int_at(other, row)? as f64,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_far_apart_have_something_between_them() {
+        let greatest = 10_i128.pow(38) - 1;
+        assert_eq!(int_between(-greatest, greatest, 0.5), 0);
+        assert_eq!(int_between(0, greatest, 0.25), greatest / 4);
+        assert_eq!(int_between(i128::MIN, i128::MAX, 0.0), i128::MIN);
+        assert_eq!([(-3, -2), (2, 3), (-1, 0)].map(|(a, b)| int_between(a, b, 0.5)), [-2, 2, 0]);
+    }
 }

@@ -162,8 +162,9 @@ impl Transform for OrderedAggregate {
     fn need(&self, knobs: &Knobs) -> Need {
         let rows = knobs.batch_rows;
         let width = |e: &Expr| e.data_type().value_bytes() + 1;
-        // What is evaluated, the carried group's keys, its last and its longest run, and results.
-        let columns = 2 * self.expressions.len() + 2 + 3 * self.calls.len();
+        // What is evaluated, the carried group's keys and its most frequent value, results, and the two values that each lies
+        // between; strings have bytes besides.
+        let columns = 3 * self.expressions.len() + 2 + (3 + 4) * self.calls.len();
         let evaluated: usize = self.expressions.iter().map(width).sum();
         let results: usize = self.calls.iter().map(|call| call.data_type.value_bytes() + 1).sum();
         let taken = 2 * (self.held_types[0].value_bytes() + 1);
