@@ -235,6 +235,26 @@ impl Error {
         Self::Memory(Box::new(error))
     }
 
+    /// A [`MemoryError::BudgetTooSmall`]: `operator` misses `missing_bytes` of a budget that is all it can have.
+    pub(crate) fn too_small(missing_bytes: usize, limit_bytes: usize, operator: String) -> Self {
+        let required_bytes = limit_bytes.saturating_add(missing_bytes);
+        Self::memory(MemoryError::BudgetTooSmall { required_bytes, limit_bytes, operator })
+    }
+
+    /// The same after which nothing can be tried again: a refusal becomes a budget of `limit_bytes` that is too small for
+    /// `operator`.
+    pub(crate) fn made_final(self, limit_bytes: usize, operator: &str) -> Self {
+        match &self {
+            Self::Memory(memory) => match **memory {
+                MemoryError::Exceeded { required_bytes, .. } => {
+                    Self::too_small(required_bytes, limit_bytes, operator.to_owned())
+                }
+                MemoryError::BudgetTooSmall { .. } => self,
+            },
+            _ => self,
+        }
+    }
+
     /// Whether memory was refused that others may give back, so that the same call may be made again.
     pub(crate) fn is_refusal(&self) -> bool {
         matches!(self, Self::Memory(memory) if matches!(**memory, MemoryError::Exceeded { .. }))

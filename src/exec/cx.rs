@@ -174,6 +174,11 @@ impl LaneCx<'_> {
         self.query.check()
     }
 
+    /// What `error` is if nothing can be tried again: a refusal means that the query's budget is too small.
+    pub(crate) fn made_final(&self, error: Error) -> Error {
+        error.made_final(self.query.pool.limit_bytes(), &self.metrics.name)
+    }
+
     /// Whether the fault injector wants the next revocable grant refused, so that the operator spills.
     pub(crate) fn must_refuse(&self) -> bool {
         self.query.faults.as_ref().is_some_and(|f| f.refuses_grant())

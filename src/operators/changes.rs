@@ -3,7 +3,7 @@
 //! Invariants:
 //! 1. All rows come to one lane, one batch after the other, none of them empty; the last row of a batch is kept for the next.
 
-use crate::data::{Batch, Bitmap, BitmapMut, BufMut, DataType, Values, Vector};
+use crate::data::{Batch, Bitmap, BitmapMut, DataType, Values, Vector};
 use crate::error::{Error, Result};
 use crate::expr::{ColumnId, CompareOp, EvalCx, Evaluator, Expr};
 
@@ -42,10 +42,10 @@ impl Changes {
 
     /// What comparing batches of `rows` takes.
     pub(super) fn scratch_bytes(&self, rows: usize) -> usize {
-        let width: usize = self.types.iter().map(|t| t.value_bytes() + 1).sum();
+        // Of slices only their validity is copied.
         Evaluator::scratch_bytes(&self.is_same, rows)
-            + rows * (width + size_of::<u32>())
-            + (2 * self.types.len() + 3) * BUFFER_BYTES
+            + rows * 2 * self.types.len()
+            + (4 * self.types.len() + 3) * BUFFER_BYTES
     }
 
     /// No row has come.
@@ -63,24 +63,20 @@ impl ChangesLocal {
         rows: usize,
         cx: &mut EvalCx<'_>,
     ) -> Result<Bitmap> {
-        let mut indices: BufMut<u32> = BufMut::with_len(cx.account, rows)?;
-        for (row, to) in indices.iter_mut().enumerate() {
-            *to = row.saturating_sub(1) as u32;
-        }
         let row_of = |row: u32, cx: &EvalCx<'_>| -> Result<Vec<Vector>> {
             columns.iter().map(|column| Ok(column.gather(&[row], cx.account)?)).collect()
         };
-        let before = columns.iter().map(|column| column.gather(&indices, cx.account));
-        let before = before.collect::<Result<Vec<_>, _>>()?;
-        let same = self.same(columns, &before, rows, cx)?;
-        drop(before);
+        let from = |start: usize, cx: &EvalCx<'_>| -> Result<Vec<Vector>> {
+            columns.iter().map(|column| Ok(column.slice(start, rows - 1, cx.account)?)).collect()
+        };
+        let same = self.same(&from(1, cx)?, &from(0, cx)?, rows - 1, cx)?;
         let goes_on = match self.last.take() {
             Some(last) => self.same(&row_of(0, cx)?, &last, 1, cx)?.get(0),
             None => false,
         };
         self.last = Some(row_of(rows as u32 - 1, cx)?);
         let mut answer = BitmapMut::with_len(cx.account, rows)?;
-        answer.fill_from(|row| if row == 0 { goes_on } else { same.get(row) });
+        answer.fill_from(|row| if row == 0 { goes_on } else { same.get(row - 1) });
         Ok(answer.freeze())
     }
 

@@ -8,7 +8,7 @@
 use super::rows::RowsBuilder;
 use super::sort::Victim;
 use crate::data::{Batch, BufMut, DataType, FlatVector, Vector};
-use crate::error::{Error, MemoryError, Result};
+use crate::error::{Error, Result};
 use crate::exec::LaneCx;
 use crate::mem::Account;
 use crate::spill::{SpillFile, SpillReader, SpillWriter};
@@ -65,14 +65,14 @@ impl HeldRows {
                     return Ok(());
                 }
                 Err(error) if error.is_refusal() && may_spill(types) => {}
-                Err(error) => return Err(made_final(error, cx)),
+                Err(error) => return Err(cx.made_final(error)),
             }
         }
         self.spill(types, memory, cx)?;
         let slice =
             |column: &FlatVector| Vector::Flat(column.clone()).slice(start, end - start, &memory.spill);
         let slices = columns.iter().map(slice).collect::<Result<_, _>>();
-        let slices = slices.map_err(|denied| made_final(denied.into(), cx))?;
+        let slices = slices.map_err(|denied| cx.made_final(denied.into()))?;
         self.write(&Batch::new(slices, end - start), memory, cx)
     }
 
@@ -95,7 +95,7 @@ impl HeldRows {
         }
         if self.writer.is_none() {
             let writer = cx.query.spill.writer(types, &memory.spill, cx.query.knobs.block_bytes);
-            self.writer = Some(writer.map_err(|error| made_final(error, cx))?);
+            self.writer = Some(writer.map_err(|error| cx.made_final(error))?);
             cx.metrics.counter("spilled_keys").fetch_add(1, Relaxed);
         }
         for Block { columns, rows } in std::mem::take(&mut self.blocks) {
@@ -113,7 +113,7 @@ impl HeldRows {
 
     fn write(&mut self, batch: &Batch, memory: &HeldMemory, cx: &LaneCx<'_>) -> Result<()> {
         let Some(writer) = &mut self.writer else { return Err(Error::internal("rows without a writer")) };
-        writer.write(0, batch, &memory.spill).map_err(|error| made_final(error, cx))
+        writer.write(0, batch, &memory.spill).map_err(|error| cx.made_final(error))
     }
 
     fn end_file(&mut self) -> Result<()> {
@@ -154,7 +154,7 @@ impl HeldReader {
         loop {
             cx.check()?;
             let read = reader.next(&memory.rows, &cx.query.ids);
-            let Some(batch) = read.map_err(|error| made_final(error, cx))? else {
+            let Some(batch) = read.map_err(|error| cx.made_final(error))? else {
                 return Ok(None);
             };
             if skipped < before {
@@ -195,21 +195,4 @@ fn copied(
     let mut builder = RowsBuilder::with_room(columns.len(), rows);
     builder.append(&batch, &positions, &memory.rows)?;
     Ok(Block { columns: builder.take()?, rows })
-}
-
-/// An error after which nothing can be tried again: a refusal becomes a budget that is too small.
-pub(super) fn made_final(error: Error, cx: &LaneCx<'_>) -> Error {
-    let missing_bytes = match &error {
-        Error::Memory(memory) if error.is_refusal() => match &**memory {
-            MemoryError::Exceeded { required_bytes, .. }
-            | MemoryError::BudgetTooSmall { required_bytes, .. } => *required_bytes,
-        },
-        _ => return error,
-    };
-    let limit_bytes = cx.query.pool.limit_bytes();
-    Error::memory(MemoryError::BudgetTooSmall {
-        required_bytes: limit_bytes.saturating_add(missing_bytes),
-        limit_bytes,
-        operator: cx.metrics.name.clone(),
-    })
 }

@@ -18,7 +18,8 @@ use super::substitute::is_deterministic;
 use crate::data::Field;
 use crate::error::{Error, Result};
 use crate::expr::Expr;
-use crate::functions::{self, AggregateCall, AggregateFunction, Ordered, OrderedArguments};
+use crate::functions::aggregate::built_in;
+use crate::functions::{AggregateCall, Ordered, OrderedArguments};
 use crate::logical::{Column, ColumnIds, JoinKey, JoinKind, Plan};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -131,17 +132,23 @@ impl Rewrite {
             input.output_columns().into_iter().filter(|column| read.contains(&column.id)).collect();
         let input = exactly(input, &columns);
         let (canonical, _) = copy(&input, &mut ColumnIds::default());
-        let number = match self.inputs.iter().find(|(known, _)| is_same(known, &canonical)) {
-            Some((_, number)) => *number,
-            None => {
-                let number = self.next_number;
-                self.next_number += 1;
-                self.inputs.push((canonical, number));
-                number
-            }
-        };
+        // Rows of another input are the same only if making them again would make the same ones.
+        let known = self.inputs.iter().find(|(known, _)| is_same(known, &canonical));
+        if let Some((_, number)) = known.filter(|_| always_gives_the_same(&input)) {
+            return Input::Shared(*number, input);
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        self.inputs.push((canonical, number));
         Input::Shared(number, input)
     }
+}
+
+/// Whether no expression of it is volatile.
+fn always_gives_the_same(plan: &Plan) -> bool {
+    let mut is_same = true;
+    plan.for_each_node(&mut |node| node.for_each_expr(&mut |e| is_same &= is_deterministic(e)));
+    is_same
 }
 
 fn split(
@@ -194,7 +201,7 @@ fn value_of(call: &mut AggregateCall) -> Result<Option<(Expr, bool)>> {
     let Some(OrderedArguments { kind, value, .. }) = call.ordered() else { return Ok(None) };
     if call.distinct && kind == Ordered::Mode {
         // Every value comes once, and of several the least is taken.
-        call.function = function("min")?;
+        call.function = built_in("min")?;
         return Ok(None);
     }
     let value = value.clone();
@@ -206,27 +213,21 @@ fn value_of(call: &mut AggregateCall) -> Result<Option<(Expr, bool)>> {
     Ok(Some((value, std::mem::take(&mut call.distinct))))
 }
 
-fn function(name: &str) -> Result<Arc<dyn AggregateFunction>> {
-    functions::aggregate::find(name).ok_or_else(|| Error::internal(format!("the library has no {name}")))
-}
-
 /// Whether reading it again gives the same rows and costs no more than reading a table.
 fn is_scan(plan: &Plan) -> bool {
-    let mut is_same = true;
-    plan.for_each_expr(&mut |e| is_same &= is_deterministic(e));
-    is_same
-        && match plan {
-            Plan::Scan { .. } | Plan::Values { .. } => true,
-            Plan::Filter { input, .. } | Plan::Project { input, .. } => is_scan(input),
-            Plan::Aggregate { .. }
-            | Plan::Sort { .. }
-            | Plan::Join { .. }
-            | Plan::UnionAll { .. }
-            | Plan::Repeat { .. }
-            | Plan::LimitPer { .. }
-            | Plan::Shared { .. }
-            | Plan::Limit { .. } => false,
-        }
+    let is_scan = match plan {
+        Plan::Scan { .. } | Plan::Values { .. } => true,
+        Plan::Filter { input, .. } | Plan::Project { input, .. } => is_scan(input),
+        Plan::Aggregate { .. }
+        | Plan::Sort { .. }
+        | Plan::Join { .. }
+        | Plan::UnionAll { .. }
+        | Plan::Repeat { .. }
+        | Plan::LimitPer { .. }
+        | Plan::Shared { .. }
+        | Plan::Limit { .. } => false,
+    };
+    is_scan && always_gives_the_same(plan)
 }
 
 impl Input {
@@ -264,44 +265,46 @@ impl Set {
                 let plain = Plan::Aggregate { input, groups, aggregates: calls };
                 DistinctAggregates.apply(&Arc::new(plain), ids)
             }
-            Some((value, is_distinct)) => {
-                let is_counted = |(_, call): &(Column, AggregateCall)| {
-                    call.ordered().is_some_and(|arguments| arguments.count.is_some())
-                };
-                let are_counted = calls.iter().all(is_counted);
-                if are_counted || !is_distinct && comes_once(&input, &groups, &value) {
-                    return Ok(Arc::new(Plan::Aggregate { input, groups, aggregates: calls }));
-                }
-                let field = Field {
-                    name: "value".into(),
-                    data_type: value.data_type(),
-                    nullable: value.is_nullable(),
-                };
-                let column = Column { id: ids.fresh(), field };
-                let keys = groups.iter().cloned().chain([(column.clone(), value)]).collect();
-                let counted = if is_distinct { None } else { Some(count(ids)?) };
-                let aggregates = counted.iter().cloned().collect();
-                let once = Arc::new(Plan::Aggregate { input: Arc::clone(&input), groups: keys, aggregates });
-                let is_mode = |(_, call): &(Column, AggregateCall)| {
-                    call.ordered().is_some_and(|arguments| arguments.kind == Ordered::Mode)
-                };
-                let repeat_often = || match (rows(&input), rows(&once)) {
-                    (Some(all), Some(once)) => once * WORTHWHILE_REPETITION <= all,
-                    _ => false,
-                };
-                if !(is_distinct || calls.iter().any(is_mode) || repeat_often()) {
-                    return Ok(Arc::new(Plan::Aggregate { input, groups, aggregates: calls }));
-                }
-                let over_counted = |(result, call): (Column, AggregateCall)| {
-                    let count = counted.as_ref().map(|(count, _)| count.to_expr());
-                    (result, call.over_counted(column.to_expr(), count))
-                };
-                let calls = calls.into_iter().map(over_counted).collect();
-                let over = groups.iter().map(|(column, _)| (column.clone(), column.to_expr())).collect();
-                Ok(Arc::new(Plan::Aggregate { input: once, groups: over, aggregates: calls }))
-            }
+            Some((value, is_distinct)) => in_order(input, groups, (value, is_distinct), calls, ids),
         }
     }
+}
+
+/// The aggregation of calls about one value, which are over its distinct values, or over all of them.
+fn in_order(
+    input: Arc<Plan>,
+    groups: Groups,
+    (value, is_distinct): (Expr, bool),
+    calls: Vec<(Column, AggregateCall)>,
+    ids: &mut ColumnIds,
+) -> Result<Arc<Plan>> {
+    let any = |is: &dyn Fn(&OrderedArguments<'_>) -> bool| {
+        calls.iter().filter_map(|(_, call)| call.ordered()).any(|arguments| is(&arguments))
+    };
+    let is_counted = any(&|arguments| arguments.count.is_some());
+    if is_counted || !is_distinct && comes_once(&input, &groups, &value) {
+        return Ok(Arc::new(Plan::Aggregate { input, groups, aggregates: calls }));
+    }
+    let field = Field { name: "value".into(), data_type: value.data_type(), nullable: value.is_nullable() };
+    let column = Column { id: ids.fresh(), field };
+    let keys = groups.iter().cloned().chain([(column.clone(), value)]).collect();
+    let counted = if is_distinct { None } else { Some(count(ids)?) };
+    let aggregates = counted.iter().cloned().collect();
+    let once = Arc::new(Plan::Aggregate { input: Arc::clone(&input), groups: keys, aggregates });
+    let repeat_often = || match (rows(&input), rows(&once)) {
+        (Some(all), Some(once)) => once * WORTHWHILE_REPETITION <= all,
+        _ => false,
+    };
+    if !(is_distinct || any(&|arguments| arguments.kind == Ordered::Mode) || repeat_often()) {
+        return Ok(Arc::new(Plan::Aggregate { input, groups, aggregates: calls }));
+    }
+    let over_counted = |(result, call): (Column, AggregateCall)| {
+        let count = counted.as_ref().map(|(count, _)| count.to_expr());
+        (result, call.over_counted(column.to_expr(), count))
+    };
+    let calls = calls.into_iter().map(over_counted).collect();
+    let over = groups.iter().map(|(column, _)| (column.clone(), column.to_expr())).collect();
+    Ok(Arc::new(Plan::Aggregate { input: once, groups: over, aggregates: calls }))
 }
 
 /// Whether `value` is one of the columns that tell the rows of a group of `input` apart, and all of them but keys.
@@ -316,11 +319,8 @@ fn comes_once(input: &Plan, groups: &Groups, value: &Expr) -> bool {
 
 /// How many rows there are.
 fn count(ids: &mut ColumnIds) -> Result<(Column, AggregateCall)> {
-    let function = function("count")?;
-    let (arguments, data_type) = function.signature(&[])?;
-    debug_assert!(arguments.is_empty(), "of whole rows");
-    let field = Field { name: "count".into(), data_type: data_type.clone(), nullable: false };
-    let call = AggregateCall { function, arguments: vec![], distinct: false, filter: None, data_type };
+    let call = AggregateCall::count_rows()?;
+    let field = Field { name: "count".into(), data_type: call.data_type.clone(), nullable: false };
     Ok((Column { id: ids.fresh(), field }, call))
 }
 

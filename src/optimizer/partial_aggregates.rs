@@ -3,7 +3,8 @@
 use crate::data::{Field, Scalar};
 use crate::error::{Error, Result};
 use crate::expr::{Expr, cast_to};
-use crate::functions::{self, AggregateCall};
+use crate::functions::AggregateCall;
+use crate::functions::aggregate::built_in;
 use crate::logical::{Column, ColumnIds, Plan};
 use std::sync::Arc;
 
@@ -35,12 +36,7 @@ pub(super) fn put_together(
     ids: &mut ColumnIds,
 ) -> Result<((Column, AggregateCall), Expr)> {
     let is_count = call.function.name() == "count";
-    let function = if is_count {
-        functions::aggregate::find("sum")
-            .ok_or_else(|| Error::internal("the library has count but no sum"))?
-    } else {
-        Arc::clone(&call.function)
-    };
+    let function = if is_count { built_in("sum")? } else { Arc::clone(&call.function) };
     let (types, data_type) = function.signature(std::slice::from_ref(&part.field.data_type))?;
     let [wanted] = types.as_slice() else {
         return Err(Error::internal(format!("{} of one argument takes {}", function.name(), types.len())));

@@ -5,7 +5,8 @@ use super::Rule;
 use crate::data::{DataType, Field};
 use crate::error::{Error, Result};
 use crate::expr::{ArithmeticOp, Expr, arithmetic, cast_to};
-use crate::functions::{self, AggregateCall};
+use crate::functions::AggregateCall;
+use crate::functions::aggregate::built_in;
 use crate::logical::{Column, ColumnIds, Plan};
 use std::sync::Arc;
 
@@ -100,8 +101,7 @@ fn parts(call: &AggregateCall) -> Result<Option<(AggregateCall, AggregateCall)>>
         return Ok(None);
     }
     let make = |name: &str| {
-        let function = functions::aggregate::find(name)
-            .ok_or_else(|| Error::internal(format!("the library has avg but no {name}")))?;
+        let function = built_in(name)?;
         let (types, data_type) = function.signature(&[argument.data_type()])?;
         let arguments = match types.as_slice() {
             [to] => vec![cast_to(argument.clone(), to)?],

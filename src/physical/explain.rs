@@ -2,6 +2,7 @@
 
 use super::plan::{Node, PhysicalPlan};
 use crate::expr::{ColumnId, Expr};
+use crate::functions::AggregateCall;
 use crate::metrics::{OperatorMetrics, OperatorProfile, QueryMetrics, WaitMetrics};
 use crate::scan::RuntimeFilterSpec;
 use std::collections::BTreeMap;
@@ -166,6 +167,11 @@ fn list<'a>(exprs: impl IntoIterator<Item = &'a Expr>, names: &BTreeMap<ColumnId
     exprs.into_iter().map(|e| text(e, names)).collect::<Vec<_>>().join(", ")
 }
 
+fn calls(aggregates: &[AggregateCall], names: &BTreeMap<ColumnId, String>) -> String {
+    let call = |a: &AggregateCall| format!("{}({})", a.function.name(), list(&a.arguments, names));
+    aggregates.iter().map(call).collect::<Vec<_>>().join(", ")
+}
+
 fn write_node(plan: &PhysicalPlan, names: &BTreeMap<ColumnId, String>, out: &mut String) {
     let _ = match &plan.node {
         Node::Scan { request, runtime_filters, .. } => {
@@ -185,23 +191,20 @@ fn write_node(plan: &PhysicalPlan, names: &BTreeMap<ColumnId, String>, out: &mut
         Node::Filter { conjuncts, .. } => write!(out, "Filter {}", list(conjuncts, names)),
         Node::Project { expressions, .. } => write!(out, "Project {}", list(expressions, names)),
         Node::HashAggregate { groups, aggregates, clustered_by, .. } => {
-            let calls: Vec<_> = aggregates
-                .iter()
-                .map(|a| format!("{}({})", a.function.name(), list(&a.arguments, names)))
-                .collect();
             let name = match clustered_by {
                 _ if groups.is_empty() => "Aggregate",
                 Some(_) => "ClusteredAggregate",
                 None => "HashAggregate",
             };
-            write!(out, "{name} by [{}] compute [{}]", list(groups, names), calls.join(", "))
+            write!(out, "{name} by [{}] compute [{}]", list(groups, names), calls(aggregates, names))
         }
         Node::OrderedAggregate { groups, aggregates, .. } => {
-            let calls: Vec<_> = aggregates
-                .iter()
-                .map(|a| format!("{}({})", a.function.name(), list(&a.arguments, names)))
-                .collect();
-            write!(out, "OrderedAggregate by [{}] compute [{}]", list(groups, names), calls.join(", "))
+            write!(
+                out,
+                "OrderedAggregate by [{}] compute [{}]",
+                list(groups, names),
+                calls(aggregates, names)
+            )
         }
         Node::HashJoin { kind, keys, residual, publishes, .. }
         | Node::SortMergeJoin { kind, keys, residual, publishes, .. } => {

@@ -8,7 +8,7 @@ use super::{Binder, BoundQuery, located, place};
 use crate::data::{DataType, Field, Scalar};
 use crate::error::{Error, Location, Result};
 use crate::expr::{CompareOp, Expr, cast_to, common_type};
-use crate::functions::{self, AggregateCall};
+use crate::functions::AggregateCall;
 use crate::logical::{Column, Plan};
 use sqlparser::ast;
 use std::sync::Arc;
@@ -117,19 +117,11 @@ impl Binder<'_> {
         let columns = outputs.iter().chain([&is_right]).cloned().collect();
         let inputs = queries.into_iter().map(|query| query.plan).collect();
         let both = Arc::new(Plan::UnionAll { columns, inputs, values });
-        let count =
-            functions::aggregate::find("count").ok_or_else(|| Error::internal("the library has no count"))?;
         let mut calls = vec![];
         for (name, filter) in
             [("left_rows", Expr::Not(Box::new(is_right.to_expr()))), ("right_rows", is_right.to_expr())]
         {
-            let call = AggregateCall {
-                function: Arc::clone(&count),
-                arguments: vec![],
-                distinct: false,
-                filter: Some(filter),
-                data_type: DataType::Int64,
-            };
+            let call = AggregateCall { filter: Some(filter), ..AggregateCall::count_rows()? };
             calls.push((self.internal(name, DataType::Int64), call));
         }
         let (in_left, in_right) = (calls[0].0.to_expr(), calls[1].0.to_expr());

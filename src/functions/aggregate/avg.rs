@@ -3,7 +3,10 @@
 use super::count::CountAccumulator;
 use super::sum::{ExactSum, FloatSum, sum_type};
 use super::support::states::{validity, vector};
-use super::{Accumulator, AggregateFunction, Evaluation, StatefulAggregate, GroupIds, GroupSet, Rows, one_argument, wrong_type};
+use super::{
+    Accumulator, AggregateFunction, Evaluation, GroupIds, GroupSet, Rows, StatefulAggregate, one_argument,
+    wrong_type,
+};
 use crate::data::{BufMut, DataType, Values, Vector};
 use crate::error::Result;
 use crate::expr::EvalCx;

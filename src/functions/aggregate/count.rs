@@ -1,9 +1,9 @@
 //! `count(*)` and `count(x)`: rows, or rows whose argument is not null.
 
 use super::support::input::group_of;
-use super::support::states::{States, vector};
 use super::support::kernels;
-use super::{Accumulator, AggregateFunction, Evaluation, StatefulAggregate, GroupIds, GroupSet, Rows};
+use super::support::states::{States, vector};
+use super::{Accumulator, AggregateFunction, Evaluation, GroupIds, GroupSet, Rows, StatefulAggregate};
 use crate::data::{DataType, Values, Vector};
 use crate::error::{Error, Result};
 use crate::expr::EvalCx;

@@ -71,6 +71,13 @@ impl AggregateCall {
         })
     }
 
+    /// How many rows there are.
+    pub(crate) fn count_rows() -> Result<Self> {
+        let function = built_in("count")?;
+        let (arguments, data_type) = (vec![], DataType::Int64);
+        Ok(Self { function, arguments, distinct: false, filter: None, data_type })
+    }
+
     /// The same of values that come once each, in column `value`, and count as often as `count` says.
     pub(crate) fn over_counted(mut self, value: Expr, count: Option<Expr>) -> Self {
         let fraction = self.ordered().map_or(MIDDLE, |arguments| arguments.fraction);
@@ -297,6 +304,11 @@ library! {
 pub(crate) fn find(name: &str) -> Option<Arc<dyn AggregateFunction>> {
     let is_called = |called: &str| called.eq_ignore_ascii_case(name);
     library().into_iter().find(|f| is_called(f.name()) || f.aliases().iter().any(|a| is_called(a)))
+}
+
+/// The aggregate called `name`, which is one of the library's.
+pub(crate) fn built_in(name: &str) -> Result<Arc<dyn AggregateFunction>> {
+    find(name).ok_or_else(|| Error::internal(format!("the library has no {name}")))
 }
 
 /// The only argument's type, or a plan error that says what `name` takes.

@@ -6,7 +6,10 @@
 use super::support::input::{Input, spread};
 use super::support::kernels::{self, SOME_GROUPS};
 use super::support::states::{States, validity, vector};
-use super::{Accumulator, AggregateFunction, Evaluation, StatefulAggregate, GroupIds, GroupSet, Rows, one_argument, wrong_type};
+use super::{
+    Accumulator, AggregateFunction, Evaluation, GroupIds, GroupSet, Rows, StatefulAggregate, one_argument,
+    wrong_type,
+};
 use crate::data::{Bounds, DataType, Scalar, Values, Vector, format_decimal};
 use crate::error::{Error, Result};
 use crate::expr::EvalCx;
@@ -91,8 +94,7 @@ impl ExactSum {
             if values.is_empty() {
                 return Ok(());
             }
-            let sum =
-                if fits { kernels::sum_narrow(values).into() } else { kernels::sum_wide(values) };
+            let sum = if fits { kernels::sum_narrow(values).into() } else { kernels::sum_wide(values) };
             return self.add_one(0, sum);
         };
         if fits && groups <= SOME_GROUPS {
@@ -147,20 +149,33 @@ impl ExactSum {
         let known_bits = input.bounds.map(bounds_bits);
         macro_rules! narrow {
             ($values:expr) => {
-                input.pieces(rows, groups, |at| i64::from($values[at]), |ids, values| {
-                    let bits = known_bits.unwrap_or_else(|| kernels::magnitude_bits(values));
-                    keep(&mut result, self.add_narrow(ids, values, bits, count));
-                })
+                input.pieces(
+                    rows,
+                    groups,
+                    |at| i64::from($values[at]),
+                    |ids, values| {
+                        let bits = known_bits.unwrap_or_else(|| kernels::magnitude_bits(values));
+                        keep(&mut result, self.add_narrow(ids, values, bits, count));
+                    },
+                )
             };
         }
         macro_rules! wide {
             ($values:expr) => {
-                input.pieces(rows, groups, |at| i128::from($values[at]), |ids, values| {
-                    keep(&mut result, match ids {
-                        Some(ids) => self.add_wide(ids, values.iter().copied()),
-                        None => values.iter().try_for_each(|&v| self.add_one(0, v)),
-                    });
-                })
+                input.pieces(
+                    rows,
+                    groups,
+                    |at| i128::from($values[at]),
+                    |ids, values| {
+                        keep(
+                            &mut result,
+                            match ids {
+                                Some(ids) => self.add_wide(ids, values.iter().copied()),
+                                None => values.iter().try_for_each(|&v| self.add_one(0, v)),
+                            },
+                        );
+                    },
+                )
             };
         }
         match input.values {
@@ -335,7 +350,12 @@ impl Accumulator for FloatSum {
                 self.add_values(ids, &values[..rows.len()], count);
             }
             Values::F64(values) => {
-                input.pieces(rows, groups, |at| values[at], |ids, values| self.add_values(ids, values, count));
+                input.pieces(
+                    rows,
+                    groups,
+                    |at| values[at],
+                    |ids, values| self.add_values(ids, values, count),
+                );
             }
             Values::F32(values) => input.pieces(
                 rows,

@@ -7,7 +7,7 @@ use super::keys::{Growth, Halt};
 use super::spec::{Plan, fan_out_bits};
 use super::spill::{Spill, in_pieces};
 use crate::data::{BufMut, Vector};
-use crate::error::{Error, MemoryError, Result};
+use crate::error::{Error, Result};
 use crate::exec::LaneCx;
 use crate::expr::EvalCx;
 use crate::functions::Rows;
@@ -499,11 +499,6 @@ impl Intake {
 
     /// What is to be said if the least there is does not fit.
     pub(super) fn too_small(&self, denied: Denied) -> Error {
-        let limit_bytes = self.account.pool().limit_bytes();
-        Error::memory(MemoryError::BudgetTooSmall {
-            required_bytes: limit_bytes.saturating_add(denied.bytes),
-            limit_bytes,
-            operator: self.plan.name(),
-        })
+        Error::too_small(denied.bytes, self.account.pool().limit_bytes(), self.plan.name())
     }
 }

@@ -294,8 +294,7 @@ impl HashJoinLocal {
 
     /// Takes a pair on.
     fn begin(&mut self, plan: &Plan, shared: &ProbeShared, mut pair: Pair, cx: &LaneCx<'_>) -> Result<Begun> {
-        let (build_rows, probe_rows) = (pair.build.rows(), pair.probe.rows());
-        if build_rows > 0 && probe_rows > 0 && plan.should_reverse(&pair) {
+        if plan.should_reverse(&pair) {
             pair = pair.reversed();
             cx.metrics.counter("reversed_pairs").fetch_add(1, Relaxed);
         }
@@ -591,7 +590,10 @@ impl Plan {
             (part.rows() * roles.table_row_bytes() as u64).max(part.stored_bytes())
         };
         let [now, then] = [pair.is_reversed, !pair.is_reversed].map(|is_reversed| self.roles(is_reversed));
-        self.is_reversible() && bytes(&pair.probe, then) * REVERSED_RATIO <= bytes(&pair.build, now)
+        // With no rows to probe with there is nothing to store.
+        self.is_reversible()
+            && pair.probe.rows() > 0
+            && bytes(&pair.probe, then) * REVERSED_RATIO <= bytes(&pair.build, now)
     }
 }
 

@@ -9,7 +9,7 @@ use super::scatter::Scatter;
 use super::split::Split;
 use super::store::{Chunk, ChunkBuilder};
 use crate::data::{Batch, DataType};
-use crate::error::{Error, MemoryError, Result};
+use crate::error::{Error, Result};
 use crate::exec::LaneCx;
 use crate::mem::{Account, Denied};
 use crate::spill::SpillFile;
@@ -155,10 +155,5 @@ impl Intake {
 
 /// What is to be said if the least there is does not fit.
 pub(super) fn too_small(denied: Denied, account: &Account, cx: &LaneCx<'_>) -> Error {
-    let limit_bytes = account.pool().limit_bytes();
-    Error::memory(MemoryError::BudgetTooSmall {
-        required_bytes: limit_bytes.saturating_add(denied.bytes),
-        limit_bytes,
-        operator: cx.metrics.name.clone(),
-    })
+    Error::too_small(denied.bytes, account.pool().limit_bytes(), cx.metrics.name.clone())
 }

@@ -14,7 +14,7 @@ use crate::mem::size_class_bytes;
 use std::sync::Arc;
 
 /// A guess at the length of strings, where a size is needed before there are any.
-pub(super) const STRING_BYTES: usize = 32;
+const STRING_BYTES: usize = 32;
 pub(super) const PAGE_BYTES: usize = 4096;
 
 /// Where a column that is put together from both sides comes from.

@@ -1,9 +1,9 @@
 //! Build rows of a key that did not end with its batch.
 
-use super::super::held::{HeldMemory, HeldRows, made_final};
+use super::super::held::{HeldMemory, HeldRows};
 use super::cursor::Key;
 use super::plan::Plan;
-use crate::data::{BitmapMut, BufMut, DataType, FlatVector};
+use crate::data::{BitmapMut, BufMut, FlatVector};
 use crate::error::Result;
 use crate::exec::LaneCx;
 
@@ -22,7 +22,7 @@ pub(super) struct Held {
 impl Held {
     /// No rows of `key`.
     pub(super) fn new(key: &[u8], is_null: bool, memory: &HeldMemory, cx: &LaneCx<'_>) -> Result<Self> {
-        let key = BufMut::copy_of(&memory.rows, key).map_err(|denied| made_final(denied.into(), cx))?;
+        let key = BufMut::copy_of(&memory.rows, key).map_err(|denied| cx.made_final(denied.into()))?;
         Ok(Self { key, is_null, is_matched: false, flags: None, rows: HeldRows::default() })
     }
 
@@ -50,21 +50,11 @@ impl Held {
         if plan.needs_flags() {
             let mut flags = BitmapMut::with_len(&memory.rows, self.rows.len());
             if flags.is_err() {
-                self.spill(&plan.build.types, memory, cx)?;
+                self.rows.spill(&plan.build.types, memory, cx)?;
                 flags = BitmapMut::with_len(&memory.rows, self.rows.len());
             }
-            self.flags = Some(flags.map_err(|denied| made_final(denied.into(), cx))?);
+            self.flags = Some(flags.map_err(|denied| cx.made_final(denied.into()))?);
         }
         self.rows.close()
-    }
-
-    /// Brings the rows to disk, if they are not there. Bytes of memory that this frees.
-    pub(super) fn spill(
-        &mut self,
-        types: &[DataType],
-        memory: &HeldMemory,
-        cx: &LaneCx<'_>,
-    ) -> Result<usize> {
-        self.rows.spill(types, memory, cx)
     }
 }

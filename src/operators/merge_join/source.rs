@@ -234,7 +234,9 @@ impl Local {
     /// Brings held rows to disk; the bytes freed.
     fn give_way(&mut self, cx: &LaneCx<'_>) -> Result<usize> {
         match &mut self.group {
-            Group::Open(held) | Group::Held(held) => held.spill(&self.plan.build.types, &self.memory, cx),
+            Group::Open(held) | Group::Held(held) => {
+                held.rows.spill(&self.plan.build.types, &self.memory, cx)
+            }
             Group::None | Group::Here { .. } => Ok(0),
         }
     }

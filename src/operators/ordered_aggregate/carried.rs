@@ -1,6 +1,6 @@
 //! The group that did not end with its batch.
 
-use super::super::held::{HeldMemory, HeldReader, HeldRows, made_final};
+use super::super::held::{HeldMemory, HeldReader, HeldRows};
 use super::super::rows::RowsBuilder;
 use super::OrderedCall;
 use super::counts::Counts;
@@ -15,7 +15,7 @@ pub(super) struct Carried {
     /// Its keys, one row each.
     keys: Vec<FlatVector>,
     /// Values that are not null, with their counts, if a number among them tells which are taken.
-    held: HeldRows,
+    pub(super) held: HeldRows,
     /// How often values count together.
     total: u64,
     /// The first value that counts most, and how often.
@@ -32,7 +32,7 @@ pub(super) struct BatchValues<'a> {
 impl Carried {
     /// The group of `row`, which has the keys `groups`.
     pub(super) fn new(groups: &[Vector], row: usize, cx: &LaneCx<'_>) -> Result<Self> {
-        let keys = copied(groups, row, cx).map_err(|error| made_final(error, cx))?;
+        let keys = copied(groups, row, cx).map_err(|error| cx.made_final(error))?;
         Ok(Self { keys, held: HeldRows::default(), total: 0, most: None })
     }
 
@@ -55,8 +55,8 @@ impl Carried {
                 let value = match one(&values.columns[0], row, cx) {
                     // Values that are held may be in the way.
                     Err(error) if error.is_refusal() => {
-                        self.spill(values.types, memory, cx)?;
-                        one(&values.columns[0], row, cx).map_err(|error| made_final(error, cx))?
+                        self.held.spill(values.types, memory, cx)?;
+                        one(&values.columns[0], row, cx).map_err(|error| cx.made_final(error))?
                     }
                     value => value?,
                 };
@@ -67,16 +67,6 @@ impl Carried {
             self.held.add(values.types, values.columns, (start, end), memory, cx)?;
         }
         Ok(())
-    }
-
-    /// Brings its values, in columns of `types`, to disk; the bytes freed.
-    pub(super) fn spill(
-        &mut self,
-        types: &[DataType],
-        memory: &HeldMemory,
-        cx: &LaneCx<'_>,
-    ) -> Result<usize> {
-        self.held.spill(types, memory, cx)
     }
 
     /// Its row: keys and results.
@@ -130,7 +120,7 @@ impl Carried {
             while let Some(at) = wanted.get(values.len()).filter(|at| **at < end) {
                 let row = counts.row_of(at - before, 0, block.rows);
                 // Gathered strings would keep their block in memory.
-                values.push(one(value, row, cx).map_err(|error| made_final(error, cx))?);
+                values.push(one(value, row, cx).map_err(|error| cx.made_final(error))?);
             }
             before = end;
         }

@@ -210,7 +210,7 @@ impl Transform for OrderedAggregate {
         if memory.victim.take_request()
             && let Some(carried) = carried
         {
-            carried.spill(&self.held_types, memory, cx)?;
+            carried.held.spill(&self.held_types, memory, cx)?;
         }
         let batch = batch.compact(cx.account)?;
         let count = batch.rows();
@@ -280,7 +280,7 @@ impl Transform for OrderedAggregate {
         cx: &LaneCx<'_>,
     ) -> Result<usize> {
         match (&mut local.carried, &local.memory) {
-            (Some(carried), Some(memory)) => carried.spill(&self.held_types, memory, cx),
+            (Some(carried), Some(memory)) => carried.held.spill(&self.held_types, memory, cx),
             _ => Ok(0),
         }
     }

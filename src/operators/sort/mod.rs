@@ -38,7 +38,7 @@ pub(super) use sink::turn;
 pub(super) use sorted::{Sorted, SortedRows, SortedSide};
 
 use crate::data::DataType;
-use crate::error::{Error, MemoryError};
+use crate::error::Error;
 use crate::exec::{Handoff, SinkBox, SourceBox};
 use crate::expr::{ColumnId, Expr};
 use crate::mem::{Knobs, Pool};
@@ -150,24 +150,7 @@ impl SortSpec {
 
     /// An error after which nothing can be tried again: a refusal becomes a budget that is too small.
     pub(super) fn made_final(&self, error: Error, pool: &Pool) -> Error {
-        if error.is_refusal() { self.too_small(&error, pool) } else { error }
-    }
-
-    /// No single row fits what the budget leaves.
-    fn too_small(&self, refused: &Error, pool: &Pool) -> Error {
-        let missing_bytes = match refused {
-            Error::Memory(memory) => match &**memory {
-                MemoryError::Exceeded { required_bytes, .. }
-                | MemoryError::BudgetTooSmall { required_bytes, .. } => *required_bytes,
-            },
-            _ => 0,
-        };
-        let limit_bytes = pool.limit_bytes();
-        Error::memory(MemoryError::BudgetTooSmall {
-            required_bytes: limit_bytes.saturating_add(missing_bytes),
-            limit_bytes,
-            operator: self.name(),
-        })
+        error.made_final(pool.limit_bytes(), &self.name())
     }
 }
 

@@ -18,13 +18,20 @@ use std::sync::Arc;
 pub(super) struct Chunk {
     columns: Vec<FlatVector>,
     keys: StringViews,
-    /// Where in the columns each row lies, where they do not lie in order, below what its key begins with.
-    order: Option<Buf<u128>>,
-    /// Whether no key is longer than what an entry of `order` shows of it.
-    has_short_keys: bool,
+    /// Where in the columns each row lies, where they do not lie in order.
+    order: Option<Order>,
     rows: usize,
     /// Bytes of the strings of a row that are not in their views, on average; `None` if that says little about a row.
     mean_long_bytes: Option<usize>,
+}
+
+/// Rows in another order than they lie.
+#[derive(Debug)]
+pub(super) struct Order {
+    /// For each row what its key begins with above where it lies.
+    entries: Buf<u128>,
+    /// Whether that is all of every key.
+    has_whole_keys: bool,
 }
 
 /// Bytes of a key that stand above the place of its row.
@@ -36,14 +43,13 @@ const ALIKE_BYTES: usize = 256;
 
 impl Chunk {
     /// The rows of `columns`, or those that `order` names.
-    pub(super) fn new(columns: Vec<FlatVector>, order: Option<Buf<u128>>) -> Result<Self> {
+    pub(super) fn new(columns: Vec<FlatVector>, order: Option<Order>) -> Result<Self> {
         let Some(FlatVector { values: Values::View(keys), .. }) = columns.last() else {
             return Err(Error::internal("sorted rows without their keys"));
         };
-        let rows = order.as_ref().map_or(keys.len(), |order| order.len());
+        let rows = order.as_ref().map_or(keys.len(), |order| order.entries.len());
         let mean_long_bytes = mean_long_bytes(&columns);
-        let has_short_keys = keys.views.iter().all(|view| view_len(*view) <= ENTRY_PREFIX_BYTES);
-        Ok(Self { keys: keys.clone(), columns, order, has_short_keys, rows, mean_long_bytes })
+        Ok(Self { keys: keys.clone(), columns, order, rows, mean_long_bytes })
     }
 
     /// Rows read back from a spill block.
@@ -91,7 +97,7 @@ impl Chunk {
 
     /// Where in the columns row `row` lies.
     pub(super) fn place(&self, row: usize) -> usize {
-        self.order.as_ref().map_or(row, |order| place_of(order[row]))
+        self.order.as_ref().map_or(row, |order| place_of(order.entries[row]))
     }
 
     /// The key of row `row`.
@@ -103,7 +109,9 @@ impl Chunk {
     pub(super) fn prefix(&self, row: usize) -> (u128, bool) {
         match &self.order {
             // Keys lie scattered: they are looked at only if they must be.
-            Some(order) if self.has_short_keys => (order[row] >> PLACE_BITS << PLACE_BITS, false),
+            Some(Order { entries, has_whole_keys: true }) => {
+                (entries[row] >> PLACE_BITS << PLACE_BITS, false)
+            }
             Some(_) | None => {
                 let key = self.key(row);
                 (wide_prefix(key), key.len() > WIDE_PREFIX_BYTES)
@@ -223,8 +231,8 @@ impl RunBuilder {
     pub(super) fn sort(&mut self, fetch: u64, account: &Account) -> Result<Run> {
         let mut order = std::mem::replace(&mut self.order, BufMut::empty());
         let keys = std::mem::replace(&mut self.keys, ViewBuilder::new(account, 0)?).freeze();
-        let key_bytes = std::mem::take(&mut self.key_bytes);
-        if key_bytes <= ENTRY_PREFIX_BYTES {
+        let has_whole_keys = std::mem::take(&mut self.key_bytes) <= ENTRY_PREFIX_BYTES;
+        if has_whole_keys {
             order.sort_unstable();
         } else {
             let rest = |entry: u128| keys.get(place_of(entry)).get(ENTRY_PREFIX_BYTES..).unwrap_or_default();
@@ -238,7 +246,7 @@ impl RunBuilder {
         // The next run is about as long.
         self.rows.expect_rows(order.len());
         columns.push(FlatVector::new(Values::View(keys)));
-        let chunk = Chunk::new(columns, Some(order.freeze()))?;
+        let chunk = Chunk::new(columns, Some(Order { entries: order.freeze(), has_whole_keys }))?;
         Ok(Run::of_chunks(VecDeque::from([Arc::new(chunk)])))
     }
 }

@@ -327,7 +327,7 @@ impl SortSink {
         }
         // Somebody may be about to give back what was asked for.
         let wait = pending.waiting.wait(cx);
-        wait.map(Some).ok_or_else(|| self.spec.too_small(refused, &cx.query.pool))
+        wait.map(Some).ok_or_else(|| self.spec.made_final(refused.clone(), &cx.query.pool))
     }
 }
 

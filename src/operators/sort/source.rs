@@ -135,7 +135,7 @@ impl SortSource {
                             }
                         }
                         let wait = local.waiting.wait(cx);
-                        let too_small = || self.side.spec().too_small(&error, &cx.query.pool);
+                        let too_small = || self.side.spec().made_final(error.clone(), &cx.query.pool);
                         return wait.map(Pull::Wait).ok_or_else(too_small);
                     }
                     Err(error) => return Err(error),

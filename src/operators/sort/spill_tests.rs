@@ -4,7 +4,7 @@ use super::super::testing::{Harness, column, int_column};
 use super::tests::{key, noise, run_into};
 use super::*;
 use crate::data::{Batch, BufMut, FlatVector, Values, Vector, ViewBuilder};
-use crate::error::Result;
+use crate::error::{MemoryError, Result};
 use crate::exec::fault::FaultConfig;
 use crate::exec::{Combine, Flow, Pull, Sink, Source};
 use crate::spill::SpillDirectory;
