@@ -23,8 +23,11 @@
 //! 5. After a refusal, either something is on disk that was in memory or fewer runs are merged at a time: so it ends.
 
 mod consumer;
+mod cursor;
+mod entries;
 mod keys;
 mod merge;
+mod picked;
 mod run;
 mod sink;
 mod sorted;

@@ -1,6 +1,9 @@
 //! Runs: rows collected, sorted, and kept in memory or on disk.
 
 use super::super::rows::RowsBuilder;
+use super::entries::{
+    ENTRY_KEY_BYTES, entry_of, entry_of_view, number_of, sort_by_keys, sort_whole, without_number,
+};
 use super::keys::{PREFIX_BYTES, WIDE_PREFIX_BYTES, wide_prefix};
 use crate::data::{
     Batch, Buf, BufMut, FlatVector, MAX_INLINE_BYTES, StringViews, Values, Vector, ViewBuilder, view_len,
@@ -9,8 +12,8 @@ use crate::error::{Error, Result};
 use crate::mem::{Account, Denied};
 use crate::spill::SpillReader;
 use arrow::array::Array;
-use std::cmp::Ordering;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Rows in order; the last column holds their keys.
@@ -28,15 +31,11 @@ pub(super) struct Chunk {
 /// Rows in another order than they lie.
 #[derive(Debug)]
 pub(super) struct Order {
-    /// For each row what its key begins with above where it lies.
+    /// For each row where it lies, below what its key begins with if `has_whole_keys`.
     entries: Buf<u128>,
-    /// Whether that is all of every key.
+    /// Whether entries hold all of every key.
     has_whole_keys: bool,
 }
-
-/// Bytes of a key that stand above the place of its row.
-const ENTRY_PREFIX_BYTES: usize = 12;
-const PLACE_BITS: u32 = 32;
 
 /// Strings are about alike if none takes more bytes than this.
 const ALIKE_BYTES: usize = 256;
@@ -97,7 +96,7 @@ impl Chunk {
 
     /// Where in the columns row `row` lies.
     pub(super) fn place(&self, row: usize) -> usize {
-        self.order.as_ref().map_or(row, |order| place_of(order.entries[row]))
+        self.order.as_ref().map_or(row, |order| number_of(order.entries[row]))
     }
 
     /// The key of row `row`.
@@ -105,12 +104,44 @@ impl Chunk {
         self.keys.get(self.place(row))
     }
 
+    /// The key of the row that lies at `place`.
+    pub(super) fn key_at(&self, place: usize) -> &[u8] {
+        self.keys.get(place)
+    }
+
+    /// Whether every key is no longer than what an entry has of it, as far as that is known without looking at them.
+    pub(super) fn has_whole_keys(&self) -> bool {
+        match &self.order {
+            Some(order) => order.has_whole_keys,
+            None => self.keys.buffers.is_empty(),
+        }
+    }
+
+    /// Calls `push` for each of the rows `rows` with what its key begins with behind the first `skip` bytes, above a
+    /// number of zero, and with where it lies.
+    pub(super) fn entries(&self, rows: Range<usize>, skip: usize, mut push: impl FnMut(u128, usize)) {
+        match &self.order {
+            Some(Order { entries, has_whole_keys: true }) if skip == 0 => {
+                entries[rows].iter().for_each(|entry| push(without_number(*entry), number_of(*entry)));
+            }
+            Some(Order { entries, .. }) => {
+                let places = entries[rows].iter().map(|entry| number_of(*entry));
+                places.for_each(|place| push(entry_of(&self.keys.get(place)[skip..]), place));
+            }
+            None => rows.for_each(|place| match self.keys.views[place] {
+                view if skip == 0 && view_len(view) <= MAX_INLINE_BYTES => push(entry_of_view(view), place),
+                _ => push(entry_of(&self.keys.get(place)[skip..]), place),
+            }),
+        }
+    }
+
     /// The [`wide_prefix`] of the key of row `row`, and whether there is more of it.
     pub(super) fn prefix(&self, row: usize) -> (u128, bool) {
         match &self.order {
             // Keys lie scattered: they are looked at only if they must be.
-            Some(Order { entries, has_whole_keys: true }) => {
-                (entries[row] >> PLACE_BITS << PLACE_BITS, false)
+            Some(Order { entries, has_whole_keys: true }) => (without_number(entries[row]), false),
+            None if view_len(self.keys.views[row]) <= MAX_INLINE_BYTES => {
+                (entry_of_view(self.keys.views[row]), false)
             }
             Some(_) | None => {
                 let key = self.key(row);
@@ -211,7 +242,7 @@ impl RunBuilder {
         for row in self.rows()..self.keys.len() {
             let key = self.keys.get(row);
             self.key_bytes = self.key_bytes.max(key.len());
-            self.order.push(wide_prefix(key) >> PLACE_BITS << PLACE_BITS | row as u128);
+            self.order.push(entry_of(key) | row as u128);
         }
         Ok(())
     }
@@ -231,15 +262,11 @@ impl RunBuilder {
     pub(super) fn sort(&mut self, fetch: u64, account: &Account) -> Result<Run> {
         let mut order = std::mem::replace(&mut self.order, BufMut::empty());
         let keys = std::mem::replace(&mut self.keys, ViewBuilder::new(account, 0)?).freeze();
-        let has_whole_keys = std::mem::take(&mut self.key_bytes) <= ENTRY_PREFIX_BYTES;
+        let has_whole_keys = std::mem::take(&mut self.key_bytes) <= ENTRY_KEY_BYTES;
         if has_whole_keys {
-            order.sort_unstable();
+            sort_whole(&mut order);
         } else {
-            let rest = |entry: u128| keys.get(place_of(entry)).get(ENTRY_PREFIX_BYTES..).unwrap_or_default();
-            order.sort_unstable_by(|a, b| match (a >> PLACE_BITS).cmp(&(b >> PLACE_BITS)) {
-                Ordering::Equal => rest(*a).cmp(rest(*b)).then(a.cmp(b)),
-                unequal => unequal,
-            });
+            sort_by_keys(&mut order, 0, &|place| keys.get(place));
         }
         order.set_len(order.len().min(usize::try_from(fetch).unwrap_or(usize::MAX)));
         let mut columns = self.rows.take()?;
@@ -268,11 +295,6 @@ fn mean_long_bytes(columns: &[FlatVector]) -> Option<usize> {
         mean += long_bytes.div_ceil(strings.len().max(1));
     }
     Some(mean)
-}
-
-/// Where the row of an entry lies.
-fn place_of(entry: u128) -> usize {
-    entry as u32 as usize
 }
 
 /// What of a key its prefix does not show. Keys are no prefixes of each other, so one that ends within its prefix

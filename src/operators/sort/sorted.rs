@@ -7,7 +7,8 @@
 //! 4. Of what reads rows by turns, one at a time reduces its runs: they may share the account for that.
 
 use super::consumer::Victim;
-use super::merge::{Merge, Picked, Portion};
+use super::merge::Merge;
+use super::picked::{Picked, Portion};
 use super::run::Run;
 use super::sink::{SortShared, turn};
 use super::spill::Spill;

@@ -9,7 +9,7 @@
 //! 3. Running ahead is a matter of free memory: refused, the second lane leaves the merge as it is to the first, which
 //!    works with it as if it were alone. So a sort needs no more than on a single lane.
 
-use super::merge::Picked;
+use super::picked::Picked;
 use super::sorted::{Sorted, SortedRows, SortedSide};
 use super::{SLICE, sink::turn};
 use crate::data::{Batch, FlatVector, Vector};

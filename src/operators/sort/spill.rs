@@ -2,7 +2,8 @@
 
 use super::SortSpec;
 use super::keys::prefix;
-use super::merge::{Merge, Portion};
+use super::merge::Merge;
+use super::picked::Portion;
 use super::run::Run;
 use crate::data::{Batch, FlatVector, Values, Vector};
 use crate::error::Result;
