@@ -260,6 +260,17 @@ impl Error {
         matches!(self, Self::Memory(memory) if matches!(**memory, MemoryError::Exceeded { .. }))
     }
 
+    /// The bytes that were refused; 0 of any other error.
+    pub(crate) fn refused_bytes(&self) -> usize {
+        match self {
+            Self::Memory(memory) => match **memory {
+                MemoryError::Exceeded { required_bytes, .. } => required_bytes,
+                MemoryError::BudgetTooSmall { .. } => 0,
+            },
+            _ => 0,
+        }
+    }
+
     /// A [`Error::Io`]; `operation` reads like "cannot open".
     pub fn io(operation: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         Self::Io { operation, path: Arc::new(path.into()), source: Arc::new(source) }

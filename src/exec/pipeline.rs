@@ -177,6 +177,15 @@ struct LaneState {
     wait: Option<Wait>,
 }
 
+impl LaneState {
+    /// Leaves the worker until what `wait` is for, or its time, has come.
+    fn park(&mut self, wait: Wait) -> Step {
+        let until = wait.until();
+        self.wait = Some(wait);
+        until.map_or(Step::Parked, Step::ParkedUntil)
+    }
+}
+
 impl PipelineRun {
     /// Opens all operators of pipeline `index` and spawns its lanes. Runs on a worker.
     pub(super) fn start(
@@ -490,8 +499,7 @@ impl LaneTask {
                         Outcome::Again => run.query.cx.pool.note_progress(),
                         Outcome::Wait(wait) => {
                             run.note_wait(&wait);
-                            state.wait = Some(wait);
-                            return Ok(Step::Parked);
+                            return Ok(state.park(wait));
                         }
                         Outcome::End => run.end_stage(at, state),
                     }
@@ -506,8 +514,7 @@ impl LaneTask {
                     Outcome::Again => run.query.cx.pool.note_progress(),
                     Outcome::Wait(wait) => {
                         run.note_wait(&wait);
-                        state.wait = Some(wait);
-                        return Ok(Step::Parked);
+                        return Ok(state.park(wait));
                     }
                     Outcome::End => {
                         state.phase = Phase::Finishing;
@@ -520,10 +527,7 @@ impl LaneTask {
                 Phase::Finishing => match run.help_finish(state, waker)? {
                     Helped::Did => run.query.cx.pool.note_progress(),
                     Helped::Nothing => return Ok(Step::Parked),
-                    Helped::Wait(wait) => {
-                        state.wait = Some(wait);
-                        return Ok(Step::Parked);
-                    }
+                    Helped::Wait(wait) => return Ok(state.park(wait)),
                     Helped::Over => return Ok(Step::Done),
                 },
             }

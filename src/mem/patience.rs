@@ -7,10 +7,14 @@
 //!    waits for those who wait himself gives up after [`LONGEST_STILL`].
 //! 2. It lasts, too, while a client has not taken rows of the same query that are ready: how slow he is is no error of
 //!    the budget. Rows of other queries do not count, for the same client may be waiting for this one.
-//! 3. Moving on costs a load of a shared flag while nobody waits.
+//! 3. Moving on costs a load of a shared flag while nobody waits, and so does giving bytes back.
+//! 4. Who listens is woken, the one that has waited longest first, once his pool could grant what he was refused. It is not
+//!    kept for him: whoever moves on meanwhile may free more. He looks again by himself from time to time, so it does no
+//!    harm if a wake comes late.
 
 use super::pool::Pool;
-use crate::sync::Ordering::Relaxed;
+use crate::sync::{AtomicUsize, Mutex, Ordering::Relaxed};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 /// How long nobody may have moved on: more than a call to an operator takes, on a machine with other things to do.
@@ -20,8 +24,64 @@ const LONGEST_STILL: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Patience {
     pool: Pool,
+    /// Those who have waited longer have lower ones.
+    number: usize,
     seen: usize,
     since: Instant,
+}
+
+/// Those who want to know when bytes are given back.
+#[derive(Debug)]
+pub(super) struct Bell {
+    listening: AtomicUsize,
+    /// By number.
+    listeners: Mutex<Vec<Listener>>,
+    next_number: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Listener {
+    number: usize,
+    pool: Pool,
+    bytes: usize,
+    waker: Waker,
+}
+
+impl Bell {
+    pub(super) fn new() -> Self {
+        let listeners = Mutex::new(Vec::new());
+        Self { listening: AtomicUsize::new(0), listeners, next_number: AtomicUsize::new(0) }
+    }
+
+    /// Bytes were given back.
+    pub(super) fn ring(&self) {
+        if self.listening.load(Relaxed) == 0 {
+            return;
+        }
+        let mut listeners = self.listeners.lock();
+        let (told, still): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut *listeners).into_iter().partition(|l| l.pool.available_bytes() >= l.bytes);
+        *listeners = still;
+        self.listening.store(listeners.len(), Relaxed);
+        drop(listeners);
+        told.into_iter().for_each(|listener| listener.waker.wake());
+    }
+
+    fn listen(&self, listener: Listener) {
+        let mut listeners = self.listeners.lock();
+        let at = listeners.partition_point(|l| l.number < listener.number);
+        match listeners.get_mut(at) {
+            Some(own) if own.number == listener.number => *own = listener,
+            _ => listeners.insert(at, listener),
+        }
+        self.listening.store(listeners.len(), Relaxed);
+    }
+
+    fn forget(&self, number: usize) {
+        let mut listeners = self.listeners.lock();
+        listeners.retain(|listener| listener.number != number);
+        self.listening.store(listeners.len(), Relaxed);
+    }
 }
 
 impl Patience {
@@ -30,7 +90,17 @@ impl Patience {
         let root = pool.root();
         root.impatient.fetch_add(1, Relaxed);
         let seen = root.progress.load(Relaxed);
-        Self { pool: pool.clone(), seen, since: Instant::now() }
+        let number = root.bell.next_number.fetch_add(1, Relaxed);
+        Self { pool: pool.clone(), number, seen, since: Instant::now() }
+    }
+
+    /// Has `waker` called once `bytes` could be granted, perhaps in vain.
+    pub(crate) fn listen(&self, bytes: usize, waker: &Waker) {
+        let (pool, waker) = (self.pool.clone(), waker.clone());
+        let bell = &self.pool.root().bell;
+        bell.listen(Listener { number: self.number, pool, bytes, waker });
+        // What was given back since it was refused rang for nobody.
+        bell.ring();
     }
 
     /// Whether nobody has moved on for so long that there is nothing to wait for.
@@ -45,7 +115,9 @@ impl Patience {
 
 impl Drop for Patience {
     fn drop(&mut self) {
-        self.pool.root().impatient.fetch_sub(1, Relaxed);
+        let root = self.pool.root();
+        root.impatient.fetch_sub(1, Relaxed);
+        root.bell.forget(self.number);
     }
 }
 
@@ -86,5 +158,36 @@ mod tests {
         let progress = pool.root().progress.load(Relaxed);
         pool.note_progress();
         assert_eq!(pool.root().progress.load(Relaxed), progress, "nobody waits");
+    }
+
+    #[test]
+    fn who_listens_is_told_of_enough_bytes_and_the_first_first() {
+        struct Told(usize, std::sync::Arc<Mutex<Vec<usize>>>);
+        impl std::task::Wake for Told {
+            fn wake(self: std::sync::Arc<Self>) {
+                self.1.lock().push(self.0);
+            }
+        }
+        let told = std::sync::Arc::new(Mutex::new(Vec::new()));
+        let waker = |number| Waker::from(std::sync::Arc::new(Told(number, std::sync::Arc::clone(&told))));
+        let pool = Pool::new("p", 100);
+        pool.try_grow(100).expect("fits");
+        let waiting: Vec<_> = (0..3).map(|_| Patience::new(&pool)).collect();
+        waiting[2].listen(10, &waker(2));
+        waiting[1].listen(60, &waker(1));
+        waiting[0].listen(10, &waker(7));
+        waiting[0].listen(10, &waker(0));
+        pool.shrink(9);
+        assert!(told.lock().is_empty());
+        pool.shrink(1);
+        assert_eq!(*told.lock(), [0, 2], "by age, each once");
+        pool.shrink(50);
+        assert_eq!(*told.lock(), [0, 2, 1]);
+        waiting[0].listen(10, &waker(5));
+        assert_eq!(*told.lock(), [0, 2, 1, 5], "there is enough already");
+        waiting[1].listen(70, &waker(8));
+        drop(waiting);
+        pool.shrink(40);
+        assert_eq!(told.lock().len(), 4, "who is gone is not told");
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Owns: [`Pool`]. Invariants 1, 2, 5 and 6 of the room.
 
+use super::patience::Bell;
 use super::reclaim::Registry;
 use super::slab::{Evicted, SlabCache};
 use super::ticket::Queue;
@@ -83,6 +84,7 @@ pub(super) struct Root {
     /// How many wait as [`Patience`](super::Patience) says, and what they look at meanwhile.
     pub(super) impatient: AtomicUsize,
     pub(super) progress: AtomicUsize,
+    pub(super) bell: Bell,
 }
 
 impl Pool {
@@ -95,6 +97,7 @@ impl Pool {
             pressure: AtomicUsize::new(0),
             impatient: AtomicUsize::new(0),
             progress: AtomicUsize::new(0),
+            bell: Bell::new(),
         };
         Self { node: Arc::new(Node::new(name.into(), limit_bytes, None, Arc::new(root))) }
     }
@@ -230,6 +233,7 @@ impl Pool {
         // With the fence in `MemoryTicket::new`: either the ticket meets the freed bytes, or this sees the ticket.
         fence(SeqCst);
         self.node.root.queue.serve();
+        self.node.root.bell.ring();
     }
 
     fn subtract(&self, bytes: usize) {

@@ -159,7 +159,7 @@ impl LaneScan {
                 }
                 // Others may be about to give back what a page larger than expected takes.
                 Err(error @ Error::Memory(_)) => {
-                    let wait = self.refused.wait(cx).ok_or(error)?;
+                    let wait = self.refused.wait(error.refused_bytes(), cx).ok_or(error)?;
                     self.step_back();
                     return Ok(Pull::Wait(wait));
                 }

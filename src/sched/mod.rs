@@ -13,6 +13,7 @@
 //!
 //! Must not know: batches, operators, the content of queries. Uses `error` and `sync` only.
 
+mod alarms;
 mod group;
 mod park;
 mod queue;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
+use self::alarms::Alarms;
 use self::group::GroupList;
 use self::park::Sleepers;
 use self::stride::{Stride, VirtualClock};
@@ -68,6 +70,7 @@ impl Default for SchedulerConfig {
 /// What workers, groups and tasks share.
 struct Core {
     sleepers: Sleepers,
+    alarms: Alarms,
     groups: GroupList,
     clock: VirtualClock,
     stride: Stride,
@@ -77,6 +80,7 @@ impl Core {
     fn new(threads: usize, slice: Duration) -> Arc<Self> {
         Arc::new(Self {
             sleepers: Sleepers::new(),
+            alarms: Alarms::new(),
             groups: GroupList::new(),
             clock: VirtualClock::new(),
             stride: Stride::new(threads, slice),
@@ -93,6 +97,7 @@ impl Core {
         for group in self.groups.take().iter() {
             group.close();
         }
+        self.alarms.clear();
     }
 }
 

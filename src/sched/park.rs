@@ -14,6 +14,7 @@
 //! Must not know: what is worth waking up for.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, fence, thread};
 
@@ -139,12 +140,22 @@ impl Sleepers {
         self.list.lock().is_empty() && self.word.load(Ordering::Relaxed) & !STOPPED == 0
     }
 
-    /// Second half of falling asleep: returns once signalled.
-    pub(super) fn wait(&self, sleeper: &Sleeper) {
+    /// Second half of falling asleep: returns true once signalled, or false once it is `until`. Then the sleeper is
+    /// still registered, unless it is signalled at this moment, and must be taken back.
+    pub(super) fn wait(&self, sleeper: &Sleeper, until: Option<Instant>) -> bool {
         // A token left over from somebody else's use of park ends one round, not the sleep.
         while !sleeper.signalled.load(Ordering::Acquire) {
-            thread::park();
+            match until.map(|until| until.saturating_duration_since(Instant::now())) {
+                None => thread::park(),
+                Some(Duration::ZERO) => return false,
+                #[cfg(not(loom))]
+                Some(left) => thread::park_timeout(left),
+                // In a model nothing is awaited by the clock.
+                #[cfg(loom)]
+                Some(_) => thread::park(),
+            }
         }
+        true
     }
 }
 
@@ -161,7 +172,8 @@ mod tests {
         sleepers.register(&last);
         assert_eq!(sleepers.announce(), Announced::Live);
         assert!(!sleepers.cancel(&last), "the one that slept last was signalled");
-        sleepers.wait(&last);
+        assert!(sleepers.wait(&last, None));
+        assert!(!sleepers.wait(&first, Some(Instant::now())), "nobody woke it");
         assert!(sleepers.cancel(&first), "the other still slept");
         assert!(sleepers.is_empty());
         assert_eq!(sleepers.announce(), Announced::Live);
@@ -173,7 +185,7 @@ mod tests {
         let beds = [Sleeper::new(), Sleeper::new()];
         beds.iter().for_each(|bed| sleepers.register(bed));
         sleepers.stop();
-        beds.iter().for_each(|bed| sleepers.wait(bed));
+        assert!(beds.iter().all(|bed| sleepers.wait(bed, None)));
         assert!(sleepers.is_stopped());
         assert_eq!(sleepers.announce(), Announced::Stopped);
         assert_eq!(sleepers.word.load(Ordering::Relaxed), STOPPED);

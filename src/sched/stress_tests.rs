@@ -159,6 +159,60 @@ fn thousands_of_tasks_park_and_are_woken_from_other_threads() {
 }
 
 #[test]
+fn who_parks_until_a_time_is_woken_by_nobody_else() {
+    const PARKS: usize = 20;
+    const PAUSE: Duration = Duration::from_millis(3);
+    for threads in [1, 2] {
+        let scheduler = scheduler(threads);
+        let group = scheduler.group(Priority::DEFAULT);
+        let done = Arc::new(AtomicUsize::new(0));
+        let is_busy = Arc::new(AtomicBool::new(false));
+        let start = Instant::now();
+        // With all workers asleep, then with one that never is.
+        for round in 1..=2 {
+            for _ in 0..8 {
+                let (done, parks) = (Arc::clone(&done), AtomicUsize::new(0));
+                group.spawn(task(move |_, _| {
+                    if parks.fetch_add(1, Ordering::Relaxed) < PARKS {
+                        return Step::ParkedUntil(Instant::now() + PAUSE);
+                    }
+                    done.fetch_add(1, Ordering::Relaxed);
+                    Step::Done
+                }));
+            }
+            assert!(eventually(|| done.load(Ordering::Relaxed) == 8 * round));
+            if round == 1 {
+                is_busy.store(true, Ordering::Relaxed);
+                let is_busy = Arc::clone(&is_busy);
+                group.spawn(task(move |_, _| match is_busy.load(Ordering::Relaxed) {
+                    true => Step::Again,
+                    false => Step::Done,
+                }));
+            }
+        }
+        is_busy.store(false, Ordering::Relaxed);
+        assert!(start.elapsed() >= 2 * PARKS as u32 * PAUSE);
+    }
+}
+
+#[test]
+fn a_scheduler_forgets_who_is_parked_until_a_time() {
+    let scheduler = scheduler(2);
+    let held = Arc::new(());
+    let (weak, parked) = (Arc::downgrade(&held), Arc::new(AtomicBool::new(false)));
+    let is_parked = Arc::clone(&parked);
+    scheduler.group(Priority::DEFAULT).spawn(task(move |_, _| {
+        let _ = &held;
+        is_parked.store(true, Ordering::Relaxed);
+        Step::ParkedUntil(Instant::now() + PATIENCE)
+    }));
+    assert!(eventually(|| parked.load(Ordering::Relaxed)));
+    let core = Arc::downgrade(&scheduler.core);
+    drop(scheduler);
+    assert!(weak.upgrade().is_none() && core.upgrade().is_none());
+}
+
+#[test]
 fn every_spawn_wakes_a_worker_of_its_own() {
     const WORKERS: usize = 4;
     let scheduler = scheduler(WORKERS);

@@ -20,6 +20,7 @@ use std::task::{Wake, Waker};
 
 use super::group::GroupCore;
 use crate::sync::{AtomicU8, Mutex, Ordering};
+use std::time::Instant;
 
 /// What a task's slice ended with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub enum Step {
     Again,
     /// Nothing to do until the waker is called.
     Parked,
+    /// Nothing to do until the waker is called, or it is that late.
+    ParkedUntil(Instant),
     /// Nothing to do any more; the task is dropped.
     Done,
 }
@@ -36,7 +39,8 @@ pub enum Step {
 pub trait Task: Send + Sync + 'static {
     /// Runs one slice, a few milliseconds at most, without blocking.
     ///
-    /// Who answers [`Step::Parked`] has put a clone of `waker` where somebody will call it; a wake that raced with
+    /// Who answers [`Step::Parked`] has put a clone of `waker` where somebody will call it, and is woken in vain at
+    /// times; a wake that raced with
     /// the slice runs the task again. `worker` is the index of the worker, below the number of workers.
     fn run(&self, worker: usize, waker: &Waker) -> Step;
 
@@ -177,6 +181,11 @@ impl Running {
     #[cfg(all(test, not(loom)))]
     pub(super) fn id(&self) -> usize {
         self.core.member
+    }
+
+    /// What wakes it.
+    pub(super) fn waker(&self) -> Waker {
+        self.waker.clone()
     }
 
     /// Runs one slice. `Err` is the message of a panic.

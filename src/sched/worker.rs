@@ -44,11 +44,14 @@ impl Worker {
                 self.run(task);
             }
         }
+        // One that was set in the last slice would keep its task, which is over.
+        self.core.alarms.clear();
     }
 
     /// The next task, after sleeping for it if need be; `None` once the scheduler has stopped.
     pub(super) fn next(&mut self) -> Option<Arc<TaskCore>> {
         while !self.core.sleepers.is_stopped() {
+            self.core.alarms.ring();
             let found = self.pick().or_else(|| self.doze());
             if found.is_some() {
                 return found;
@@ -61,9 +64,13 @@ impl Worker {
     pub(super) fn doze(&mut self) -> Option<Arc<TaskCore>> {
         self.core.sleepers.register(&self.sleeper);
         let found = self.pick();
-        if found.is_none() && !self.core.sleepers.is_stopped() {
-            self.core.sleepers.wait(&self.sleeper);
-        } else if !self.core.sleepers.cancel(&self.sleeper) {
+        if found.is_none()
+            && !self.core.sleepers.is_stopped()
+            && self.core.sleepers.wait(&self.sleeper, self.core.alarms.next_at())
+        {
+            return None;
+        }
+        if !self.core.sleepers.cancel(&self.sleeper) {
             // The signal may have meant other work than what was found.
             self.pass_on();
         }
@@ -101,12 +108,18 @@ impl Worker {
             let ended = task.slice(self.index);
             task.group().charge(stopwatch.elapsed());
             streak += 1;
+            self.core.alarms.ring();
             task = match ended {
                 Ok(Step::Again) => task,
-                Ok(Step::Parked) => match task.park() {
-                    Some(task) => task,
-                    None => return,
-                },
+                Ok(parked @ (Step::Parked | Step::ParkedUntil(_))) => {
+                    if let Step::ParkedUntil(at) = parked {
+                        self.core.alarms.set(at, task.waker());
+                    }
+                    match task.park() {
+                        Some(task) => task,
+                        None => return,
+                    }
+                }
                 Ok(Step::Done) => return task.finish(),
                 Err(message) => return task.fail(message),
             };

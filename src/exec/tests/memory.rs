@@ -2,10 +2,12 @@
 
 use super::fakes::{FakeSink, FakeSource, FakeTransform, LANE_BYTES, Waits, World};
 use super::{PipelineSpec, Setup, pipeline, run, scheduler, start};
-use crate::error::{Error, MemoryError};
-use crate::exec::QuerySpec;
+use crate::error::{Error, MemoryError, Result};
 use crate::exec::floors::Schedule;
+use crate::exec::{LaneCx, Need, OpenCx, Pull, QuerySpec, Retry, Source, SourceBox};
 use crate::mem::{Account, Knobs, Pool, Reservation, Tenant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 fn simple(world: &World, waits: Waits) -> Vec<PipelineSpec> {
@@ -277,4 +279,64 @@ fn a_lane_that_has_nothing_to_give_is_not_asked_for_ever() {
         running.run().fail(Error::Cancelled);
         assert!(running.end().is_err());
     }
+}
+
+/// Wants more bytes than its floor, and waits for them.
+struct Asker {
+    bytes: usize,
+    pulls: Arc<AtomicUsize>,
+}
+
+impl Source for Asker {
+    type Shared = ();
+    type Local = Retry;
+
+    fn name(&self) -> String {
+        "asker".to_owned()
+    }
+
+    fn need(&self, _knobs: &Knobs) -> Need {
+        Need::default()
+    }
+
+    fn max_lanes(&self) -> usize {
+        1
+    }
+
+    fn open(&self, _cx: &OpenCx<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn local(&self, _shared: &(), _cx: &LaneCx<'_>) -> Result<Retry> {
+        Ok(Retry::default())
+    }
+
+    fn pull(&self, _shared: &(), retry: &mut Retry, cx: &LaneCx<'_>) -> Result<Pull> {
+        self.pulls.fetch_add(1, SeqCst);
+        match cx.account.hold(self.bytes) {
+            Ok(_) => Ok(Pull::Done),
+            Err(denied) => retry.wait(denied.bytes, cx).map(Pull::Wait).ok_or_else(|| denied.into()),
+        }
+    }
+}
+
+#[test]
+fn who_waits_for_memory_is_woken_when_it_is_there_and_rests_until_then() {
+    let world = World::default();
+    let (scheduler, engine) = (scheduler(1), Pool::new("engine", 4 << 20));
+    let mut held = Reservation::empty(&engine);
+    held.try_grow(3 << 20).expect("fits");
+    let pulls = Arc::new(AtomicUsize::new(0));
+    let source = Asker { bytes: 2 << 20, pulls: Arc::clone(&pulls) };
+    let sink = FakeSink::new(&world, "z");
+    let pipelines = vec![pipeline(SourceBox::new(source), Vec::new(), sink.boxed())];
+    let running = start(pipelines, &one_lane(), &world, &engine, &scheduler).expect("starts");
+    until("the lane waits", || pulls.load(SeqCst) > 4);
+    let before = pulls.load(SeqCst);
+    std::thread::sleep(Duration::from_millis(320));
+    let tries = pulls.load(SeqCst) - before;
+    assert!(tries <= 25, "{tries} tries in 0.3 s");
+    assert!(!running.is_over());
+    held.shrink(2 << 20);
+    running.end().expect("it got what it waited for");
 }

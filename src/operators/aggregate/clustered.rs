@@ -98,7 +98,8 @@ impl ClusteredAggregate {
                     match made {
                         Ok(made) => none.insert(made),
                         Err(error) if error.is_refusal() => {
-                            return waiting.wait(cx).map(|wait| Some(Output::Wait(wait))).ok_or(error);
+                            let wait = waiting.wait(error.refused_bytes(), cx);
+                            return wait.map(|wait| Some(Output::Wait(wait))).ok_or(error);
                         }
                         Err(error) => return Err(error),
                     }
@@ -106,7 +107,7 @@ impl ClusteredAggregate {
             };
             let added = held.share_edges(groups, shared, cx)?;
             if let Err(denied) = added {
-                let wait = waiting.wait(cx).map(|wait| Some(Output::Wait(wait)));
+                let wait = waiting.wait(denied.bytes, cx).map(|wait| Some(Output::Wait(wait)));
                 return wait.ok_or_else(|| intake.too_small(denied));
             }
             waiting.end();

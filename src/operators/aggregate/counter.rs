@@ -57,7 +57,7 @@ impl Counter {
                 Ok(evaluated) => *columns = Some(evaluated),
                 Err(error) if error.is_refusal() => {
                     if !intake.make_room(cx)? {
-                        return waiting.wait(cx).map(Some).ok_or(error);
+                        return waiting.wait(error.refused_bytes(), cx).map(Some).ok_or(error);
                     }
                 }
                 Err(error) => return Err(error),
@@ -68,7 +68,7 @@ impl Counter {
             Some(selection) => Rows::At(selection.indices()),
         };
         if let Err(denied) = intake.add(Kind::Rows, columns, rows, counted, cx)? {
-            return waiting.wait(cx).map(Some).ok_or_else(|| intake.too_small(denied));
+            return waiting.wait(denied.bytes, cx).map(Some).ok_or_else(|| intake.too_small(denied));
         }
         *pending = None;
         waiting.end();

@@ -482,6 +482,6 @@ impl SourceLane {
 
     /// Waits for what a single group was refused.
     fn wait(&mut self, denied: Denied, cx: &LaneCx<'_>) -> Result<Wait> {
-        self.waiting.wait(cx).ok_or_else(|| self.intake.too_small(denied))
+        self.waiting.wait(denied.bytes, cx).ok_or_else(|| self.intake.too_small(denied))
     }
 }

@@ -197,7 +197,9 @@ impl HashJoinBuild {
         let HashJoinBuildLocal { evaluator, encoder, pending, waiting, lane } = local;
         let Some(lane) = lane else { return Err(Error::internal("rows after the lane has combined")) };
         lane.heed_requests(plan, cx)?;
-        let wait = |waiting: &mut Retry, error| waiting.wait(cx).map(Flow::Wait).ok_or(error);
+        let wait = |waiting: &mut Retry, error: Error| {
+            waiting.wait(error.refused_bytes(), cx).map(Flow::Wait).ok_or(error)
+        };
         loop {
             match pending {
                 None => break,

@@ -445,7 +445,7 @@ impl HashJoinLocal {
             match intake.add(&columns, &mut taken, &roles.keys, &self.account, cx)? {
                 Ok(()) => self.drain.waiting.end(),
                 Err(denied) => {
-                    let wait = self.drain.waiting.wait(cx);
+                    let wait = self.drain.waiting.wait(denied.bytes, cx);
                     let wait = wait.ok_or_else(|| too_small(denied, &self.account, cx))?;
                     let at = batch.rows() - taken.keyed.len();
                     *pending = Some((batch, at));
@@ -513,7 +513,7 @@ impl HashJoinLocal {
 
     /// Waits for the memory of the least that can be loaded.
     fn wait_to_load(&mut self, loading: Box<Loading>, denied: Denied, cx: &LaneCx<'_>) -> Result<Wait> {
-        let wait = self.drain.waiting.wait(cx);
+        let wait = self.drain.waiting.wait(denied.bytes, cx);
         let wait = wait.ok_or_else(|| too_small(denied, &self.account, cx))?;
         self.drain.stage = Stage::Loading(loading);
         Ok(wait)

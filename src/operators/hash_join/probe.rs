@@ -194,7 +194,7 @@ impl HashJoinLocal {
             let added = intake.add(batch, &mut taken, &plan.roles.keys, account, cx)?;
             *put_off = deferred.len() - taken.keyed.len();
             if let Err(denied) = added {
-                let wait = waiting.wait(cx).map(Output::Wait);
+                let wait = waiting.wait(denied.bytes, cx).map(Output::Wait);
                 return wait.ok_or_else(|| too_small(denied, account, cx));
             }
             waiting.end();

@@ -540,7 +540,7 @@ impl Local {
     /// Waits for what was refused, after which everything is as it was: what was emitted before may be about to go, and
     /// others may give back what they hold.
     fn wait(&mut self, refused: Error, cx: &LaneCx<'_>) -> Result<Step> {
-        self.waiting.wait(cx).map(Step::Wait).ok_or(refused)
+        self.waiting.wait(refused.refused_bytes(), cx).map(Step::Wait).ok_or(refused)
     }
 
     /// Asks the residual which pairs match, and keeps those.

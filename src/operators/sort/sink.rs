@@ -326,7 +326,7 @@ impl SortSink {
             }
         }
         // Somebody may be about to give back what was asked for.
-        let wait = pending.waiting.wait(cx);
+        let wait = pending.waiting.wait(refused.refused_bytes(), cx);
         wait.map(Some).ok_or_else(|| self.spec.made_final(refused.clone(), &cx.query.pool))
     }
 }

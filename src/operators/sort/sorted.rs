@@ -179,7 +179,9 @@ impl SortedRows {
     /// # Errors
     /// `BudgetTooSmall` once nobody else is about to give back anything.
     fn wait(&mut self, refused: &Error, cx: &LaneCx<'_>) -> Result<Wait> {
-        self.waiting.wait(cx).ok_or_else(|| self.spec.made_final(refused.clone(), &cx.query.pool))
+        self.waiting
+            .wait(refused.refused_bytes(), cx)
+            .ok_or_else(|| self.spec.made_final(refused.clone(), &cx.query.pool))
     }
 
     /// Goes on making one run of several for a while.

@@ -134,7 +134,7 @@ impl SortSource {
                                 return Ok(Pull::Wait(wait));
                             }
                         }
-                        let wait = local.waiting.wait(cx);
+                        let wait = local.waiting.wait(error.refused_bytes(), cx);
                         let too_small = || self.side.spec().made_final(error.clone(), &cx.query.pool);
                         return wait.map(Pull::Wait).ok_or_else(too_small);
                     }
