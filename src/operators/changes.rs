@@ -56,7 +56,7 @@ impl Changes {
 
 impl ChangesLocal {
     /// For each of `rows` rows, at least one, whether it is the same as the row before, which for the first one came with
-    /// the last call.
+    /// the last call. After an error nothing has changed.
     pub(super) fn same_as_before(
         &mut self,
         columns: &[Vector],
@@ -70,12 +70,12 @@ impl ChangesLocal {
             columns.iter().map(|column| Ok(column.slice(start, rows - 1, cx.account)?)).collect()
         };
         let same = self.same(&from(1, cx)?, &from(0, cx)?, rows - 1, cx)?;
-        let goes_on = match self.last.take() {
+        let goes_on = match self.last.clone() {
             Some(last) => self.same(&row_of(0, cx)?, &last, 1, cx)?.get(0),
             None => false,
         };
-        self.last = Some(row_of(rows as u32 - 1, cx)?);
         let mut answer = BitmapMut::with_len(cx.account, rows)?;
+        self.last = Some(row_of(rows as u32 - 1, cx)?);
         answer.fill_from(|row| if row == 0 { goes_on } else { same.get(row - 1) });
         Ok(answer.freeze())
     }

@@ -3,7 +3,8 @@
 //! Invariants:
 //! 1. The rows are all in memory or all on disk, in the order in which they came.
 //! 2. A block in memory becomes whole blocks on disk, so that a reader goes on where it was.
-//! 3. Rows in memory and what they are written with have an account each: spilling needs no memory but its floor.
+//! 3. What was refused and could be had later is an error that is a refusal, and nothing has changed.
+//! 4. Rows in memory and what they are written with have an account each: spilling needs no memory but its floor.
 
 use super::rows::RowsBuilder;
 use super::sort::Victim;
@@ -56,24 +57,25 @@ impl HeldRows {
         memory: &HeldMemory,
         cx: &LaneCx<'_>,
     ) -> Result<()> {
-        self.rows += end - start;
         if self.writer.is_none() && !(may_spill(types) && cx.must_refuse()) {
             match copied(columns, start, end, memory, cx) {
                 Ok(block) => {
                     self.blocks.push(block);
+                    self.rows += end - start;
                     memory.victim.publish(memory.rows.used_bytes());
                     return Ok(());
                 }
                 Err(error) if error.is_refusal() && may_spill(types) => {}
-                Err(error) => return Err(cx.made_final(error)),
+                Err(error) => return Err(error),
             }
         }
         self.spill(types, memory, cx)?;
         let slice =
             |column: &FlatVector| Vector::Flat(column.clone()).slice(start, end - start, &memory.spill);
-        let slices = columns.iter().map(slice).collect::<Result<_, _>>();
-        let slices = slices.map_err(|denied| cx.made_final(denied.into()))?;
-        self.write(&Batch::new(slices, end - start), memory, cx)
+        let slices = columns.iter().map(slice).collect::<Result<_, _>>()?;
+        self.write(&Batch::new(slices, end - start), memory, cx)?;
+        self.rows += end - start;
+        Ok(())
     }
 
     /// Ends collecting.
@@ -149,19 +151,20 @@ impl HeldReader {
             self.ordinal += block.rows;
             return Ok(Some((before, block.clone())));
         };
+        let mut reader = match &mut self.reader {
+            Some(reader) => reader.clone(),
+            None => file.reader(0),
+        };
+        // Seen while they were in memory.
         let mut skipped = if self.reader.is_some() { before } else { 0 };
-        let reader = self.reader.get_or_insert_with(|| file.reader(0));
         loop {
             cx.check()?;
-            let read = reader.next(&memory.rows, &cx.query.ids);
-            let Some(batch) = read.map_err(|error| cx.made_final(error))? else {
-                return Ok(None);
-            };
+            let Some(batch) = reader.next(&memory.rows, &cx.query.ids)? else { return Ok(None) };
             if skipped < before {
-                // Seen while it was in memory.
                 skipped += batch.rows();
                 continue;
             }
+            self.reader = Some(reader);
             let flat = |column: &Vector| match column {
                 Vector::Flat(flat) => Ok(flat.clone()),
                 Vector::Constant { .. } | Vector::Dict { .. } => {

@@ -170,8 +170,13 @@ impl Plan {
         }
         SpillWriter::staging_bytes(knobs.block_bytes)
             + 3 * knobs.block_bytes
-            + self.state_schema.len() * 2 * BUFFER_BYTES
+            + self.columns_bytes()
             + self.spill_chunk_rows(knobs) * size_of::<u32>()
+    }
+
+    /// What the columns of any number of groups take at least.
+    pub(super) fn columns_bytes(&self) -> usize {
+        self.state_schema.len() * 2 * BUFFER_BYTES
     }
 
     /// Groups of one spilled block.
@@ -205,10 +210,9 @@ impl Plan {
     /// What the source must be granted: a table to merge into, a block or batch of states, a batch to emit.
     pub(super) fn source_need(&self, knobs: &Knobs) -> Need {
         let batch_bytes = knobs.batch_rows * self.state_row_bytes() * 3 / 2;
-        let columns_bytes = self.state_schema.len() * 2 * BUFFER_BYTES;
         Need {
             lane_bytes: 2 * batch_bytes
-                + columns_bytes
+                + self.columns_bytes()
                 + self.update_bytes(knobs)
                 + self.spill_floor_bytes(knobs),
             shared_bytes: knobs.lanes * self.table_floor_bytes(knobs),

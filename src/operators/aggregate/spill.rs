@@ -79,6 +79,14 @@ pub(super) fn in_pieces<T>(mut len: usize, make: impl Fn(usize) -> Result<T>) ->
     }
 }
 
+/// What `make` makes in the first account, or where that is refused in the second.
+fn first_to_grant<T>([first, second]: [&Account; 2], make: impl Fn(&Account) -> Result<T>) -> Result<T> {
+    match make(first) {
+        Err(error) if error.is_refusal() => make(second),
+        made => made,
+    }
+}
+
 /// Where a table's groups go when memory is short: the partitions of one depth.
 pub(super) struct Spill {
     used_bits: u32,
@@ -121,23 +129,35 @@ impl Spill {
         cx: &LaneCx<'_>,
     ) -> Result<()> {
         let knobs = &cx.query.knobs;
+        // Larger rows than floors expect may have used up the lane's.
+        let from = [cx.account, room];
         let mut writer = match self.writer.take() {
             Some(writer) => writer,
-            None => cx.query.spill.writer(&plan.state_schema, cx.account, knobs.block_bytes)?,
+            None => first_to_grant(from, |account| {
+                cx.query.spill.writer(&plan.state_schema, account, knobs.block_bytes)
+            })?,
         };
         let (block_rows, chunk_rows) = (plan.block_rows(knobs), plan.spill_chunk_rows(knobs));
-        // Of groups that are wide the writer may have to copy a block, or one of them.
+        // Of groups that are wide the writer may have to copy a block, or one of them, column by column.
         let widest_bytes = groups.widest_bytes();
-        let copy_bytes = if is_common(widest_bytes) { 0 } else { 2 * widest_bytes + knobs.block_bytes };
+        let one_bytes = 2 * widest_bytes + plan.columns_bytes();
+        let copy_bytes = if is_common(widest_bytes) { 0 } else { one_bytes + knobs.block_bytes };
         for start in (0..groups.len()).step_by(chunk_rows) {
             let len = chunk_rows.min(groups.len() - start);
-            let order = PartitionOrder::new(groups, start, len, self.used_bits, self.bits, cx.account)?;
+            let order = first_to_grant(from, |account| {
+                Ok(PartitionOrder::new(groups, start, len, self.used_bits, self.bits, account)?)
+            })?;
             for partition in 0..order.partitions() {
                 let mut rest = order.partition(partition);
                 while !rest.is_empty() {
                     let kept_for_copy = room.hold(copy_bytes);
                     let (batch, len) = in_pieces(rest.len().min(block_rows), |len| {
-                        groups.export(GroupSet::At(&rest[..len]), room)
+                        let batch = groups.export(GroupSet::At(&rest[..len]), room)?;
+                        // What is kept beyond the floor others may take before it is used.
+                        if copy_bytes > 0 && len > 1 && room.used_bytes() > room.floor_bytes() {
+                            return Err(Denied { bytes: copy_bytes }.into());
+                        }
+                        Ok(batch)
                     })?;
                     drop(kept_for_copy);
                     writer.write(partition as u32, &batch, room)?;

@@ -42,7 +42,7 @@ impl Held {
         if !plan.needs_build_rows() {
             return Ok(());
         }
-        self.rows.add(&plan.build.types, columns, range, memory, cx)
+        self.rows.add(&plan.build.types, columns, range, memory, cx).map_err(|error| cx.made_final(error))
     }
 
     /// Ends collecting.

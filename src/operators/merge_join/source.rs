@@ -256,10 +256,16 @@ impl Local {
             return self.emit_pairs(cx);
         }
         if let Some((held, reader)) = &mut self.owing {
-            let Some((before, block)) = reader.next(&held.rows, &self.memory, cx)? else {
-                self.owing = None;
-                return Ok(Step::Again);
+            let (before, block) = match reader.next(&held.rows, &self.memory, cx) {
+                Ok(Some(next)) => next,
+                Ok(None) => {
+                    self.owing = None;
+                    return Ok(Step::Again);
+                }
+                Err(error) if error.is_refusal() => return self.wait(error, cx),
+                Err(error) => return Err(error),
             };
+            self.waiting.end();
             let has_match = self.plan.kind.drains() == Some(true);
             let is_matched = |row: u32| match &held.flags {
                 Some(flags) => flags.get(before + row as usize),
@@ -273,8 +279,11 @@ impl Local {
             return self.emit_build_rows(&block.columns, cx);
         }
         if self.replay.is_some() {
-            self.pair_with_held(cx)?;
-            return Ok(Step::Again);
+            return match self.pair_with_held(cx) {
+                Ok(()) => Ok(Step::Again),
+                Err(error) if error.is_refusal() => self.wait(error, cx),
+                Err(error) => Err(error),
+            };
         }
         if self.facts.is_some_and(|facts| facts.has_null_key && self.plan.is_null_aware_anti()) {
             return Ok(self.done());
@@ -464,7 +473,7 @@ impl Local {
         Ok(())
     }
 
-    /// Makes the next pairs of probe rows and held rows.
+    /// Makes the next pairs of probe rows and held rows; after a refusal it can be called again.
     fn pair_with_held(&mut self, cx: &LaneCx<'_>) -> Result<()> {
         let (Some(replay), Group::Held(held)) = (&mut self.replay, &self.group) else {
             return Err(Error::internal("held rows are replayed where there are none"));

@@ -32,11 +32,11 @@ pub(super) struct BatchValues<'a> {
 impl Carried {
     /// The group of `row`, which has the keys `groups`.
     pub(super) fn new(groups: &[Vector], row: usize, cx: &LaneCx<'_>) -> Result<Self> {
-        let keys = copied(groups, row, cx).map_err(|error| cx.made_final(error))?;
+        let keys = copied(groups, row, cx)?;
         Ok(Self { keys, held: HeldRows::default(), total: 0, most: None })
     }
 
-    /// Counts in the values from `start` to `end`, none of which is null.
+    /// Counts in the values from `start` to `end`, none of which is null; after a refusal it can be called again.
     pub(super) fn add(
         &mut self,
         calls: &[OrderedCall],
@@ -48,30 +48,22 @@ impl Carried {
         if start == end {
             return Ok(());
         }
-        self.total += values.counts.total(start, end);
         if calls.iter().any(|call| call.kind == Ordered::Mode) {
             let (row, count) = values.counts.most(start, end);
             if self.most.as_ref().is_none_or(|(_, most)| count > *most) {
-                let value = match one(&values.columns[0], row, cx) {
-                    // Values that are held may be in the way.
-                    Err(error) if error.is_refusal() => {
-                        self.held.spill(values.types, memory, cx)?;
-                        one(&values.columns[0], row, cx).map_err(|error| cx.made_final(error))?
-                    }
-                    value => value?,
-                };
-                self.most = Some((value, count));
+                self.most = Some((one(&values.columns[0], row, cx)?, count));
             }
         }
         if calls.iter().any(|call| call.kind != Ordered::Mode) {
             self.held.add(values.types, values.columns, (start, end), memory, cx)?;
         }
+        self.total += values.counts.total(start, end);
         Ok(())
     }
 
-    /// Its row: keys and results.
+    /// Its row: keys and results; after a refusal it can be asked for again.
     pub(super) fn finish(
-        mut self,
+        &mut self,
         calls: &[OrderedCall],
         memory: &HeldMemory,
         cx: &LaneCx<'_>,
@@ -87,7 +79,7 @@ impl Carried {
             Ok(place) => Ok(&values[place]),
             Err(_) => Err(Error::internal("a value was not looked for")),
         };
-        let mut columns: Vec<Vector> = self.keys.into_iter().map(Vector::Flat).collect();
+        let mut columns: Vec<Vector> = self.keys.iter().cloned().map(Vector::Flat).collect();
         for (call, rank) in calls.iter().zip(ranks) {
             let result = match (rank, &self.most) {
                 (Some(rank), _) => {
@@ -120,7 +112,7 @@ impl Carried {
             while let Some(at) = wanted.get(values.len()).filter(|at| **at < end) {
                 let row = counts.row_of(at - before, 0, block.rows);
                 // Gathered strings would keep their block in memory.
-                values.push(one(value, row, cx).map_err(|error| cx.made_final(error))?);
+                values.push(one(value, row, cx)?);
             }
             before = end;
         }

@@ -18,6 +18,7 @@
 
 mod carried;
 mod counts;
+mod pushed;
 mod ranks;
 mod transform;
 

@@ -5,10 +5,11 @@ use super::super::held::HeldMemory;
 use super::super::sort::{SortSpec, Victim};
 use super::carried::{BatchValues, Carried};
 use super::counts::Counts;
+use super::pushed::{Pushed, Rows, Seen};
 use super::{OrderedAggregateSpec, OrderedCall};
 use crate::data::{Batch, BitmapMut, BufMut, DataType, Scalar, Vector};
 use crate::error::{Error, Result};
-use crate::exec::{LaneCx, Need, OpenCx, Output, Pull, Transform};
+use crate::exec::{LaneCx, Need, OpenCx, Output, Pull, Retry, Transform, Wait};
 use crate::expr::{ColumnId, EvalCx, Evaluator, Expr};
 use crate::mem::{Account, Knobs};
 use parking_lot::Mutex;
@@ -42,14 +43,11 @@ pub(super) struct Local {
     groups: ChangesLocal,
     memory: Option<HeldMemory>,
     carried: Option<Carried>,
+    /// What was pushed, until it is done with.
+    pushed: Option<Pushed>,
     /// What comes out after the row of a carried group.
     pending: Option<Batch>,
-}
-
-/// A batch, with what is known of its rows.
-struct Rows<'a> {
-    groups: &'a [Vector],
-    values: BatchValues<'a>,
+    waiting: Retry,
 }
 
 impl OrderedAggregate {
@@ -118,6 +116,118 @@ impl OrderedAggregate {
         Ok(Batch::new(columns, firsts.len()))
     }
 
+    /// What is known of the rows of `batch`.
+    fn look_at(&self, batch: &mut Batch, local: &mut Local, cx: &LaneCx<'_>) -> Result<Seen> {
+        *batch = batch.clone().compact(cx.account)?;
+        let rows = batch.rows();
+        let mut eval = EvalCx { account: cx.account, ids: &cx.query.ids };
+        let mut groups = local.evaluator.evaluate(batch, &mut eval)?;
+        let held = groups.split_off(self.key_columns());
+        let counts = Counts::new(held.get(1), cx.account)?;
+        let held = held.iter().map(|column| column.flatten(cx.account)).collect::<Result<Vec<_>, _>>()?;
+        let mut starts = BufMut::<u32>::with_capacity(cx.account, rows + 1)?;
+        let same = local.groups.same_as_before(&groups, rows, &mut eval)?;
+        (0..rows).filter(|&row| !same.get(row)).for_each(|row| starts.push(row as u32));
+        Ok(Seen { groups, held, counts, starts, rows })
+    }
+
+    /// Goes on with the batch that was pushed, as far as memory goes.
+    fn go_on(&self, shared: &Shared, local: &mut Local, cx: &LaneCx<'_>) -> Result<Output> {
+        loop {
+            let Some(mut pushed) = local.pushed.take() else { return Ok(Output::NeedInput) };
+            match self.advance(shared, local, &mut pushed, cx) {
+                Ok(()) => {
+                    local.waiting.end();
+                    return Ok(match (pushed.ended, pushed.within) {
+                        (Some(ended), within @ Some(_)) => {
+                            local.pending = within;
+                            Output::EmitMore(ended)
+                        }
+                        (Some(only), None) | (None, Some(only)) => Output::Emit(only),
+                        (None, None) => Output::NeedInput,
+                    });
+                }
+                Err(error) if error.is_refusal() => {
+                    local.pushed = Some(pushed);
+                    if let Some(wait) = self.make_room(shared, local, error, cx)? {
+                        return Ok(Output::Wait(wait));
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Makes room for what was `refused`, so that it can be tried again, or says what to wait for.
+    ///
+    /// # Errors
+    /// `BudgetTooSmall` once nobody else is about to give back anything.
+    fn make_room(
+        &self,
+        shared: &Shared,
+        local: &mut Local,
+        refused: Error,
+        cx: &LaneCx<'_>,
+    ) -> Result<Option<Wait>> {
+        let Local { carried, memory, waiting, .. } = local;
+        let memory = self.memory(shared, memory, cx)?;
+        if let Some(carried) = carried
+            && carried.held.spill(&self.held_types, memory, cx)? > 0
+        {
+            return Ok(None);
+        }
+        waiting.wait(refused.refused_bytes(), cx).map(Some).ok_or_else(|| cx.made_final(refused))
+    }
+
+    /// Goes through a batch: counts in the rows of the group carried, ends it, works out the groups within the batch, and
+    /// begins the one that is carried on.
+    fn advance(
+        &self,
+        shared: &Shared,
+        local: &mut Local,
+        pushed: &mut Pushed,
+        cx: &LaneCx<'_>,
+    ) -> Result<()> {
+        let Pushed { batch, seen, is_added, ended, within, next } = pushed;
+        let seen = match seen {
+            Some(seen) => seen,
+            none => none.insert(self.look_at(batch, local, cx)?),
+        };
+        let Local { memory, carried, .. } = local;
+        let memory = self.memory(shared, memory, cx)?;
+        let Seen { groups, held, counts, starts, rows: count } = seen;
+        let values = BatchValues { columns: held, types: &self.held_types, counts };
+        let rows = Rows { groups, values };
+        let add = |carried: &mut Carried, start: usize, end: usize| {
+            let range = (start, rows.counted(start, end));
+            carried.add(&self.calls, &rows.values, range, memory, cx)
+        };
+        if !*is_added {
+            if let Some(carried) = carried {
+                add(carried, 0, starts.first().map_or(*count, |&first| first as usize))?;
+            }
+            *is_added = true;
+        }
+        let Some(&last) = starts.last() else { return Ok(()) };
+        if let Some(ending) = carried {
+            *ended = Some(ending.finish(&self.calls, memory, cx)?);
+            *carried = None;
+        }
+        if starts.len() > 1 && within.is_none() {
+            *within = Some(self.results(&rows, starts, cx)?);
+        }
+        let mut begun = match next.take() {
+            Some(next) => next,
+            None => Carried::new(groups, last as usize, cx)?,
+        };
+        let added = add(&mut begun, last as usize, *count);
+        match added {
+            Ok(()) => *carried = Some(begun),
+            Err(_) => *next = Some(begun),
+        }
+        added
+    }
+
     /// The memory of held rows.
     fn memory<'a>(
         &self,
@@ -135,19 +245,6 @@ impl OrderedAggregate {
             *memory = Some(HeldMemory { rows, spill, victim });
         }
         memory.as_ref().ok_or_else(|| Error::internal("the memory of held rows is gone"))
-    }
-}
-
-impl Rows<'_> {
-    /// The end of the values that count, of the rows from `start` to `end` of a group: nulls come last.
-    fn counted(&self, start: usize, end: usize) -> usize {
-        let Some(validity) = &self.values.columns[0].validity else { return end };
-        let (mut from, mut to) = (start, end);
-        while from < to {
-            let middle = from.midpoint(to);
-            if validity.get(middle) { from = middle + 1 } else { to = middle }
-        }
-        from
     }
 }
 
@@ -198,65 +295,49 @@ impl Transform for OrderedAggregate {
             groups: self.groups.local()?,
             memory: None,
             carried: None,
+            pushed: None,
             pending: None,
+            waiting: Retry::default(),
         })
     }
 
     fn push(&self, shared: &Shared, local: &mut Local, batch: Batch, cx: &LaneCx<'_>) -> Result<Output> {
-        let Local { evaluator, groups, memory, carried, pending } = local;
         shared.owes_row.store(false, Relaxed);
-        let memory = self.memory(shared, memory, cx)?;
+        let memory = self.memory(shared, &mut local.memory, cx)?;
         memory.rows.relieve();
         if memory.victim.take_request()
-            && let Some(carried) = carried
+            && let Some(carried) = &mut local.carried
         {
             carried.held.spill(&self.held_types, memory, cx)?;
         }
-        let batch = batch.compact(cx.account)?;
-        let count = batch.rows();
-        let mut eval = EvalCx { account: cx.account, ids: &cx.query.ids };
-        let mut columns = evaluator.evaluate(&batch, &mut eval)?;
-        let held = columns.split_off(self.key_columns());
-        let counts = Counts::new(held.get(1), cx.account)?;
-        let held = held.iter().map(|column| column.flatten(cx.account)).collect::<Result<Vec<_>, _>>()?;
-        let same = groups.same_as_before(&columns, count, &mut eval)?;
-        let values = BatchValues { columns: &held, types: &self.held_types, counts: &counts };
-        let rows = Rows { groups: &columns, values };
-
-        let mut starts = BufMut::<u32>::with_capacity(cx.account, count + 1)?;
-        (0..count).filter(|&row| !same.get(row)).for_each(|row| starts.push(row as u32));
-        let first = starts.first().map_or(count, |&first| first as usize);
-        let add = |carried: &mut Carried, start: usize, end: usize| {
-            let range = (start, rows.counted(start, end));
-            carried.add(&self.calls, &rows.values, range, memory, cx)
-        };
-        if let Some(carried) = carried {
-            add(carried, 0, first)?;
-        }
-        let Some(&last) = starts.last() else { return Ok(Output::NeedInput) };
-        let ended = carried.take().map(|c| c.finish(&self.calls, memory, cx)).transpose()?;
-        let within = (starts.len() > 1).then(|| self.results(&rows, &starts, cx)).transpose()?;
-        let mut next = Carried::new(&columns, last as usize, cx)?;
-        add(&mut next, last as usize, count)?;
-        *carried = Some(next);
-        Ok(match (ended, within) {
-            (Some(ended), within @ Some(_)) => {
-                *pending = within;
-                Output::EmitMore(ended)
-            }
-            (Some(only), None) | (None, Some(only)) => Output::Emit(only),
-            (None, None) => Output::NeedInput,
-        })
+        local.pushed = Some(Pushed::new(batch));
+        self.go_on(shared, local, cx)
     }
 
-    fn resume(&self, _shared: &Shared, local: &mut Local, _cx: &LaneCx<'_>) -> Result<Output> {
-        Ok(local.pending.take().map_or(Output::NeedInput, Output::Emit))
+    fn resume(&self, shared: &Shared, local: &mut Local, cx: &LaneCx<'_>) -> Result<Output> {
+        match local.pending.take() {
+            Some(batch) => Ok(Output::Emit(batch)),
+            None => self.go_on(shared, local, cx),
+        }
     }
 
     fn flush(&self, shared: &Shared, local: &mut Local, cx: &LaneCx<'_>) -> Result<Output> {
-        let Some(carried) = local.carried.take() else { return Ok(Output::Done(None)) };
-        let memory = self.memory(shared, &mut local.memory, cx)?;
-        Ok(Output::Done(Some(carried.finish(&self.calls, memory, cx)?)))
+        loop {
+            let Some(carried) = &mut local.carried else { return Ok(Output::Done(None)) };
+            let memory = self.memory(shared, &mut local.memory, cx)?;
+            match carried.finish(&self.calls, memory, cx) {
+                Ok(row) => {
+                    local.carried = None;
+                    return Ok(Output::Done(Some(row)));
+                }
+                Err(error) if error.is_refusal() => {
+                    if let Some(wait) = self.make_room(shared, local, error, cx)? {
+                        return Ok(Output::Wait(wait));
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     fn has_drain(&self) -> bool {

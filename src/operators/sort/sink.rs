@@ -65,6 +65,8 @@ pub(super) struct Local {
     kept_keys: BufMut<u32>,
     pending: Option<Pending>,
     spilling: Option<Spill>,
+    /// Tries to get memory to write with.
+    waiting: Retry,
     /// Made at the start, for its memory is in the floor; `None` if rows of such types cannot be written.
     writer: Option<SpillWriter>,
     /// Rows of the runs written so far, each a partition of the writer's.
@@ -184,8 +186,26 @@ impl SortSink {
         Ok(())
     }
 
-    /// Goes on writing, until `until`; whether nothing is left to be written.
-    fn spill_on(
+    /// Goes on writing for a while; what to wait for before it goes on, if something is left to be written.
+    ///
+    /// # Errors
+    /// `BudgetTooSmall` if a row cannot be written and nobody is about to give back anything.
+    fn spill_on(&self, shared: &SortShared, local: &mut Local, cx: &LaneCx<'_>) -> Result<Option<Wait>> {
+        match self.write_on(shared, local, Some(Instant::now() + SLICE), cx) {
+            Ok(is_over) => {
+                local.waiting.end();
+                Ok((!is_over).then(|| turn(cx)))
+            }
+            Err(error) if error.is_refusal() => {
+                let wait = local.waiting.wait(error.refused_bytes(), cx);
+                wait.map(Some).ok_or_else(|| self.spec.made_final(error, &cx.query.pool))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Goes on writing, until `until`; whether nothing is left to be written. After a refusal it can be called again.
+    fn write_on(
         &self,
         shared: &SortShared,
         local: &mut Local,
@@ -195,9 +215,7 @@ impl SortSink {
         let (Some(spill), Some(writer)) = (&mut local.spilling, &mut local.writer) else { return Ok(true) };
         let accounts = (&local.accounts.rows, &local.accounts.spill);
         let partition = local.spilled.len() as u32;
-        let is_over = spill
-            .advance(writer, partition, accounts, until, cx)
-            .map_err(|e| self.spec.made_final(e, &cx.query.pool))?;
+        let is_over = spill.advance(writer, partition, accounts, until, cx)?;
         if is_over {
             if self.small_fetch().is_some_and(|fetch| spill.rows == fetch as u64) {
                 shared.cutoff.fetch_min(spill.last_prefix, Relaxed);
@@ -212,10 +230,9 @@ impl SortSink {
 
     /// Takes the pending batch in, spilling as often as it takes.
     fn go_on(&self, shared: &SortShared, local: &mut Local, cx: &LaneCx<'_>) -> Result<Flow> {
-        let until = Instant::now() + SLICE;
         loop {
-            if !self.spill_on(shared, local, Some(until), cx)? {
-                return Ok(Flow::Wait(turn(cx)));
+            if let Some(wait) = self.spill_on(shared, local, cx)? {
+                return Ok(Flow::Wait(wait));
             }
             match self.take_in(shared, local, cx) {
                 Ok(true) => {
@@ -445,6 +462,7 @@ impl Sink for SortSink {
             kept_keys: BufMut::empty(),
             pending: None,
             spilling: None,
+            waiting: Retry::default(),
             writer,
             spilled: Vec::new(),
             forced_rows: 1,
@@ -481,8 +499,8 @@ impl Sink for SortSink {
     }
 
     fn combine(&self, shared: &Arc<SortShared>, local: &mut Local, cx: &LaneCx<'_>) -> Result<Combine> {
-        if !self.spill_on(shared, local, Some(Instant::now() + SLICE), cx)? {
-            return Ok(Combine::Wait(turn(cx)));
+        if let Some(wait) = self.spill_on(shared, local, cx)? {
+            return Ok(Combine::Wait(wait));
         }
         // Nobody could ask for these rows before the source starts: where memory is short they go now.
         let pool = &cx.query.pool;
@@ -522,7 +540,11 @@ impl Sink for SortSink {
         if local.spilling.is_none() && local.holds_rows() {
             self.start_spill(local, cx)?;
         }
-        self.spill_on(shared, local, None, cx)?;
+        match self.write_on(shared, local, None, cx) {
+            // What is left is written when the lane goes on.
+            Err(error) if error.is_refusal() => {}
+            written => _ = written?,
+        }
         Ok(before.saturating_sub(local.accounts.rows.used_bytes()))
     }
 }
