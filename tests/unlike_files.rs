@@ -3,8 +3,10 @@
 
 mod support;
 
-use arrow::array::{self as arrays, ArrayRef, Float16Array, RecordBatch};
-use arrow::datatypes::{ArrowPrimitiveType, Float16Type};
+use arrow::array::{self as arrays, Array, ArrayRef, Float16Array, RecordBatch};
+use arrow::buffer::OffsetBuffer;
+use arrow::compute::take;
+use arrow::datatypes::{ArrowNativeType, ArrowPrimitiveType, Field, Float16Type, Int32Type, Int64Type};
 use gristmill::{Engine, Error, Session};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Type as PhysicalType;
@@ -161,6 +163,72 @@ fn columns_are_found_by_name_and_widened() {
 }
 
 #[test]
+fn lists_structs_and_maps_are_widened_field_by_field() {
+    fn nested<T: ArrowPrimitiveType<Native = V>, V: ArrowNativeType + From<i32>>(
+        rows: std::ops::Range<i32>,
+        (item, names): (&str, [&str; 3]),
+        last: ArrayRef,
+    ) -> Vec<(&'static str, ArrayRef)> {
+        let numbers = || rows.clone().map(|row| Some(V::from(row))).collect::<arrays::PrimitiveArray<T>>();
+        let texts: arrays::StringArray =
+            rows.clone().map(|row| (row % 2 == 0).then(|| format!("t{row}"))).collect();
+        let field =
+            |name: &str, array: &dyn Array| Arc::new(Field::new(name, array.data_type().clone(), true));
+        let pair = |array: ArrayRef, name: &str| (field(name, &*array), array);
+        let structs = arrays::StructArray::from(vec![
+            pair(Arc::new(numbers()), names[0]),
+            pair(Arc::new(texts), names[1]),
+            pair(last, names[2]),
+        ]);
+        let offsets = || OffsetBuffer::from_lengths(rows.clone().map(|row| usize::from(row % 3 > 0)));
+        let values = || {
+            let some: arrays::UInt64Array =
+                (0..rows.len() as u64).filter(|row| !(rows.start as u64 + row).is_multiple_of(3)).collect();
+            take(&numbers(), &some, None).expect("within")
+        };
+        let of = Arc::new(Field::new(item, numbers().data_type().clone(), true));
+        let lists = arrays::ListArray::new(of, offsets(), values(), None);
+        let keys: arrays::StringArray = (0..values().len()).map(|_| Some("k")).collect();
+        let entries = arrays::StructArray::from(vec![
+            (Arc::new(Field::new("key", keys.data_type().clone(), false)), Arc::new(keys) as ArrayRef),
+            pair(values(), "value"),
+        ]);
+        let of = Arc::new(Field::new("entries", entries.data_type().clone(), false));
+        let maps = arrays::MapArray::new(of, offsets(), entries, None, false);
+        let row: arrays::Int32Array = rows.map(Some).collect();
+        vec![("r", Arc::new(row)), ("s", Arc::new(structs)), ("l", Arc::new(lists)), ("m", Arc::new(maps))]
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::create_dir(folder.path().join("t")).expect("writable");
+    let flags: arrays::BooleanArray = (0..500).map(|row| Some(row % 2 == 0)).collect();
+    let days: arrays::Date32Array = (0..500).map(Some).collect();
+    let first = nested::<Int32Type, i32>(0..500, ("item", ["a", "b", "c"]), Arc::new(flags));
+    let second = nested::<Int64Type, i64>(500..1000, ("element", ["A", "b", "d"]), Arc::new(days));
+    write(&folder.path().join("t/1.parquet"), first);
+    write(&folder.path().join("t/2.parquet"), second);
+    let ids: ArrayRef = Arc::new(arrays::Int32Array::from_iter_values(1000..1010));
+    write(&folder.path().join("t/3.parquet"), vec![("r", ids)]);
+    for threads in [1, 2] {
+        let engine = Engine::builder().threads(threads).build().expect("starts");
+        let session = engine.session();
+        session.register_parquet("t", folder.path().join("t")).expect("types there are");
+        let found = answer(&session, "select r, s, l, m from t where r in (4, 7, 503, 600, 1004)");
+        let expected = [
+            ["1004", "NULL", "NULL", "NULL"],
+            ["4", "{a: 4, b: t4, c: true, d: }", "[4]", "{k: 4}"],
+            ["503", "{a: 503, b: , c: , d: 1970-01-04}", "[503]", "{k: 503}"],
+            ["600", "{a: 600, b: t600, c: , d: 1970-04-11}", "[]", "{}"],
+            ["7", "{a: 7, b: , c: false, d: }", "[7]", "{k: 7}"],
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(
+            answer(&session, "select count(*), count(s), count(l) from t"),
+            [["1010", "1000", "1000"]]
+        );
+    }
+}
+
+#[test]
 fn what_no_type_holds_is_an_error_that_names_file_and_column() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name);
@@ -220,7 +288,7 @@ fn half_precision_floats_are_floats() {
     let halves =
         (0..1000).map(|i| Float16Array::from(vec![(i % 7 > 0).then(|| Half::from_f32(i as f32 / 8.0))]));
     let halves: Vec<Float16Array> = halves.collect();
-    let halves: Vec<&dyn arrays::Array> = halves.iter().map(|array| array as _).collect();
+    let halves: Vec<&dyn Array> = halves.iter().map(|array| array as _).collect();
     let halves = arrow::compute::concat(&halves).expect("one type");
     write(&folder.path().join("h.parquet"), vec![("h", halves)]);
     let engine = Engine::builder().build().expect("starts");

@@ -11,6 +11,7 @@
 
 use super::file::ParquetFile;
 use super::footer::field_levels;
+use super::nested_types;
 use super::page::{LaneIo, PageHeader, PageKind, PageWalker};
 use super::page_places::PagePlaces;
 use crate::data::{Buf, DataType, DictionaryIds, FlatVector, Values, Vector, from_arrow_array};
@@ -108,6 +109,14 @@ impl FallbackColumn {
         })
     }
 
+    /// The same column with nested values as they are in `table`, the type of the table's column; of others, as it is.
+    pub(crate) fn with_nested_type(mut self, table: &DataType) -> Self {
+        if let DataType::Nested(_) = table {
+            self.data_type = table.clone();
+        }
+        self
+    }
+
     /// Goes on at `row`.
     pub(crate) fn seek(&mut self, row: u64) {
         self.row = row;
@@ -153,7 +162,10 @@ impl FallbackColumn {
             None => {
                 self.at = 0;
                 match self.reader.as_mut().and_then(Iterator::next) {
-                    Some(Ok(batch)) if batch.num_columns() == 1 => Arc::clone(batch.column(0)),
+                    Some(Ok(batch)) if batch.num_columns() == 1 => match &self.data_type {
+                        DataType::Nested(to) => nested_types::widen(batch.column(0), to)?,
+                        _ => Arc::clone(batch.column(0)),
+                    },
                     Some(Err(e)) => return Err(self.failed(&e)),
                     Some(Ok(_)) | None => return Err(self.failed(&"it ends before its last row")),
                 }

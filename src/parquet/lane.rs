@@ -410,6 +410,7 @@ impl Window<'_> {
                 let metadata = self.run.metadata(file, self.cx)?;
                 let (rows, pool) = (self.cx.batch_rows(), &self.cx.query.pool);
                 let reader = FallbackColumn::new(file, &metadata, morsel.row_group, at, rows, pool)?;
+                let reader = reader.with_nested_type(&column.field.data_type);
                 ColumnState::Fallback(Box::new(reader))
             }
         };

@@ -26,6 +26,7 @@ mod flat;
 mod flat_differences;
 mod footer;
 mod lane;
+mod nested_types;
 mod output;
 mod page;
 mod page_index;

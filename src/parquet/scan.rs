@@ -21,7 +21,7 @@ use super::page_index::{Kept, kept_rows};
 use super::page_sizes::{Expected, LARGEST_PAGE_BYTES, PageSizes};
 use super::prune::{ColumnRange, Verdict, judge};
 use super::table_file::{Place, TableFile};
-use crate::data::{Cluster, Field, PhysicalType, Schema};
+use crate::data::{Cluster, DataType, Field, PhysicalType, Schema};
 use crate::error::{Error, Result};
 use crate::exec::{LaneCx, Need, OpenCx, Pull, Source};
 use crate::expr::{ColumnId, Evaluator, Expr};
@@ -49,6 +49,10 @@ impl ScanColumn {
     /// What turns the file's values into the table's, if that takes anything; the file's are called as the table's.
     pub(crate) fn widening(&self, file: &TableFile) -> Option<Expr> {
         let Place::Widened(at) = file.place(self.column) else { return None };
+        if let DataType::Nested(_) = self.field.data_type {
+            // Whoever reads them does.
+            return None;
+        }
         let from = file.file.footer.schema[at].data_type.clone();
         let column = Expr::Column { id: self.id, data_type: from, nullable: self.field.nullable };
         let data_type = self.field.data_type.clone();

@@ -10,6 +10,7 @@
 
 use super::file::ParquetFile;
 use super::footer::{ChunkMeta, ColumnLayout};
+use super::nested_types;
 use crate::data::{DataType, Field};
 use crate::error::{Error, Origin, Result};
 use crate::expr::common_type;
@@ -138,6 +139,11 @@ fn unlike(file: &ParquetFile, field: &Field, known: &DataType) -> Error {
 
 /// The type that holds all values of both exactly.
 fn wider(a: &DataType, b: &DataType) -> Option<DataType> {
+    if let (DataType::Nested(a), DataType::Nested(b)) = (a, b) {
+        let known = |arrow: &_| DataType::from_arrow(arrow).ok();
+        let leaf = |a: &_, b: &_| wider(&known(a)?, &known(b)?).map(|wider| wider.to_arrow());
+        return nested_types::wider(a, b, &leaf).map(|wider| DataType::Nested(Arc::new(wider)));
+    }
     let wider = common_type(a, b)?;
     (is_held(a, &wider) && is_held(b, &wider)).then_some(wider)
 }
