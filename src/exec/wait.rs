@@ -68,7 +68,7 @@ struct Waiting {
 }
 
 impl Retry {
-    /// The wait before the next try, for `bytes` that were refused; `None` once there is nothing to wait for (see
+    /// The wait before the next try, for `bytes` that were refused, 0 if that is not known; `None` once there is nothing to wait for (see
     /// [`Patience`]).
     pub(crate) fn wait(&mut self, bytes: usize, cx: &LaneCx<'_>) -> Option<Wait> {
         let new = || Waiting { patience: Patience::new(&cx.query.pool), tries: 0 };
@@ -81,7 +81,9 @@ impl Retry {
             cx.waker.wake_by_ref();
             return Some(Wait::registered(WaitReason::Memory, ()));
         }
-        patience.listen(bytes, cx.waker);
+        if bytes > 0 {
+            patience.listen(bytes, cx.waker);
+        }
         let doublings = (*tries - TRIES_AT_ONCE - 1).min(10);
         let until = Instant::now() + LONGEST_LOOK.min(FIRST_LOOK * (1 << doublings));
         Some(Wait { reason: WaitReason::Memory, until: Some(until), _ticket: Box::new(()) })

@@ -59,9 +59,7 @@ impl Bell {
             return;
         }
         let mut listeners = self.listeners.lock();
-        let (told, still): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut *listeners).into_iter().partition(|l| l.pool.available_bytes() >= l.bytes);
-        *listeners = still;
+        let told: Vec<_> = listeners.extract_if(.., |l| l.pool.available_bytes() >= l.bytes).collect();
         self.listening.store(listeners.len(), Relaxed);
         drop(listeners);
         told.into_iter().for_each(|listener| listener.waker.wake());
@@ -94,13 +92,12 @@ impl Patience {
         Self { pool: pool.clone(), number, seen, since: Instant::now() }
     }
 
-    /// Has `waker` called once `bytes` could be granted, perhaps in vain.
+    /// Has `waker` called once `bytes` could be granted, perhaps in vain. Where they could be now, something else is in the
+    /// way, as a ticket or that more is wanted than the last piece: then once there is more than now.
     pub(crate) fn listen(&self, bytes: usize, waker: &Waker) {
         let (pool, waker) = (self.pool.clone(), waker.clone());
-        let bell = &self.pool.root().bell;
-        bell.listen(Listener { number: self.number, pool, bytes, waker });
-        // What was given back since it was refused rang for nobody.
-        bell.ring();
+        let bytes = bytes.max(pool.available_bytes().saturating_add(1));
+        self.pool.root().bell.listen(Listener { number: self.number, pool, bytes, waker });
     }
 
     /// Whether nobody has moved on for so long that there is nothing to wait for.
@@ -184,10 +181,12 @@ mod tests {
         pool.shrink(50);
         assert_eq!(*told.lock(), [0, 2, 1]);
         waiting[0].listen(10, &waker(5));
-        assert_eq!(*told.lock(), [0, 2, 1, 5], "there is enough already");
+        assert_eq!(told.lock().len(), 3, "what there was did not help");
+        pool.shrink(1);
+        assert_eq!(*told.lock(), [0, 2, 1, 5]);
         waiting[1].listen(70, &waker(8));
         drop(waiting);
-        pool.shrink(40);
+        pool.shrink(39);
         assert_eq!(told.lock().len(), 4, "who is gone is not told");
     }
 }

@@ -232,8 +232,12 @@ impl Pool {
         self.subtract(bytes);
         // With the fence in `MemoryTicket::new`: either the ticket meets the freed bytes, or this sees the ticket.
         fence(SeqCst);
-        self.node.root.queue.serve();
-        self.node.root.bell.ring();
+        let root = &self.node.root;
+        root.queue.serve();
+        // While a ticket waits nobody else is granted anything.
+        if !root.queue.is_waited() {
+            root.bell.ring();
+        }
     }
 
     fn subtract(&self, bytes: usize) {

@@ -159,8 +159,9 @@ impl LaneScan {
                 }
                 // Others may be about to give back what a page larger than expected takes.
                 Err(error @ Error::Memory(_)) => {
-                    let wait = self.refused.wait(error.refused_bytes(), cx).ok_or(error)?;
+                    // First, for it would wake the lane that listens.
                     self.step_back();
+                    let wait = self.refused.wait(error.refused_bytes(), cx).ok_or(error)?;
                     return Ok(Pull::Wait(wait));
                 }
                 Err(error) => return Err(error),

@@ -44,7 +44,9 @@ pub(super) fn wider(
             let mut fields = Vec::with_capacity(a.len());
             for field in a {
                 fields.push(match find(b, field.name(), a) {
-                    Some(at) => item(field, &b[at])?,
+                    Some(at) if b[at].name() == field.name() => item(field, &b[at])?,
+                    // Beside a third one, of which both might be, it may be neither.
+                    Some(at) => Arc::new(item(field, &b[at])?.as_ref().clone().with_nullable(true)),
                     None => Arc::new(field.as_ref().clone().with_nullable(true)),
                 });
             }
@@ -52,6 +54,7 @@ pub(super) fn wider(
             fields.extend(missing.map(|field| Arc::new(field.as_ref().clone().with_nullable(true))));
             D::Struct(fields.into())
         }
+        (D::Null, other) | (other, D::Null) => other.clone(),
         (a, b) if a.is_nested() || b.is_nested() => return None,
         (a, b) => leaf(a, b)?,
     })
@@ -161,8 +164,11 @@ mod tests {
         use DataType as D;
         let a = D::Struct(vec![field("x", D::Int32), field("Y", D::Utf8)].into());
         let b = D::Struct(vec![field("y", D::Utf8), field("z", D::Boolean), field("x", D::Int64)].into());
-        let expected =
-            vec![field("x", D::Int64), field("Y", D::Utf8), field("z", D::Boolean).with_nullable(true)];
+        let expected = vec![
+            field("x", D::Int64),
+            field("Y", D::Utf8).with_nullable(true),
+            field("z", D::Boolean).with_nullable(true),
+        ];
         assert_eq!(wider(&a, &b, &integers), Some(D::Struct(expected.into())));
         let c = D::Struct(vec![field("x", D::Utf8)].into());
         assert_eq!(wider(&a, &c, &integers), None, "a string is no number");
@@ -179,6 +185,8 @@ mod tests {
         );
         assert_eq!(wider(&large(D::Int32), &of("element", D::Int64), &integers), Some(large(D::Int64)));
         assert_eq!(wider(&of("item", D::Int32), &D::Int32, &integers), None);
+        let deep = of("item", of("item", D::Int32));
+        assert_eq!(wider(&of("item", D::Null), &deep, &integers), Some(deep));
     }
 
     #[test]

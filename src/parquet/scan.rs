@@ -49,7 +49,9 @@ impl ScanColumn {
     /// What turns the file's values into the table's, if that takes anything; the file's are called as the table's.
     pub(crate) fn widening(&self, file: &TableFile) -> Option<Expr> {
         let Place::Widened(at) = file.place(self.column) else { return None };
-        if let DataType::Nested(_) = self.field.data_type {
+        if let DataType::Nested(_) = self.field.data_type
+            && file.layout(self.column).is_none_or(|layout| layout.decode.is_none())
+        {
             // Whoever reads them does.
             return None;
         }

@@ -197,9 +197,7 @@ impl HashJoinBuild {
         let HashJoinBuildLocal { evaluator, encoder, pending, waiting, lane } = local;
         let Some(lane) = lane else { return Err(Error::internal("rows after the lane has combined")) };
         lane.heed_requests(plan, cx)?;
-        let wait = |waiting: &mut Retry, error: Error| {
-            waiting.wait(error.refused_bytes(), cx).map(Flow::Wait).ok_or(error)
-        };
+        let wait = |waiting: &mut Retry, bytes, error| waiting.wait(bytes, cx).map(Flow::Wait).ok_or(error);
         loop {
             match pending {
                 None => break,
@@ -216,7 +214,9 @@ impl HashJoinBuild {
                             lane.intake.spill(&plan.roles.keys, &lane.account, cx)?;
                             lane.publish();
                         }
-                        Err(error) if error.is_refusal() => return wait(waiting, error),
+                        Err(error) if error.is_refusal() => {
+                            return wait(waiting, error.refused_bytes(), error);
+                        }
                         Err(error) => return Err(error),
                     }
                 }
@@ -231,7 +231,7 @@ impl HashJoinBuild {
                         (all_keyed.len() - taken.keyed.len(), all_others.len() - taken.others.len());
                     lane.publish();
                     if let Err(denied) = added {
-                        return wait(waiting, too_small(denied, &lane.account, cx));
+                        return wait(waiting, denied.bytes, too_small(denied, &lane.account, cx));
                     }
                     *pending = None;
                     waiting.end();

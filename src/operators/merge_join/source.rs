@@ -280,7 +280,10 @@ impl Local {
         }
         if self.replay.is_some() {
             return match self.pair_with_held(cx) {
-                Ok(()) => Ok(Step::Again),
+                Ok(()) => {
+                    self.waiting.end();
+                    Ok(Step::Again)
+                }
                 Err(error) if error.is_refusal() => self.wait(error, cx),
                 Err(error) => Err(error),
             };

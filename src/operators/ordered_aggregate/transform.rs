@@ -328,6 +328,7 @@ impl Transform for OrderedAggregate {
             match carried.finish(&self.calls, memory, cx) {
                 Ok(row) => {
                     local.carried = None;
+                    local.waiting.end();
                     return Ok(Output::Done(Some(row)));
                 }
                 Err(error) if error.is_refusal() => {

@@ -257,11 +257,12 @@ impl Merge {
         let widths = widths.or_else(|| self.sources.first().map(|source| Widths::of(&source.chunk)));
         let mut round = std::mem::take(&mut self.round);
         let mut bytes_left = portion.bytes;
-        // The last round may bring more than there is room for, so the batch need not be quite full.
+        // The last round may bring more than there is room for, so a batch or block need not be quite full.
         let enough_rows = portion.rows - portion.rows / 8;
+        let most_left = portion.bytes / 8;
         while let Some(widths) = &widths
             && self.picks.len() < enough_rows
-            && bytes_left > 0
+            && (bytes_left > most_left || self.picks.is_empty())
             && self.live > 0
             && self.stalled.is_none()
         {

@@ -186,12 +186,18 @@ impl SortSink {
         Ok(())
     }
 
-    /// Goes on writing for a while; what to wait for before it goes on, if something is left to be written.
+    /// Goes on writing until `until`; what to wait for before it goes on, if something is left to be written.
     ///
     /// # Errors
     /// `BudgetTooSmall` if a row cannot be written and nobody is about to give back anything.
-    fn spill_on(&self, shared: &SortShared, local: &mut Local, cx: &LaneCx<'_>) -> Result<Option<Wait>> {
-        match self.write_on(shared, local, Some(Instant::now() + SLICE), cx) {
+    fn spill_on(
+        &self,
+        shared: &SortShared,
+        local: &mut Local,
+        until: Instant,
+        cx: &LaneCx<'_>,
+    ) -> Result<Option<Wait>> {
+        match self.write_on(shared, local, Some(until), cx) {
             Ok(is_over) => {
                 local.waiting.end();
                 Ok((!is_over).then(|| turn(cx)))
@@ -230,8 +236,9 @@ impl SortSink {
 
     /// Takes the pending batch in, spilling as often as it takes.
     fn go_on(&self, shared: &SortShared, local: &mut Local, cx: &LaneCx<'_>) -> Result<Flow> {
+        let until = Instant::now() + SLICE;
         loop {
-            if let Some(wait) = self.spill_on(shared, local, cx)? {
+            if let Some(wait) = self.spill_on(shared, local, until, cx)? {
                 return Ok(Flow::Wait(wait));
             }
             match self.take_in(shared, local, cx) {
@@ -243,6 +250,9 @@ impl SortSink {
                 Err(error) if error.is_refusal() => {
                     if let Some(wait) = self.make_room(local, &error, cx)? {
                         return Ok(Flow::Wait(wait));
+                    }
+                    if Instant::now() >= until {
+                        return Ok(Flow::Wait(turn(cx)));
                     }
                 }
                 Err(error) => return Err(error),
@@ -499,7 +509,7 @@ impl Sink for SortSink {
     }
 
     fn combine(&self, shared: &Arc<SortShared>, local: &mut Local, cx: &LaneCx<'_>) -> Result<Combine> {
-        if let Some(wait) = self.spill_on(shared, local, cx)? {
+        if let Some(wait) = self.spill_on(shared, local, Instant::now() + SLICE, cx)? {
             return Ok(Combine::Wait(wait));
         }
         // Nobody could ask for these rows before the source starts: where memory is short they go now.

@@ -195,7 +195,10 @@ impl SortedRows {
         let Reduction { spill, writer, .. } = &mut *reduction;
         let outcome = spill.advance(writer, 0, (&self.blocks, account), until, cx);
         let refused = match outcome {
-            Ok(false) => return Ok((Stage::Reducing(reduction), turn(cx))),
+            Ok(false) => {
+                self.waiting.end();
+                return Ok((Stage::Reducing(reduction), turn(cx)));
+            }
             Ok(true) => None,
             Err(error) if error.is_refusal() => Some(error),
             Err(error) => return Err(error),

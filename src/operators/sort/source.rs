@@ -105,7 +105,7 @@ impl Shared {
         if !state.waiting.iter().any(|waker| waker.will_wake(cx.waker)) {
             state.waiting.push(cx.waker.clone());
         }
-        Pull::Wait(Wait::registered(WaitReason::Turn, ()))
+        Pull::Wait(Wait::registered(WaitReason::Queue, ()))
     }
 }
 
