@@ -52,10 +52,10 @@ impl Wait {
 /// Tries that follow one another at once, before others are waited for: a refusal may be over when the lane's turn comes
 /// again.
 const TRIES_AT_ONCE: u32 = 3;
-/// How long to wait at first, and at most, if nobody frees what is wanted: what frees bytes within the lane's own
-/// accounts is not told, nor when patience is over.
+/// How long to wait at first if nobody frees what is wanted, and how often that is doubled, up to 16 ms: what frees bytes
+/// within the lane's own accounts is not told, nor when patience is over.
 const FIRST_LOOK: Duration = Duration::from_micros(500);
-const LONGEST_LOOK: Duration = Duration::from_millis(16);
+const MOST_DOUBLINGS: u32 = 5;
 
 /// What somebody knows of his waits for memory that was refused and nobody has promised; he tries again after each.
 #[derive(Debug, Default)]
@@ -68,8 +68,8 @@ struct Waiting {
 }
 
 impl Retry {
-    /// The wait before the next try, for `bytes` that were refused, 0 if that is not known; `None` once there is nothing to wait for (see
-    /// [`Patience`]).
+    /// The wait before the next try, for `bytes` that were refused, 0 if that is not known; `None` once there is nothing
+    /// to wait for (see [`Patience`]).
     pub(crate) fn wait(&mut self, bytes: usize, cx: &LaneCx<'_>) -> Option<Wait> {
         let new = || Waiting { patience: Patience::new(&cx.query.pool), tries: 0 };
         let Waiting { patience, tries } = self.0.get_or_insert_with(new);
@@ -84,8 +84,8 @@ impl Retry {
         if bytes > 0 {
             patience.listen(bytes, cx.waker);
         }
-        let doublings = (*tries - TRIES_AT_ONCE - 1).min(10);
-        let until = Instant::now() + LONGEST_LOOK.min(FIRST_LOOK * (1 << doublings));
+        let doublings = (*tries - TRIES_AT_ONCE - 1).min(MOST_DOUBLINGS);
+        let until = Instant::now() + FIRST_LOOK * (1 << doublings);
         Some(Wait { reason: WaitReason::Memory, until: Some(until), _ticket: Box::new(()) })
     }
 

@@ -427,11 +427,9 @@ pub(super) fn gather_column<'a>(
 ) -> Result<FlatVector> {
     let of = |pick: &Pick| &sources[pick.source as usize][column];
     let mut bounds = sources[0][column].bounds;
-    let mut has_nulls = false;
     let mut is_wide = false;
     for source in sources {
         bounds = union(bounds, source[column].bounds);
-        has_nulls |= source[column].validity.is_some();
         is_wide |= matches!(source[column].values, Values::I128(_));
     }
     // Looked up once for each source and not for each row.
@@ -518,14 +516,23 @@ pub(super) fn gather_column<'a>(
             Values::Nested(interleave_nested(&arrays, &rows)?)
         }
     };
-    let validity = if has_nulls {
-        let mut bits = BitmapMut::with_len(account, picks.len())?;
-        bits.fill_from(|at| !of(&picks[at]).is_null(picks[at].row as usize));
-        Some(bits.freeze())
-    } else {
-        None
-    };
+    let validity = gather_validity(sources, column, picks, account)?;
     Ok(FlatVector { values, validity, bounds })
+}
+
+/// Which of the rows `picks` of `sources` have a value in column `column`; `None` if none is null.
+pub(super) fn gather_validity(
+    sources: &[&[FlatVector]],
+    column: usize,
+    picks: &[Pick],
+    account: &Account,
+) -> Result<Option<Bitmap>> {
+    if sources.iter().all(|source| source[column].validity.is_none()) {
+        return Ok(None);
+    }
+    let mut bits = BitmapMut::with_len(account, picks.len())?;
+    bits.fill_from(|at| !sources[picks[at].source as usize][column].is_null(picks[at].row as usize));
+    Ok(Some(bits.freeze()))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub(super) use untimed::Alarms;
 
 #[cfg(not(loom))]
 mod timed {
-    use crate::sync::{AtomicU64, Mutex, Ordering};
+    use crate::sync::{AtomicBool, Mutex, Ordering};
     use std::collections::BTreeMap;
     use std::task::Waker;
     use std::time::Instant;
@@ -25,10 +25,9 @@ mod timed {
     /// The tasks that are to be woken, by when.
     #[derive(Debug)]
     pub(in crate::sched) struct Alarms {
-        base: Instant,
-        /// Nanoseconds from `base` to the first of `list`; changes under its lock. Stale values are harmless: whoever
-        /// makes it earlier looks at it himself before he sleeps.
-        next_nanos: AtomicU64,
+        /// Whether `list` has any; changes under its lock. A stale value is harmless: whoever sets an alarm looks at it
+        /// himself before he sleeps.
+        has_some: AtomicBool,
         list: Mutex<List>,
     }
 
@@ -39,12 +38,9 @@ mod timed {
         number: u64,
     }
 
-    const NONE: u64 = u64::MAX;
-
     impl Alarms {
         pub(in crate::sched) fn new() -> Self {
-            let list = Mutex::new(List::default());
-            Self { base: Instant::now(), next_nanos: AtomicU64::new(NONE), list }
+            Self { has_some: AtomicBool::new(false), list: Mutex::new(List::default()) }
         }
 
         /// Calls `waker` at `at` or soon after.
@@ -53,12 +49,12 @@ mod timed {
             list.number += 1;
             let number = list.number;
             list.alarms.insert((at, number), waker);
-            self.note_next(&list);
+            self.has_some.store(true, Ordering::Relaxed);
         }
 
         /// Wakes whoever is due. A load while there is no alarm.
         pub(in crate::sched) fn ring(&self) {
-            if self.next_nanos.load(Ordering::Relaxed) == NONE {
+            if !self.has_some.load(Ordering::Relaxed) {
                 return;
             }
             let now = Instant::now();
@@ -70,13 +66,13 @@ mod timed {
         fn take_due(&self, now: Instant) -> Option<Waker> {
             let mut list = self.list.lock();
             let due = list.alarms.first_entry().filter(|first| first.key().0 <= now)?.remove();
-            self.note_next(&list);
+            self.has_some.store(!list.alarms.is_empty(), Ordering::Relaxed);
             Some(due)
         }
 
         /// When the first alarm is due.
         pub(in crate::sched) fn next_at(&self) -> Option<Instant> {
-            if self.next_nanos.load(Ordering::Relaxed) == NONE {
+            if !self.has_some.load(Ordering::Relaxed) {
                 return None;
             }
             self.list.lock().alarms.first_key_value().map(|((at, _), _)| *at)
@@ -84,16 +80,11 @@ mod timed {
 
         /// Forgets all alarms: whoever they would have woken is over.
         pub(in crate::sched) fn clear(&self) {
-            let alarms = std::mem::take(&mut self.list.lock().alarms);
-            self.next_nanos.store(NONE, Ordering::Relaxed);
+            let mut list = self.list.lock();
+            self.has_some.store(false, Ordering::Relaxed);
+            let alarms = std::mem::take(&mut list.alarms);
+            drop(list);
             drop(alarms);
-        }
-
-        fn note_next(&self, list: &List) {
-            let nanos = list.alarms.first_key_value().map_or(NONE, |((at, _), _)| {
-                u64::try_from(at.saturating_duration_since(self.base).as_nanos()).unwrap_or(NONE - 1)
-            });
-            self.next_nanos.store(nanos, Ordering::Relaxed);
         }
     }
 

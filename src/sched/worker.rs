@@ -111,13 +111,15 @@ impl Worker {
             self.core.alarms.ring();
             task = match ended {
                 Ok(Step::Again) => task,
-                Ok(parked @ (Step::Parked | Step::ParkedUntil(_))) => {
-                    if let Step::ParkedUntil(at) = parked {
-                        self.core.alarms.set(at, task.waker());
-                    }
+                Ok(Step::Parked) => match task.park() {
+                    Some(task) => task,
+                    None => return,
+                },
+                Ok(Step::ParkedUntil(at)) => {
+                    let waker = task.waker();
                     match task.park() {
                         Some(task) => task,
-                        None => return,
+                        None => return self.core.alarms.set(at, waker),
                     }
                 }
                 Ok(Step::Done) => return task.finish(),

@@ -39,14 +39,10 @@ pub(super) fn number_of(entry: u128) -> usize {
     entry as u32 as usize
 }
 
-/// Sorts entries that are all there is to the keys.
-pub(super) fn sort_whole(entries: &mut [u128]) {
-    entries.sort_unstable();
-}
-
-/// Sorts entries made of keys behind their first `skip` bytes, which are the same for all; `key` is the key of a number.
-/// What of the keys stands in the entries afterwards is not said. Rows that begin alike get entries of the bytes that
-/// come next, so that a key, which lies anywhere, is looked at once for each of its entries and not in every comparison.
+/// Sorts entries of keys that may be longer than entries are, made of what is behind their first `skip` bytes, which are
+/// the same for all; `key` is the key of a number. What of the keys stands in the entries afterwards is not said. Rows that
+/// begin alike get entries of the bytes that come next, so that a key, which lies anywhere, is looked at once for each of
+/// its entries and not in every comparison.
 pub(super) fn sort_by_keys<'a>(entries: &mut [u128], skip: usize, key: &impl Fn(usize) -> &'a [u8]) {
     sort_level(entries, skip, key, MOST_ENTRIES);
 }

@@ -13,7 +13,7 @@
 
 use super::super::rows::Pick;
 use super::cursor::{Cursor, KeyAt, Source, Stretch};
-use super::entries::{number_of, sort_by_keys, sort_whole};
+use super::entries::{number_of, sort_by_keys};
 use super::picked::{Picked, Portion, Rows, Widths, gather, without_keys};
 use super::run::{Chunk, Run};
 use crate::data::DictionaryIds;
@@ -78,30 +78,12 @@ impl Merge {
         blocks: &Account,
         account: &Account,
     ) -> Result<Option<Rows>> {
-        if self.taken == self.picks.len() {
-            self.picks.clear();
-            self.sources.clear();
-            self.taken = 0;
-            self.prepare(ids, blocks)?;
-            if let Some(chunk) = self.whole_chunk(portion, ids, blocks)? {
-                return Ok(Some((chunk.rows(), without_keys(&chunk, portion.has_keys).to_vec())));
-            }
-            self.pick(portion, ids, blocks)?;
+        if let Some(chunk) = self.refill(portion, ids, blocks)? {
+            return Ok(Some((chunk.rows(), without_keys(&chunk, portion.has_keys).to_vec())));
         }
-        let chunks = self.chunks();
-        let mut rows = (self.picks.len() - self.taken).min(portion.rows);
-        while rows > 0 {
-            let picks = &self.picks[self.taken..self.taken + rows];
-            match gather(&chunks, picks, portion.has_keys, account) {
-                Ok(columns) => {
-                    self.taken += rows;
-                    return Ok(Some((rows, columns)));
-                }
-                Err(error) if rows > 1 && error.is_refusal() => rows /= 2,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(None)
+        let rows = gather(&self.chunks(), self.next_picks(portion), portion.has_keys, account)?;
+        self.taken += rows.as_ref().map_or(0, |(rows, _)| *rows);
+        Ok(rows)
     }
 
     /// The next rows as `next_rows` would return them, not laid out.
@@ -111,21 +93,16 @@ impl Merge {
         ids: &DictionaryIds,
         blocks: &Account,
     ) -> Result<Option<(usize, Picked)>> {
-        if self.taken == self.picks.len() {
-            self.picks.clear();
-            self.sources.clear();
-            self.taken = 0;
-            self.prepare(ids, blocks)?;
-            if let Some(chunk) = self.whole_chunk(portion, ids, blocks)? {
-                let picked = Picked::whole(chunk);
-                return Ok(Some((picked.rows(), picked)));
+        let picked = match self.refill(portion, ids, blocks)? {
+            Some(chunk) => Picked::whole(chunk),
+            None => {
+                let picks = self.next_picks(portion).to_vec();
+                self.taken += picks.len();
+                Picked::new(self.chunks(), picks)
             }
-            self.pick(portion, ids, blocks)?;
-        }
-        let rows = (self.picks.len() - self.taken).min(portion.rows);
-        let picks = self.picks[self.taken..self.taken + rows].to_vec();
-        self.taken += rows;
-        Ok((rows > 0).then(|| (rows, Picked::new(self.chunks(), picks))))
+        };
+        let rows = picked.rows();
+        Ok((rows > 0).then_some((rows, picked)))
     }
 
     /// As `next_rows` with keys, as a chunk.
@@ -159,6 +136,33 @@ impl Merge {
     pub(super) fn is_alike(&self) -> bool {
         let mut chunks = self.cursors.iter().filter_map(|cursor| cursor.current.as_ref());
         chunks.all(|chunk| chunk.mean_long_bytes().is_some())
+    }
+
+    /// Picks the next rows once those picked before are laid out; or answers a chunk that comes next as it is.
+    fn refill(
+        &mut self,
+        portion: Portion,
+        ids: &DictionaryIds,
+        blocks: &Account,
+    ) -> Result<Option<Arc<Chunk>>> {
+        if self.taken < self.picks.len() {
+            return Ok(None);
+        }
+        self.picks.clear();
+        self.sources.clear();
+        self.taken = 0;
+        self.prepare(ids, blocks)?;
+        let whole = self.whole_chunk(portion, ids, blocks)?;
+        if whole.is_none() {
+            self.pick(portion, ids, blocks)?;
+        }
+        Ok(whole)
+    }
+
+    /// The picks to lay out next.
+    fn next_picks(&self, portion: Portion) -> &[Pick] {
+        let left = &self.picks[self.taken..];
+        &left[..left.len().min(portion.rows)]
     }
 
     /// The chunks that picks are of.
@@ -287,13 +291,15 @@ impl Merge {
     ) -> Result<usize> {
         round.stretches.clear();
         let row_bytes = widths.mean_bytes(self.cursors[self.tree[0] as usize].current.as_deref());
-        let most_rows =
-            if self.live > 1 { (4 * self.live).clamp(ROUND_ROWS, MOST_ROUND_ROWS) } else { usize::MAX };
-        let wanted_rows = (portion.bytes / row_bytes).saturating_add(1).min(portion.rows).min(most_rows);
-        // Of each run about as much again is taken of the stretch in which the others end.
-        let step = match self.live {
-            1 => wanted_rows,
-            live => (wanted_rows / (2 * live)).clamp(1, LONGEST_STRETCH_ROWS),
+        let most_rows = (portion.bytes / row_bytes).saturating_add(1).min(portion.rows);
+        let (wanted_rows, step) = match self.live {
+            1 => (most_rows, most_rows),
+            live => {
+                // What other runs have before the end of the last stretch is up to half as much again.
+                let round_rows = (4 * live).clamp(ROUND_ROWS, MOST_ROUND_ROWS);
+                let wanted_rows = (most_rows - most_rows / 3).min(round_rows);
+                (wanted_rows, (wanted_rows / (2 * live)).clamp(1, LONGEST_STRETCH_ROWS))
+            }
         };
         let (mut rows, mut bytes) = (0, 0);
         while rows < wanted_rows && bytes < portion.bytes && self.live > 0 {
@@ -351,7 +357,7 @@ impl Merge {
             });
         }
         if are_whole {
-            sort_whole(entries);
+            entries.sort_unstable();
         } else {
             let key = |number: usize| {
                 let Pick { source, row } = rows[number];

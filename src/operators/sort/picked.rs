@@ -3,10 +3,10 @@
 //! Invariants:
 //! 1. Laying out may be refused, and then be asked for again: nothing has changed.
 
-use super::super::rows::{Pick, gather_column};
+use super::super::rows::{Pick, gather_column, gather_validity};
 use super::run::Chunk;
 use crate::data::{
-    BitmapMut, Buf, BufMut, FlatVector, MAX_INLINE_BYTES, SHARED_BYTES, StringViews, Values, for_each_values,
+    Buf, BufMut, FlatVector, MAX_INLINE_BYTES, SHARED_BYTES, StringViews, Values, for_each_values,
     view_inline, view_len, view_of,
 };
 use crate::error::{Error, Result};
@@ -60,18 +60,9 @@ impl Picked {
             let chunk = self.chunks.pop();
             return Ok(chunk.map(|chunk| (chunk.rows(), without_keys(&chunk, has_keys).to_vec())));
         };
-        let mut rows = picks.len() - self.taken;
-        while rows > 0 {
-            match gather(&self.chunks, &picks[self.taken..self.taken + rows], has_keys, account) {
-                Ok(columns) => {
-                    self.taken += rows;
-                    return Ok(Some((rows, columns)));
-                }
-                Err(error) if rows > 1 && error.is_refusal() => rows /= 2,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(None)
+        let rows = gather(&self.chunks, &picks[self.taken..], has_keys, account)?;
+        self.taken += rows.as_ref().map_or(0, |(rows, _)| *rows);
+        Ok(rows)
     }
 }
 
@@ -80,8 +71,25 @@ pub(super) fn without_keys(chunk: &Chunk, has_keys: bool) -> &[FlatVector] {
     &chunk.columns()[..chunk.columns().len() - usize::from(!has_keys)]
 }
 
-/// Lays out rows of chunks.
+/// Lays out the first of `picks`, all of them if there is memory for that; `None` if there are none.
 pub(super) fn gather(
+    chunks: &[Arc<Chunk>],
+    picks: &[Pick],
+    has_keys: bool,
+    account: &Account,
+) -> Result<Option<Rows>> {
+    let mut rows = picks.len();
+    while rows > 0 {
+        match gather_all(chunks, &picks[..rows], has_keys, account) {
+            Ok(columns) => return Ok(Some((rows, columns))),
+            Err(error) if rows > 1 && error.is_refusal() => rows /= 2,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+fn gather_all(
     chunks: &[Arc<Chunk>],
     picks: &[Pick],
     has_keys: bool,
@@ -180,14 +188,7 @@ fn lay_out(
             }
         };
     }
-    let has_nulls = sources.iter().any(|source| source[column].validity.is_some());
-    let validity = if has_nulls {
-        let mut bits = BitmapMut::with_len(account, picks.len())?;
-        bits.fill_from(|at| !of(&picks[at]).is_null(picks[at].row as usize));
-        Some(bits.freeze())
-    } else {
-        None
-    };
+    let validity = gather_validity(sources, column, picks, account)?;
     let strings = StringViews { views: views.freeze(), buffers: buffers.into() };
     Ok(FlatVector { values: Values::View(strings), validity, bounds: None })
 }

@@ -1,9 +1,7 @@
 //! Runs: rows collected, sorted, and kept in memory or on disk.
 
 use super::super::rows::RowsBuilder;
-use super::entries::{
-    ENTRY_KEY_BYTES, entry_of, entry_of_view, number_of, sort_by_keys, sort_whole, without_number,
-};
+use super::entries::{ENTRY_KEY_BYTES, entry_of, entry_of_view, number_of, sort_by_keys, without_number};
 use super::keys::{PREFIX_BYTES, WIDE_PREFIX_BYTES, wide_prefix};
 use crate::data::{
     Batch, Buf, BufMut, FlatVector, MAX_INLINE_BYTES, StringViews, Values, Vector, ViewBuilder, view_len,
@@ -264,7 +262,7 @@ impl RunBuilder {
         let keys = std::mem::replace(&mut self.keys, ViewBuilder::new(account, 0)?).freeze();
         let has_whole_keys = std::mem::take(&mut self.key_bytes) <= ENTRY_KEY_BYTES;
         if has_whole_keys {
-            sort_whole(&mut order);
+            order.sort_unstable();
         } else {
             sort_by_keys(&mut order, 0, &|place| keys.get(place));
         }
