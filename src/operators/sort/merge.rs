@@ -12,9 +12,9 @@
 //!    left of its runs: no row is lost or comes twice.
 
 use super::super::rows::Pick;
-use super::cursor::{Cursor, KeyAt, Source, Stretch};
-use super::entries::{number_of, sort_by_keys};
+use super::cursor::{Cursor, KeyAt, Source};
 use super::picked::{Picked, Portion, Rows, Widths, gather, without_keys};
+use super::rounds::{RoundSorter, Rounds};
 use super::run::{Chunk, Run};
 use crate::data::DictionaryIds;
 use crate::error::Result;
@@ -42,16 +42,8 @@ pub(super) struct Merge {
     /// Picks laid out already.
     taken: usize,
     widths: Option<Widths>,
-    round: Round,
-}
-
-/// Rows that are about to be picked.
-#[derive(Default)]
-struct Round {
-    stretches: Vec<Stretch>,
-    /// Of each row its key's first bytes above its number among `rows`.
-    entries: Vec<u128>,
-    rows: Vec<Pick>,
+    rounds: Rounds,
+    sorter: RoundSorter,
 }
 
 impl Merge {
@@ -66,7 +58,8 @@ impl Merge {
             picks: Vec::new(),
             taken: 0,
             widths: None,
-            round: Round::default(),
+            rounds: Rounds::default(),
+            sorter: RoundSorter::default(),
         }
     }
 
@@ -78,28 +71,39 @@ impl Merge {
         blocks: &Account,
         account: &Account,
     ) -> Result<Option<Rows>> {
-        if let Some(chunk) = self.refill(portion, ids, blocks)? {
-            return Ok(Some((chunk.rows(), without_keys(&chunk, portion.has_keys).to_vec())));
+        if self.owed_picks().is_empty() {
+            if let Some(chunk) = self.refill(portion, ids, blocks)? {
+                return Ok(Some((chunk.rows(), without_keys(&chunk, portion.has_keys).to_vec())));
+            }
+            let chunks = self.chunks();
+            self.sorter.sort(&mut self.rounds, &chunks, &mut self.picks);
         }
-        let rows = gather(&self.chunks(), self.next_picks(portion), portion.has_keys, account)?;
+        let picks = self.owed_picks();
+        let picks = &picks[..picks.len().min(portion.rows)];
+        let rows = gather(&self.chunks(), picks, portion.has_keys, account)?;
         self.taken += rows.as_ref().map_or(0, |(rows, _)| *rows);
         Ok(rows)
     }
 
-    /// The next rows as `next_rows` would return them, not laid out.
+    /// The next rows, not in order yet; `None` at the end. They are about as many as `portion` asks for, and never more
+    /// than `most_rows`.
     pub(super) fn next_picked(
         &mut self,
         portion: Portion,
+        most_rows: usize,
         ids: &DictionaryIds,
         blocks: &Account,
     ) -> Result<Option<(usize, Picked)>> {
-        let picked = match self.refill(portion, ids, blocks)? {
-            Some(chunk) => Picked::whole(chunk),
-            None => {
-                let picks = self.next_picks(portion).to_vec();
-                self.taken += picks.len();
-                Picked::new(self.chunks(), picks)
+        let picked = if self.owed_picks().is_empty() {
+            match self.refill(portion, ids, blocks)? {
+                Some(chunk) => Picked::whole(chunk),
+                None => Picked::rounds(self.chunks(), std::mem::take(&mut self.rounds), most_rows),
             }
+        } else {
+            let owed = self.owed_picks();
+            let picks = owed[..owed.len().min(most_rows)].to_vec();
+            self.taken += picks.len();
+            Picked::picks(self.chunks(), picks)
         };
         let rows = picked.rows();
         Ok((rows > 0).then_some((rows, picked)))
@@ -138,31 +142,28 @@ impl Merge {
         chunks.all(|chunk| chunk.mean_long_bytes().is_some())
     }
 
-    /// Picks the next rows once those picked before are laid out; or answers a chunk that comes next as it is.
+    /// Takes the next rounds, after all picks are laid out; or answers a chunk that comes next as it is.
     fn refill(
         &mut self,
         portion: Portion,
         ids: &DictionaryIds,
         blocks: &Account,
     ) -> Result<Option<Arc<Chunk>>> {
-        if self.taken < self.picks.len() {
-            return Ok(None);
-        }
         self.picks.clear();
         self.sources.clear();
+        self.rounds.clear();
         self.taken = 0;
         self.prepare(ids, blocks)?;
         let whole = self.whole_chunk(portion, ids, blocks)?;
         if whole.is_none() {
-            self.pick(portion, ids, blocks)?;
+            self.take_rounds(portion, ids, blocks)?;
         }
         Ok(whole)
     }
 
-    /// The picks to lay out next.
-    fn next_picks(&self, portion: Portion) -> &[Pick] {
-        let left = &self.picks[self.taken..];
-        &left[..left.len().min(portion.rows)]
+    /// The picks that are not laid out.
+    fn owed_picks(&self) -> &[Pick] {
+        &self.picks[self.taken..]
     }
 
     /// The chunks that picks are of.
@@ -251,45 +252,44 @@ impl Merge {
         }
     }
 
-    /// Sets `picks` to the next rows and `sources` to their chunks.
-    fn pick(&mut self, portion: Portion, ids: &DictionaryIds, blocks: &Account) -> Result<()> {
+    /// Sets `rounds` to the next rows and `sources` to their chunks.
+    fn take_rounds(&mut self, portion: Portion, ids: &DictionaryIds, blocks: &Account) -> Result<()> {
         for (index, cursor) in self.cursors.iter_mut().enumerate() {
             cursor.free_behind();
             cursor.enlist(index, &mut self.sources);
         }
         let widths = self.widths.take();
         let widths = widths.or_else(|| self.sources.first().map(|source| Widths::of(&source.chunk)));
-        let mut round = std::mem::take(&mut self.round);
+        let mut rounds = std::mem::take(&mut self.rounds);
         let mut bytes_left = portion.bytes;
         // The last round may bring more than there is room for, so a batch or block need not be quite full.
         let enough_rows = portion.rows - portion.rows / 8;
         let most_left = portion.bytes / 8;
         while let Some(widths) = &widths
-            && self.picks.len() < enough_rows
-            && (bytes_left > most_left || self.picks.is_empty())
+            && rounds.rows() < enough_rows
+            && (bytes_left > most_left || rounds.rows() == 0)
             && self.live > 0
             && self.stalled.is_none()
         {
-            let left = Portion { rows: portion.rows - self.picks.len(), bytes: bytes_left, ..portion };
-            let taken_bytes = self.gather_round(&mut round, left, widths, ids, blocks)?;
-            self.play(&mut round);
+            let left = Portion { rows: portion.rows - rounds.rows(), bytes: bytes_left, ..portion };
+            let taken_bytes = self.take_round(&mut rounds, left, widths, ids, blocks)?;
+            rounds.end_round();
             bytes_left = bytes_left.saturating_sub(taken_bytes);
         }
-        (self.round, self.widths) = (round, widths);
+        (self.rounds, self.widths) = (rounds, widths);
         Ok(())
     }
 
     /// Takes the next rows of all runs, at least one and about as many as `portion` asks for, in no order; answers
     /// about how many bytes they take.
-    fn gather_round(
+    fn take_round(
         &mut self,
-        round: &mut Round,
+        rounds: &mut Rounds,
         portion: Portion,
         widths: &Widths,
         ids: &DictionaryIds,
         blocks: &Account,
     ) -> Result<usize> {
-        round.stretches.clear();
         let row_bytes = widths.mean_bytes(self.cursors[self.tree[0] as usize].current.as_deref());
         let most_rows = (portion.bytes / row_bytes).saturating_add(1).min(portion.rows);
         let (wanted_rows, step) = match self.live {
@@ -307,7 +307,7 @@ impl Merge {
             let (stretch, has_more) = self.cursors[winner].take_stretch(winner, step);
             rows += stretch.to - stretch.from;
             bytes = widths.add(bytes, &self.sources[stretch.source as usize].chunk, stretch.from..stretch.to);
-            round.stretches.push(stretch);
+            rounds.push(stretch);
             if has_more {
                 self.settle(winner);
             } else if self.advance(winner, step, ids, blocks)? {
@@ -317,55 +317,18 @@ impl Merge {
             }
         }
         // The last stretch taken ends last: what comes before its end is all that may still be missing.
-        let Some(last) = round.stretches.last() else { return Ok(bytes) };
-        let bound = KeyAt::new(&self.sources[last.source as usize].chunk, last.to - 1);
+        let Some(last) = rounds.last() else { return Ok(bytes) };
         let last_cursor = last.cursor as usize;
+        let bound = KeyAt::new(&self.sources[last.source as usize].chunk, last.to - 1);
         for (index, cursor) in self.cursors.iter_mut().enumerate().filter(|(index, _)| *index != last_cursor)
         {
             if let Some(stretch) = cursor.take_before(index, &bound, index < last_cursor) {
                 let chunk = &self.sources[stretch.source as usize].chunk;
                 bytes = widths.add(bytes, chunk, stretch.from..stretch.to);
-                round.stretches.push(stretch);
+                rounds.push(stretch);
             }
         }
         Ok(bytes)
-    }
-
-    /// Adds the rows of a round to the picks, in order.
-    fn play(&mut self, round: &mut Round) {
-        let Round { stretches, entries, rows } = round;
-        let Some(first) = stretches.first() else { return };
-        if stretches.iter().all(|stretch| stretch.cursor == first.cursor) {
-            for stretch in stretches {
-                let chunk = &self.sources[stretch.source as usize].chunk;
-                let pick = |row| Pick { source: stretch.source, row: chunk.place(row) as u32 };
-                self.picks.extend((stretch.from..stretch.to).map(pick));
-            }
-            return;
-        }
-        // By runs, and within a run as they lie: so numbers tell rows of equal keys apart.
-        stretches.sort_by_key(|stretch| stretch.cursor);
-        entries.clear();
-        rows.clear();
-        let chunk_of = |stretch: &Stretch| &*self.sources[stretch.source as usize].chunk;
-        let are_whole = stretches.iter().all(|stretch| chunk_of(stretch).has_whole_keys());
-        let skip = if are_whole { 0 } else { common_bytes(stretches, chunk_of) };
-        for stretch in stretches {
-            chunk_of(stretch).entries(stretch.from..stretch.to, skip, |entry, place| {
-                entries.push(entry | rows.len() as u128);
-                rows.push(Pick { source: stretch.source, row: place as u32 });
-            });
-        }
-        if are_whole {
-            entries.sort_unstable();
-        } else {
-            let key = |number: usize| {
-                let Pick { source, row } = rows[number];
-                self.sources[source as usize].chunk.key_at(row as usize)
-            };
-            sort_by_keys(entries, skip, &key);
-        }
-        self.picks.extend(entries.iter().map(|entry| rows[number_of(*entry)]));
     }
 
     /// Whether cursor `a` is ahead of cursor `b`.
@@ -408,18 +371,4 @@ impl Merge {
         }
         self.tree[0] = winner;
     }
-}
-
-/// How many bytes all keys of `stretches` begin with: those that the first ones have in common with the last ones.
-fn common_bytes<'a>(stretches: &[Stretch], chunk_of: impl Fn(&Stretch) -> &'a Chunk) -> usize {
-    let Some(first) = stretches.first() else { return 0 };
-    let mut common = chunk_of(first).key(first.from);
-    for stretch in stretches {
-        for row in [stretch.from, stretch.to - 1] {
-            let key = chunk_of(stretch).key(row);
-            let len = common.iter().zip(key).take_while(|(a, b)| a == b).count();
-            common = &common[..len];
-        }
-    }
-    common.len()
 }

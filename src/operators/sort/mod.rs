@@ -28,6 +28,7 @@ mod entries;
 mod keys;
 mod merge;
 mod picked;
+mod rounds;
 mod run;
 mod sink;
 mod sorted;

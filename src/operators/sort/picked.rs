@@ -4,6 +4,7 @@
 //! 1. Laying out may be refused, and then be asked for again: nothing has changed.
 
 use super::super::rows::{Pick, gather_column, gather_validity};
+use super::rounds::{RoundSorter, Rounds};
 use super::run::Chunk;
 use crate::data::{
     Buf, BufMut, FlatVector, MAX_INLINE_BYTES, SHARED_BYTES, StringViews, Values, for_each_values,
@@ -32,36 +33,64 @@ pub(super) type Rows = (usize, Vec<FlatVector>);
 /// The next rows of a merge before they are laid out. The merge may go on meanwhile.
 pub(super) struct Picked {
     chunks: Vec<Arc<Chunk>>,
-    /// Rows of the chunks; `None` for a whole chunk as it is.
-    picks: Option<Vec<Pick>>,
-    /// Picks laid out already.
-    taken: usize,
+    rows: PickedRows,
+}
+
+enum PickedRows {
+    /// The only chunk, as it is.
+    Whole,
+    /// At most so many rows of the chunks, to be put in order.
+    Rounds(Rounds, usize),
+    /// Rows of the chunks, and how many of them are laid out already.
+    Picks(Vec<Pick>, usize),
 }
 
 impl Picked {
+    /// The first `most_rows` rows of `rounds`, which are of `chunks`.
+    pub(super) fn rounds(chunks: Vec<Arc<Chunk>>, rounds: Rounds, most_rows: usize) -> Self {
+        Self { chunks, rows: PickedRows::Rounds(rounds, most_rows) }
+    }
+
     /// The rows `picks` of `chunks`.
-    pub(super) fn new(chunks: Vec<Arc<Chunk>>, picks: Vec<Pick>) -> Self {
-        Self { chunks, picks: Some(picks), taken: 0 }
+    pub(super) fn picks(chunks: Vec<Arc<Chunk>>, picks: Vec<Pick>) -> Self {
+        Self { chunks, rows: PickedRows::Picks(picks, 0) }
     }
 
     /// All rows of a chunk, as they lie.
     pub(super) fn whole(chunk: Arc<Chunk>) -> Self {
-        Self { chunks: vec![chunk], picks: None, taken: 0 }
+        Self { chunks: vec![chunk], rows: PickedRows::Whole }
     }
 
+    /// Rows not laid out yet.
     pub(super) fn rows(&self) -> usize {
-        self.picks.as_ref().map_or_else(|| self.chunks.iter().map(|chunk| chunk.rows()).sum(), Vec::len)
+        match &self.rows {
+            PickedRows::Whole => self.chunks.iter().map(|chunk| chunk.rows()).sum(),
+            PickedRows::Rounds(rounds, most_rows) => rounds.rows().min(*most_rows),
+            PickedRows::Picks(picks, taken) => picks.len() - taken,
+        }
     }
 
-    /// Lays the next of the rows out in `account`, fewer of them where memory is short; `None` when all are. After a
-    /// refusal it may be called again.
-    pub(super) fn next_rows(&mut self, has_keys: bool, account: &Account) -> Result<Option<Rows>> {
-        let Some(picks) = &self.picks else {
+    /// Lays the next of the rows out in `account`, `most_rows` at the most and fewer where memory is short; `None` when
+    /// all are. After a refusal it may be called again.
+    pub(super) fn next_rows(
+        &mut self,
+        most_rows: usize,
+        sorter: &mut RoundSorter,
+        account: &Account,
+    ) -> Result<Option<Rows>> {
+        if let PickedRows::Rounds(rounds, rows) = &mut self.rows {
+            let mut picks = Vec::new();
+            sorter.sort(rounds, &self.chunks, &mut picks);
+            picks.truncate(*rows);
+            self.rows = PickedRows::Picks(picks, 0);
+        }
+        let PickedRows::Picks(picks, taken) = &mut self.rows else {
             let chunk = self.chunks.pop();
-            return Ok(chunk.map(|chunk| (chunk.rows(), without_keys(&chunk, has_keys).to_vec())));
+            return Ok(chunk.map(|chunk| (chunk.rows(), without_keys(&chunk, false).to_vec())));
         };
-        let rows = gather(&self.chunks, &picks[self.taken..], has_keys, account)?;
-        self.taken += rows.as_ref().map_or(0, |(rows, _)| *rows);
+        let next = &picks[*taken..];
+        let rows = gather(&self.chunks, &next[..next.len().min(most_rows)], false, account)?;
+        *taken += rows.as_ref().map_or(0, |(rows, _)| *rows);
         Ok(rows)
     }
 }

@@ -240,7 +240,7 @@ impl SortedRows {
         account: &Account,
         cx: &LaneCx<'_>,
     ) -> Result<Sorted> {
-        let next = self.step(spill, cx, |merge, portion, blocks| {
+        let next = self.step(spill, cx, |merge, portion, _, blocks| {
             merge.next_rows(portion, &cx.query.ids, blocks, account)
         });
         match next? {
@@ -257,7 +257,7 @@ impl SortedRows {
         }
     }
 
-    /// The next rows, not laid out; `None` if there is no memory for that, and nothing has changed. Nor are rows picked
+    /// The next rows, neither in order nor laid out; `None` if there is no memory for that, and nothing has changed. Nor are rows picked
     /// ahead that may be large: their chunks would take what laying them out needs.
     pub(super) fn pick_ahead(&mut self, spill: &Account, cx: &LaneCx<'_>) -> Result<Option<Sorted<Picked>>> {
         if let Stage::Emitting(merge) = &self.stage
@@ -265,8 +265,9 @@ impl SortedRows {
         {
             return Ok(None);
         }
-        let picked =
-            self.step(spill, cx, |merge, portion, blocks| merge.next_picked(portion, &cx.query.ids, blocks));
+        let picked = self.step(spill, cx, |merge, portion, missing, blocks| {
+            merge.next_picked(portion, missing, &cx.query.ids, blocks)
+        });
         Ok(picked?.ok())
     }
 
@@ -292,12 +293,13 @@ impl SortedRows {
         Ok(wait)
     }
 
-    /// Goes on to the next rows, which `take` takes from the merge. A refusal leaves the merge as it is.
+    /// Goes on to the next rows, which `take` takes from the merge, told how many are still wanted. A refusal leaves the
+    /// merge as it is.
     fn step<T>(
         &mut self,
         spill: &Account,
         cx: &LaneCx<'_>,
-        take: impl Fn(&mut Merge, Portion, &Account) -> Result<Option<(usize, T)>>,
+        take: impl Fn(&mut Merge, Portion, usize, &Account) -> Result<Option<(usize, T)>>,
     ) -> Result<Result<Sorted<T>, Refused>> {
         let is_asked = self.victim.take_request();
         self.blocks.relieve();
@@ -318,13 +320,14 @@ impl SortedRows {
                     Stage::Runs(merge.into_runs())
                 }
                 Stage::Emitting(mut merge) => {
-                    let rows = usize::try_from(self.missing).unwrap_or(usize::MAX).min(cx.batch_rows());
+                    let missing = usize::try_from(self.missing).unwrap_or(usize::MAX);
+                    let rows = missing.min(cx.batch_rows());
                     let bytes = cx.batch_rows() * (self.spec.row_bytes() + 32) + cx.query.knobs.block_bytes;
                     let portion = Portion { rows, bytes, has_keys: self.has_keys };
                     let started = merge.reads_disk().then(Instant::now);
                     let next = match rows {
                         0 => Ok(None),
-                        _ => take(&mut merge, portion, &self.blocks),
+                        _ => take(&mut merge, portion, missing, &self.blocks),
                     };
                     started.into_iter().for_each(|started| cx.metrics.add_time(MERGE_NANOS, started));
                     match next {

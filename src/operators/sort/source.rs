@@ -1,19 +1,22 @@
 //! The source: emits the rows of all lanes in order.
 //!
-//! One lane emits. A second one, where there is one, merges ahead of it: it reads and decompresses blocks and picks the
-//! rows that come next, so that all that is left to the first is to lay them out.
+//! One lane emits. All lanes take rounds from the merge, one at a time, and then, at the same time, put what they took in
+//! order and lay it out; whoever takes notes its place among what comes next. So only reading blocks and finding out which
+//! rows come next is work for one lane, and the lane that emits is left with handing on what others laid out.
 //!
 //! Invariants:
 //! 1. Whoever works with the merge has taken it out of the shared state, and puts it back before it waits or fails.
-//! 2. Rows picked ahead are emitted before the merge is asked for more: the first lane asks it only when there are none.
-//! 3. Running ahead is a matter of free memory: refused, the second lane leaves the merge as it is to the first, which
-//!    works with it as if it were alone. So a sort needs no more than on a single lane.
+//! 2. What is taken ahead gets its place before the merge is put back: places are in order, and what comes first is emitted
+//!    first.
+//! 3. Working ahead is a matter of free memory: refused, a lane leaves the merge as it is, or what it took in its place, to
+//!    the one that emits, which works as if it were alone. So a sort needs no more than on a single lane.
 
-use super::picked::Picked;
+use super::picked::{Picked, Rows};
+use super::rounds::RoundSorter;
 use super::sorted::{Sorted, SortedRows, SortedSide};
 use super::{SLICE, sink::turn};
 use crate::data::{Batch, FlatVector, Vector};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::exec::{LaneCx, Need, OpenCx, Pull, Retry, Source, Wait, WaitReason};
 use crate::mem::{Account, Knobs};
 use parking_lot::{Mutex, MutexGuard};
@@ -21,8 +24,10 @@ use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::Instant;
 
-/// Batches picked ahead at the most.
-const MOST_AHEAD: usize = 4;
+/// More lanes than can be kept busy by one that takes rounds.
+const MOST_LANES: usize = 8;
+/// Batches taken ahead at the most, for each lane.
+const MOST_AHEAD: usize = 2;
 
 pub(super) struct SortSource {
     side: SortedSide,
@@ -35,9 +40,14 @@ pub(super) struct Shared {
 
 struct State {
     merge: Taken,
-    /// Rows picked, in order.
-    ahead: VecDeque<Picked>,
-    /// Lanes to be woken by any change.
+    /// What comes before the merge's rows, in order.
+    ahead: VecDeque<Ahead>,
+    /// Places of `ahead` that are gone.
+    gone: usize,
+    lanes: usize,
+    /// The lane that emits, if it waits for the others.
+    emitting: Option<Waker>,
+    /// The others, if they wait until there is more for them to do.
     waiting: Vec<Waker>,
 }
 
@@ -53,59 +63,169 @@ enum Taken {
     Over,
 }
 
+/// Rows that were taken of the merge.
+enum Ahead {
+    /// A lane lays them out.
+    Away,
+    /// What is laid out, and what comes after it and is not, for want of memory.
+    Here(VecDeque<Rows>, Option<Picked>),
+}
+
 /// The rows in order, and the memory to write them with.
 struct Ordered {
     rows: SortedRows,
     spill: Account,
 }
 
-pub(super) enum Local {
+/// What taking rows ahead comes to.
+enum TakenAhead {
+    /// Rows, which have this place.
+    Rows(usize, Picked),
+    /// Try again after the waker was called.
+    Wait(Wait),
+    /// There are none, there is no memory, or enough was taken.
+    Nothing,
+}
+
+pub(super) struct Local {
+    role: Role,
+    sorter: RoundSorter,
+}
+
+enum Role {
     /// Emits.
     Emitting(Emitting),
-    /// Picks ahead.
+    /// Works ahead.
     Ahead,
 }
 
 /// What a lane emits.
 #[derive(Default)]
-pub(super) struct Emitting {
-    /// What of the rows picked is being laid out.
+struct Emitting {
+    /// What it lays out itself.
     current: Option<Picked>,
     waiting: Retry,
 }
 
-impl Shared {
+impl State {
     /// Takes the merge, if it is there.
-    fn take(state: &mut State) -> Option<Box<Ordered>> {
-        match std::mem::replace(&mut state.merge, Taken::Away) {
+    fn take(&mut self) -> Option<Box<Ordered>> {
+        match std::mem::replace(&mut self.merge, Taken::Away) {
             Taken::Free(merge) => Some(merge),
             other => {
-                state.merge = other;
+                self.merge = other;
                 None
             }
         }
     }
 
+    /// What is laid out and comes next, or is to be laid out by who asks.
+    fn next_ahead(&mut self) -> Option<Result<Rows, Picked>> {
+        let Some(Ahead::Here(laid_out, rest)) = self.ahead.front_mut() else { return None };
+        let next = laid_out.pop_front().map(Ok).or_else(|| rest.take().map(Err));
+        if laid_out.is_empty() && rest.is_none() {
+            self.ahead.pop_front();
+            self.gone += 1;
+        }
+        next
+    }
+
+    /// Whether no more should be taken ahead.
+    fn is_full(&self, cx: &LaneCx<'_>) -> bool {
+        let pool = &cx.query.pool;
+        self.ahead.len() >= MOST_AHEAD * self.lanes || pool.available_bytes() < pool.limit_bytes() / 8
+    }
+
+    /// A wait until there is room ahead and the merge is there.
+    fn wait_for_room(&mut self, cx: &LaneCx<'_>) -> Wait {
+        if !self.waiting.iter().any(|waker| waker.will_wake(cx.waker)) {
+            self.waiting.push(cx.waker.clone());
+        }
+        Wait::registered(WaitReason::Queue, ())
+    }
+
+    /// A wait for what comes next.
+    fn wait_for_rows(&mut self, cx: &LaneCx<'_>) -> Wait {
+        self.emitting = Some(cx.waker.clone());
+        Wait::registered(WaitReason::Queue, ())
+    }
+}
+
+impl Shared {
     /// Puts the merge back.
     fn put_back(&self, merge: Box<Ordered>) {
         let mut state = self.state.lock();
         state.merge = Taken::Free(merge);
-        Self::wake(state);
+        Self::wake_ahead(state);
     }
 
-    /// Tells the others that something has changed.
-    fn wake(mut state: MutexGuard<'_, State>) {
+    /// Tells the lanes that work ahead that there is more to do.
+    fn wake_ahead(mut state: MutexGuard<'_, State>) {
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// A wait for a change.
-    fn wait(state: &mut State, cx: &LaneCx<'_>) -> Pull {
-        if !state.waiting.iter().any(|waker| waker.will_wake(cx.waker)) {
-            state.waiting.push(cx.waker.clone());
+    /// Tells the lane that emits that rows or the merge may be there.
+    fn wake_emitting(mut state: MutexGuard<'_, State>) {
+        let emitting = state.emitting.take();
+        drop(state);
+        emitting.into_iter().for_each(Waker::wake);
+    }
+
+    /// Takes the next rows of the merge and gives them a place.
+    fn take_ahead(&self, mut state: MutexGuard<'_, State>, cx: &LaneCx<'_>) -> Result<TakenAhead> {
+        let merge = if state.is_full(cx) { None } else { state.take() };
+        drop(state);
+        let Some(mut merge) = merge else { return Ok(TakenAhead::Nothing) };
+        let picked = merge.rows.pick_ahead(&merge.spill, cx);
+        let mut state = self.state.lock();
+        state.merge = Taken::Free(merge);
+        let taken = match picked? {
+            Some(Sorted::Rows(_, picked)) => {
+                state.ahead.push_back(Ahead::Away);
+                TakenAhead::Rows(state.gone + state.ahead.len() - 1, picked)
+            }
+            Some(Sorted::Wait(wait)) => TakenAhead::Wait(wait),
+            // The lane that emits finds that out when it has emitted everything, or goes on with less memory.
+            Some(Sorted::End) | None => TakenAhead::Nothing,
+        };
+        // The merge is there again for all. Those that work ahead could only do the same where it came to nothing.
+        let emitting = state.emitting.take();
+        if let TakenAhead::Rows(..) = taken {
+            Self::wake_ahead(state);
+        } else {
+            drop(state);
         }
-        Pull::Wait(Wait::registered(WaitReason::Queue, ()))
+        emitting.into_iter().for_each(Waker::wake);
+        Ok(taken)
+    }
+
+    /// Lays out what was taken, as far as there is memory, and puts it in its place.
+    fn lay_out(
+        &self,
+        place: usize,
+        mut picked: Picked,
+        sorter: &mut RoundSorter,
+        cx: &LaneCx<'_>,
+    ) -> Result<()> {
+        let mut laid_out = VecDeque::new();
+        let rest = loop {
+            match picked.next_rows(cx.batch_rows(), sorter, cx.account) {
+                Ok(Some(rows)) => laid_out.push_back(rows),
+                Ok(None) => break None,
+                Err(error) if error.is_refusal() => break Some(picked),
+                Err(error) => return Err(error),
+            }
+        };
+        let mut state = self.state.lock();
+        let at = place - state.gone;
+        let Some(ahead) = state.ahead.get_mut(at) else {
+            return Err(Error::internal("a place among sorted rows is gone before its rows are there"));
+        };
+        *ahead = Ahead::Here(laid_out, rest);
+        Self::wake_emitting(state);
+        Ok(())
     }
 }
 
@@ -115,42 +235,58 @@ impl SortSource {
     }
 
     /// Emits the next rows.
-    fn emit(&self, shared: &Shared, local: &mut Emitting, cx: &LaneCx<'_>) -> Result<Pull> {
+    fn emit(
+        &self,
+        shared: &Shared,
+        local: &mut Emitting,
+        sorter: &mut RoundSorter,
+        cx: &LaneCx<'_>,
+    ) -> Result<Pull> {
         loop {
             if let Some(picked) = &mut local.current {
-                match picked.next_rows(false, cx.account) {
-                    Ok(Some((rows, columns))) => {
+                match picked.next_rows(cx.batch_rows(), sorter, cx.account) {
+                    Ok(Some(rows)) => {
                         local.waiting.end();
-                        return Ok(Pull::Emit(batch(rows, columns)));
+                        return Ok(Pull::Emit(batch(rows)));
                     }
                     Ok(None) => local.current = None,
                     Err(error) if error.is_refusal() => {
-                        // What the merge holds may be all that there is to give back.
-                        let merge = Shared::take(&mut shared.state.lock());
-                        if let Some(mut merge) = merge {
-                            let wait = merge.rows.give_way(&merge.spill, cx);
-                            shared.put_back(merge);
-                            if let Some(wait) = wait? {
-                                return Ok(Pull::Wait(wait));
-                            }
-                        }
-                        let wait = local.waiting.wait(error.refused_bytes(), cx);
-                        let too_small = || self.side.spec().made_final(error.clone(), &cx.query.pool);
-                        return wait.map(Pull::Wait).ok_or_else(too_small);
+                        return self.wait_to_lay_out(shared, local, &error, cx).map(Pull::Wait);
                     }
                     Err(error) => return Err(error),
                 }
             }
             let mut state = shared.state.lock();
-            local.current = state.ahead.pop_front();
-            if local.current.is_some() {
-                Shared::wake(state);
-                continue;
+            match state.next_ahead() {
+                Some(Ok(rows)) => {
+                    Shared::wake_ahead(state);
+                    return Ok(Pull::Emit(batch(rows)));
+                }
+                Some(Err(picked)) => {
+                    Shared::wake_ahead(state);
+                    local.current = Some(picked);
+                    continue;
+                }
+                None => {}
             }
-            let Some(mut merge) = Shared::take(&mut state) else {
+            if state.lanes > 1 {
+                match shared.take_ahead(state, cx)? {
+                    TakenAhead::Rows(place, picked) => {
+                        shared.lay_out(place, picked, sorter, cx)?;
+                        continue;
+                    }
+                    TakenAhead::Wait(wait) => return Ok(Pull::Wait(wait)),
+                    TakenAhead::Nothing => state = shared.state.lock(),
+                }
+            }
+            let merge = if state.ahead.is_empty() { state.take() } else { None };
+            let Some(mut merge) = merge else {
+                if let Some(Ahead::Here(..)) = state.ahead.front() {
+                    continue;
+                }
                 return Ok(match state.merge {
                     Taken::Over => Pull::Done,
-                    Taken::Away | Taken::Free(_) | Taken::Unopened(..) => Shared::wait(&mut state, cx),
+                    Taken::Away | Taken::Free(_) | Taken::Unopened(..) => Pull::Wait(state.wait_for_rows(cx)),
                 });
             };
             drop(state);
@@ -159,59 +295,65 @@ impl SortSource {
                 drop(merge);
                 let mut state = shared.state.lock();
                 state.merge = Taken::Over;
-                Shared::wake(state);
+                Shared::wake_ahead(state);
                 return Ok(Pull::Done);
             }
             shared.put_back(merge);
             return Ok(match next? {
-                Sorted::Rows(rows, columns) => Pull::Emit(batch(rows, columns)),
+                Sorted::Rows(rows, columns) => Pull::Emit(batch((rows, columns))),
                 Sorted::Wait(wait) => Pull::Wait(wait),
                 Sorted::End => Pull::Done,
             });
         }
     }
 
-    /// Picks rows while there is room for them, for a while.
-    fn run_ahead(shared: &Shared, cx: &LaneCx<'_>) -> Result<Pull> {
+    /// What to wait for before trying once more to lay rows out, which was refused.
+    fn wait_to_lay_out(
+        &self,
+        shared: &Shared,
+        local: &mut Emitting,
+        refused: &Error,
+        cx: &LaneCx<'_>,
+    ) -> Result<Wait> {
+        // What the merge holds may be all that there is to give back.
+        let merge = shared.state.lock().take();
+        if let Some(mut merge) = merge {
+            let wait = merge.rows.give_way(&merge.spill, cx);
+            shared.put_back(merge);
+            if let Some(wait) = wait? {
+                return Ok(wait);
+            }
+        }
+        let wait = local.waiting.wait(refused.refused_bytes(), cx);
+        wait.ok_or_else(|| self.side.spec().made_final(refused.clone(), &cx.query.pool))
+    }
+
+    /// Works while there is room for what comes of it, for a while.
+    fn work_ahead(shared: &Shared, sorter: &mut RoundSorter, cx: &LaneCx<'_>) -> Result<Pull> {
         let until = Instant::now() + SLICE;
-        let pool = &cx.query.pool;
         loop {
-            let mut state = shared.state.lock();
-            let is_full = state.ahead.len() >= MOST_AHEAD || pool.available_bytes() < pool.limit_bytes() / 8;
-            if let Taken::Over = state.merge {
-                return Ok(Pull::Done);
-            }
-            let merge = if is_full { None } else { Shared::take(&mut state) };
-            let Some(mut merge) = merge else { return Ok(Shared::wait(&mut state, cx)) };
-            drop(state);
-            let picked = merge.rows.pick_ahead(&merge.spill, cx);
-            let mut state = shared.state.lock();
-            state.merge = Taken::Free(merge);
-            let pull = match picked {
-                Ok(Some(Sorted::Rows(_, picked))) => {
-                    state.ahead.push_back(picked);
-                    None
+            match shared.take_ahead(shared.state.lock(), cx)? {
+                TakenAhead::Rows(place, picked) => shared.lay_out(place, picked, sorter, cx)?,
+                TakenAhead::Wait(wait) => return Ok(Pull::Wait(wait)),
+                TakenAhead::Nothing => {
+                    let mut state = shared.state.lock();
+                    return Ok(match state.merge {
+                        Taken::Over => Pull::Done,
+                        Taken::Away | Taken::Free(_) | Taken::Unopened(..) => {
+                            Pull::Wait(state.wait_for_room(cx))
+                        }
+                    });
                 }
-                Ok(Some(Sorted::Wait(wait))) => Some(Ok(Pull::Wait(wait))),
-                // The other lane finds that out when it has emitted everything, or goes on with less memory.
-                Ok(Some(Sorted::End) | None) => {
-                    let waiting = std::mem::take(&mut state.waiting);
-                    waiting.iter().for_each(Waker::wake_by_ref);
-                    return Ok(Shared::wait(&mut state, cx));
-                }
-                Err(error) => Some(Err(error)),
-            };
-            Shared::wake(state);
-            match pull {
-                Some(pull) => return pull,
-                None if Instant::now() >= until => return Ok(Pull::Wait(turn(cx))),
-                None => cx.check()?,
             }
+            if Instant::now() >= until {
+                return Ok(Pull::Wait(turn(cx)));
+            }
+            cx.check()?;
         }
     }
 }
 
-fn batch(rows: usize, columns: Vec<FlatVector>) -> Batch {
+fn batch((rows, columns): (usize, Vec<FlatVector>)) -> Batch {
     Batch::new(columns.into_iter().map(Vector::Flat).collect(), rows)
 }
 
@@ -228,9 +370,8 @@ impl Source for SortSource {
         Need { lane_bytes: self.side.batch_bytes(knobs), shared_bytes }
     }
 
-    /// Only one of them emits.
     fn max_lanes(&self) -> usize {
-        2
+        MOST_LANES
     }
 
     fn open(&self, cx: &OpenCx<'_>) -> Result<Shared> {
@@ -239,28 +380,33 @@ impl Source for SortSource {
         let quantum_bytes = (cx.query.pool.limit_bytes() / 64).clamp(4 << 10, 256 << 10);
         let blocks = cx.shared_account(quantum_bytes, 4 << 20);
         let merge = Taken::Unopened(blocks, spill);
-        Ok(Shared { state: Mutex::new(State { merge, ahead: VecDeque::new(), waiting: Vec::new() }) })
+        let state =
+            State { merge, ahead: VecDeque::new(), gone: 0, lanes: 0, emitting: None, waiting: Vec::new() };
+        Ok(Shared { state: Mutex::new(state) })
     }
 
     fn local(&self, shared: &Shared, cx: &LaneCx<'_>) -> Result<Local> {
         let mut state = shared.state.lock();
-        match std::mem::replace(&mut state.merge, Taken::Away) {
+        state.lanes += 1;
+        let role = match std::mem::replace(&mut state.merge, Taken::Away) {
             Taken::Unopened(blocks, spill) => {
                 let rows = self.side.rows(blocks, &spill, false, cx)?;
                 state.merge = Taken::Free(Box::new(Ordered { rows, spill }));
-                Ok(Local::Emitting(Emitting::default()))
+                Role::Emitting(Emitting::default())
             }
             opened => {
                 state.merge = opened;
-                Ok(Local::Ahead)
+                Role::Ahead
             }
-        }
+        };
+        Ok(Local { role, sorter: RoundSorter::default() })
     }
 
     fn pull(&self, shared: &Shared, local: &mut Local, cx: &LaneCx<'_>) -> Result<Pull> {
-        match local {
-            Local::Emitting(local) => self.emit(shared, local, cx),
-            Local::Ahead => Self::run_ahead(shared, cx),
+        let Local { role, sorter } = local;
+        match role {
+            Role::Emitting(emitting) => self.emit(shared, emitting, sorter, cx),
+            Role::Ahead => Self::work_ahead(shared, sorter, cx),
         }
     }
 }

@@ -23,8 +23,8 @@ fn run(spec: SortSpec, harness: &Harness, lanes: Vec<Vec<Batch>>) -> Result<Vec<
     Ok(output)
 }
 
-/// Pushes the batches of each lane, as they come, and hands on what the source emits; a second lane of the source merges
-/// ahead of the first, now and then.
+/// Pushes the batches of each lane, as they come, and hands on what the source emits; a second lane of the source
+/// works ahead of the first, now and then.
 pub(super) fn run_into<B: IntoIterator<Item = Batch>>(
     spec: SortSpec,
     harness: &Harness,
@@ -59,7 +59,7 @@ pub(super) fn run_into<B: IntoIterator<Item = Batch>>(
     let mut ahead = source.local(&shared, &cx)?;
     let mut turns = noise(5);
     loop {
-        // Emitting goes on alone for a while, and merging ahead until it is full.
+        // Emitting goes on alone for a while, and working ahead until it is full.
         for _ in 0..turns(9) - 3 {
             let Pull::Wait(_) = source.pull(&shared, &mut ahead, &cx)? else { panic!("rows are left") };
         }
