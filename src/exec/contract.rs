@@ -101,6 +101,11 @@ pub(crate) trait Source: Send + Sync + 'static {
     fn table_rows(&self) -> u64 {
         0
     }
+    /// About the bytes of a row of a scan, 0 if that is not known. Needs reckon with a guess at the length of strings: where
+    /// they are much longer, fewer lanes have room for them.
+    fn mean_row_bytes(&self) -> usize {
+        0
+    }
     /// Starts the run.
     fn open(&self, cx: &OpenCx<'_>) -> Result<Self::Shared>;
     /// Starts a lane.

@@ -89,6 +89,7 @@ pub(super) trait ErasedSource: Send + Sync {
     fn need(&self, knobs: &Knobs) -> Need;
     fn max_lanes(&self) -> usize;
     fn table_rows(&self) -> u64;
+    fn mean_row_bytes(&self) -> usize;
     fn open(&self, cx: &OpenCx<'_>) -> Result<Box<dyn SourceRun>>;
 }
 pub(super) trait SourceRun: Send + Sync {
@@ -155,6 +156,9 @@ impl<S: Source> ErasedSource for Arc<S> {
     }
     fn table_rows(&self) -> u64 {
         S::table_rows(self)
+    }
+    fn mean_row_bytes(&self) -> usize {
+        S::mean_row_bytes(self)
     }
     fn open(&self, cx: &OpenCx<'_>) -> Result<Box<dyn SourceRun>> {
         let shared = Arc::new(S::open(self, cx)?);

@@ -26,6 +26,10 @@ use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Instant;
 
+/// So many rows a lane has in hand at once beyond what floors reckon with, if they are wide: one that is scanned, and what
+/// breakers make of it on the way to disk and back.
+const ROWS_IN_HAND: usize = 8;
+
 /// Pipelines of a query; dependencies point to earlier indices.
 pub(crate) struct QuerySpec {
     /// The pipelines.
@@ -33,7 +37,7 @@ pub(crate) struct QuerySpec {
 }
 
 impl QuerySpec {
-    /// Settles the knobs: the largest under which the floors of pipelines that run in turn fit, and at most five
+    /// Settles the knobs: as many lanes as there is room for rows of the scans' widths, and the largest under which the floors of pipelines that run in turn fit, and at most five
     /// eighths of the budget are irrevocable when that is possible at all. Within these five eighths there are then as many
     /// partitions as fit, and, if lanes had to be turned down, pipelines whose lanes need less than those of the largest one
     /// have more of them, as far as they fit in what that one's take.
@@ -42,6 +46,7 @@ impl QuerySpec {
     /// `BudgetTooSmall` if even the smallest floors do not fit the pool.
     pub(crate) fn admit(&mut self, most: Knobs, pool: &Pool) -> Result<Knobs> {
         let limit = pool.limit_bytes();
+        let most = Knobs { lanes: self.lanes_with_room(most.lanes, limit), ..most };
         let share = floor_share_bytes(limit);
         let need = |knobs: &Knobs| Schedule::InTurn.floor_bytes(&self.pipelines, knobs);
         let knobs = fit_knobs(most, share, &need).or_else(|_| fit_knobs(most, limit, &need));
@@ -54,6 +59,14 @@ impl QuerySpec {
         })?;
         let knobs = with_more_partitions(knobs, most.fan_out, share, &need);
         Ok(self.add_lanes(Knobs { lanes: most.lanes, ..knobs }, knobs.lanes, share))
+    }
+
+    /// How many lanes, at most `most`, can have rows as wide as those of all scans together in hand beside the floors.
+    fn lanes_with_room(&self, most: usize, limit_bytes: usize) -> usize {
+        let sources = self.pipelines.iter().flat_map(|pipeline| &pipeline.sources);
+        let row_bytes = sources.map(|source| source.0.mean_row_bytes()).fold(0, usize::saturating_add);
+        let room_bytes = limit_bytes - floor_share_bytes(limit_bytes);
+        (room_bytes / row_bytes.saturating_mul(ROWS_IN_HAND).max(1)).clamp(1, most)
     }
 
     /// Gives each pipeline as many lanes as fit where the largest has `least_lanes`, if floors then fit `share_bytes`, else

@@ -272,11 +272,12 @@ impl AccountShared {
             let taken = self.slack_bytes.fetch_update(SeqCst, SeqCst, |slack| slack.checked_sub(bytes));
             let Err(slack) = taken else { return Ok(()) };
             let missing = bytes - slack;
+            let held = self.reserved_bytes.load(SeqCst).saturating_sub(self.floor_bytes.load(SeqCst));
             let grown = missing.max(self.quantum_bytes);
-            let grown = match self.pool.try_grow_beyond(grown) {
+            let grown = match self.pool.try_grow_beyond(grown, held) {
                 Ok(()) => grown,
                 Err(_) => {
-                    self.pool.try_grow_beyond(missing)?;
+                    self.pool.try_grow_beyond(missing, held)?;
                     missing
                 }
             };
@@ -382,8 +383,8 @@ mod tests {
         let a = Account::open(&pool, 512 << 10, 4096, 0).expect("fits");
         let b = Account::open(&pool, 256 << 10, 4096, 0).expect("fits");
         let held: Vec<Slab> =
-            (0..128).map(|_| b.alloc(4096).expect("256 KiB of floor, 256 KiB beside")).collect();
-        assert!(b.alloc(4096).is_err(), "the rest is a's floor");
+            (0..96).map(|_| b.alloc(4096).expect("256 KiB of floor, 128 KiB beside")).collect();
+        assert!(b.alloc(4096).is_err(), "the rest is a's floor, and spared");
         assert!(a.alloc(512 << 10).is_ok());
         drop(held);
         drop((a, b));
@@ -463,12 +464,28 @@ mod tests {
 
     #[test]
     fn pressure_empties_caches() {
-        let pool = Pool::new("p", 64 << 10);
+        let pool = Pool::new("p", 1 << 20);
         let a = Account::open(&pool, 0, 4096, 1 << 20).expect("fits");
         let b = Account::open(&pool, 0, 4096, 1 << 20).expect("fits");
-        drop(a.alloc(64 << 10).expect("fits"));
-        assert!(b.alloc(4096).is_err());
+        drop(a.alloc(768 << 10).expect("fits"));
+        assert!(b.alloc(256 << 10).is_err());
         a.relieve();
-        assert!(b.alloc(4096).is_ok());
+        assert!(b.alloc(256 << 10).is_ok());
+    }
+
+    #[test]
+    fn the_last_part_is_for_those_who_hold_little() {
+        let pool = Pool::new("p", 1 << 20);
+        let large = Account::open(&pool, 256 << 10, 4096, 0).expect("fits");
+        let small = Account::open(&pool, 0, 4096, 0).expect("fits");
+        let mut held: Vec<Slab> = std::iter::from_fn(|| large.alloc(32 << 10).ok()).collect();
+        assert_eq!(pool.available_bytes(), 128 << 10, "an eighth");
+        held.extend((0..2).map(|_| small.alloc(32 << 10).expect("half of what is spared")));
+        assert!(small.alloc(4096).is_err(), "it does not hold little any more");
+        let other = Account::open(&pool, 0, 4096, 0).expect("fits");
+        held.push(other.alloc(64 << 10).expect("the other half"));
+        assert_eq!(pool.available_bytes(), 0);
+        drop((held, large, small, other));
+        assert_eq!(pool.granted_bytes(), 0);
     }
 }

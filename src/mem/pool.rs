@@ -46,6 +46,10 @@ pub(crate) fn refused<T>(result: Result<T>) -> Result<Result<T, Denied>> {
 /// A pool of which less than one part in so many is left is short.
 const SHORT_SHARE: usize = 16;
 
+/// One part in so many of a pool's limit is spared for those who hold little of it, half as much at the most: what has grown
+/// as far as it could would leave others, who come after it, without what a single wide row takes.
+const SPARED_SHARE: usize = 8;
+
 /// Slabs that no account holds are kept up to one part in so many of the limit, and never more than `MOST_KEPT_BYTES`.
 const KEPT_SHARE: usize = 8;
 const MOST_KEPT_BYTES: usize = 64 << 20;
@@ -253,9 +257,15 @@ impl Pool {
         self.node.root.pressure.load(SeqCst)
     }
 
-    /// As `try_grow`, for what is wanted beyond a floor: refused also as [`inject`](Self::inject) says.
-    pub(super) fn try_grow_beyond(&self, bytes: usize) -> Result<(), Denied> {
-        if self.node.refuses.get().is_some_and(|refuses| refuses()) {
+    /// As `try_grow`, for what somebody who holds `held_bytes` beyond his floor wants beyond it: refused also as
+    /// [`inject`](Self::inject) says, and the last part of the pool to all who hold much.
+    pub(super) fn try_grow_beyond(&self, bytes: usize, held_bytes: usize) -> Result<(), Denied> {
+        let spared_bytes = self.limit_bytes() / SPARED_SHARE;
+        let is_spared = || {
+            held_bytes.saturating_add(bytes) > spared_bytes / 2
+                && self.available_bytes() < bytes.saturating_add(spared_bytes)
+        };
+        if self.node.refuses.get().is_some_and(|refuses| refuses()) || is_spared() {
             self.node.root.pressure.fetch_add(1, SeqCst);
             return Err(Denied { bytes });
         }

@@ -396,6 +396,18 @@ impl Source for ParquetScan {
         self.files.iter().map(|f| f.file.footer.rows()).sum()
     }
 
+    fn mean_row_bytes(&self) -> usize {
+        let bytes_of = |file: &TableFile| -> u64 {
+            let leaves = || self.columns.iter().flat_map(|column| leaves_of(file, column));
+            let footer = &file.file.footer;
+            let chunks =
+                (0..footer.row_groups()).flat_map(|at| leaves().map(move |(leaf, _)| footer.chunk(at, leaf)));
+            chunks.map(|chunk| chunk.uncompressed_bytes).fold(0, u64::saturating_add)
+        };
+        let bytes = self.files.iter().map(bytes_of).fold(0, u64::saturating_add);
+        usize::try_from(bytes / self.table_rows().max(1)).unwrap_or(usize::MAX)
+    }
+
     fn open(&self, cx: &OpenCx<'_>) -> Result<ScanRun> {
         let all: usize = self.files.iter().map(|f| f.file.footer.row_groups()).sum();
         let morsels = self.plan_morsels(cx.lanes.max(1), &cx.query.pool);

@@ -245,8 +245,9 @@ fn the_index_takes_no_more_memory_for_many_blocks_and_keeps_their_order() {
     let (_pool, source) = account();
     let ids = DictionaryIds::default();
     for (partitions, blocks) in [(1, 3000), (7, 10_000), (300, 2000), (5000, 5000)] {
-        let pool = Pool::new("writing", SpillWriter::staging_bytes(4096));
-        let writing = Account::open(&pool, 0, 4096, 0).expect("fits");
+        let room = SpillWriter::staging_bytes(4096);
+        let pool = Pool::new("writing", room);
+        let writing = Account::open(&pool, room, 4096, 0).expect("fits");
         let mut writer = directory.writer(&[DataType::Int64], &writing, 4096).expect("fits");
         let of_block = |block: u64| (block * block / 3 % partitions) as u32;
         for block in 0..blocks {
@@ -494,7 +495,7 @@ fn messages_are_compressed_where_that_saves_a_tenth_within_the_staging_bytes() {
             (ints(&source, 0..200_000), 0, 90),
             (noise(&source, 200_000), 99, 120),
         ] {
-            let writing = Account::open(&Pool::new("writing", room), 0, 4096, 0).expect("fits");
+            let writing = Account::open(&Pool::new("writing", room), room, 4096, 0).expect("fits");
             let before = directory.written_bytes();
             let batch = Batch::new(vec![column], 200_000);
             let mut writer = directory.writer(&[DataType::Int64], &writing, block_bytes).expect("fits");

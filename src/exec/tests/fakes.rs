@@ -155,6 +155,7 @@ pub(super) struct FakeSource {
     pub(super) is_endless: bool,
     /// Takes all the memory it is given before it emits anything.
     pub(super) is_greedy: bool,
+    pub(super) row_bytes: usize,
     /// Emits what this breaker took instead.
     pub(super) input: Option<Handoff<SinkShared>>,
 }
@@ -169,6 +170,7 @@ impl FakeSource {
             only_first_lane: false,
             is_endless: false,
             is_greedy: false,
+            row_bytes: 0,
             input: None,
         }
     }
@@ -194,6 +196,9 @@ impl Source for FakeSource {
     }
     fn need(&self, knobs: &Knobs) -> Need {
         need(knobs)
+    }
+    fn mean_row_bytes(&self) -> usize {
+        self.row_bytes
     }
     fn open(&self, cx: &OpenCx<'_>) -> Result<SourceShared> {
         self.world.enter(self.name, Call::Open, "")?;

@@ -72,6 +72,21 @@ fn admission_turns_lanes_down_until_the_floors_fit() {
 }
 
 #[test]
+fn wide_rows_have_fewer_lanes_and_never_none() {
+    let world = World::default();
+    let most = Knobs { lanes: 8, batch_rows: 1024, block_bytes: 64 << 10, fan_out: 4 };
+    let lanes = |limit| {
+        let scan = |name| FakeSource { row_bytes: 512 << 10, ..FakeSource::new(&world, name, &[1; 8]) };
+        let of = |name| pipeline(scan(name).boxed(), Vec::new(), FakeSink::new(&world, "z").boxed());
+        let mut spec = QuerySpec { pipelines: vec![of("s"), of("t")] };
+        spec.admit(most, &Pool::new("engine", limit)).expect("fits").lanes
+    };
+    assert_eq!(lanes(256 << 20), 8);
+    assert_eq!(lanes(64 << 20), 3, "three eighths are eight rows of a mebibyte for each");
+    assert_eq!(lanes(4 << 20), 1);
+}
+
+#[test]
 fn pipelines_with_narrow_lanes_keep_more_of_them() {
     let world = World::default();
     let most = Knobs { lanes: 8, batch_rows: 1024, block_bytes: 64 << 10, fan_out: 4 };
@@ -266,7 +281,7 @@ fn a_lane_that_has_nothing_to_give_is_not_asked_for_ever() {
     let other = start(hoard(&world, false), &one_lane(), &world, &engine, &scheduler).expect("starts");
     until("the lanes are parked", || !world.wakers().is_empty() && !stubborn_world.wakers().is_empty());
     let account = Account::open(&engine, 0, 4096, 0).expect("fits");
-    until("the other lane gives back", || account.charge(5 << 20).is_ok());
+    until("the other lane gives back", || account.charge(4 << 20).is_ok());
     until("nobody is left to ask", || !engine.request_reclaim(4 << 20, None));
     let asked = stubborn_world.count("z.reclaim");
     assert!(asked >= 1 && world.count("z.reclaim") >= 1);
