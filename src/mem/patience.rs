@@ -96,7 +96,7 @@ impl Patience {
     /// way, as a ticket or that more is wanted than the last piece: then once there is more than now.
     pub(crate) fn listen(&self, bytes: usize, waker: &Waker) {
         let (pool, waker) = (self.pool.clone(), waker.clone());
-        let bytes = bytes.max(pool.available_bytes().saturating_add(1));
+        let bytes = pool.wanted_bytes(bytes).max(pool.available_bytes().saturating_add(1));
         self.pool.root().bell.listen(Listener { number: self.number, pool, bytes, waker });
     }
 

@@ -149,6 +149,21 @@ impl Pool {
         self.node.parent.as_ref().map_or(own, |p| own.min(p.available_bytes()))
     }
 
+    /// Of these, those that may be granted to somebody who holds much.
+    pub(crate) fn growable_bytes(&self) -> usize {
+        self.available_bytes().saturating_sub(self.spared_bytes())
+    }
+
+    /// What is spared for those who hold little.
+    fn spared_bytes(&self) -> usize {
+        self.limit_bytes() / SPARED_SHARE
+    }
+
+    /// What must be available for who was refused `bytes`: if there are as many, what is spared was not for him.
+    pub(super) fn wanted_bytes(&self, bytes: usize) -> usize {
+        if self.available_bytes() < bytes { bytes } else { bytes.saturating_add(self.spared_bytes()) }
+    }
+
     /// Grants `bytes` here and in every ancestor, or nothing anywhere.
     ///
     /// Refused also while a ticket waits (room invariant 5), unless nothing is asked for.
@@ -260,11 +275,8 @@ impl Pool {
     /// As `try_grow`, for what somebody who holds `held_bytes` beyond his floor wants beyond it: refused also as
     /// [`inject`](Self::inject) says, and the last part of the pool to all who hold much.
     pub(super) fn try_grow_beyond(&self, bytes: usize, held_bytes: usize) -> Result<(), Denied> {
-        let spared_bytes = self.limit_bytes() / SPARED_SHARE;
-        let is_spared = || {
-            held_bytes.saturating_add(bytes) > spared_bytes / 2
-                && self.available_bytes() < bytes.saturating_add(spared_bytes)
-        };
+        let is_spared =
+            || held_bytes.saturating_add(bytes) > self.spared_bytes() / 2 && self.growable_bytes() < bytes;
         if self.node.refuses.get().is_some_and(|refuses| refuses()) || is_spared() {
             self.node.root.pressure.fetch_add(1, SeqCst);
             return Err(Denied { bytes });

@@ -86,7 +86,7 @@ impl Pool {
     /// Asks consumers other than `asker` to give back `bytes` together: those with most revocable bytes first, among
     /// those whose bytes count in the pool that refuses. Returns whether anybody was asked.
     pub(crate) fn request_reclaim(&self, bytes: usize, asker: Option<ConsumerId>) -> bool {
-        let tight = self.tightest(bytes);
+        let tight = self.tightest(self.wanted_bytes(bytes));
         let mut victims: Vec<_> = self
             .consumers()
             .into_iter()

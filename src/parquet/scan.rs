@@ -396,6 +396,7 @@ impl Source for ParquetScan {
         self.files.iter().map(|f| f.file.footer.rows()).sum()
     }
 
+    /// As they are encoded: values of a dictionary count once.
     fn mean_row_bytes(&self) -> usize {
         let bytes_of = |file: &TableFile| -> u64 {
             let leaves = || self.columns.iter().flat_map(|column| leaves_of(file, column));

@@ -139,7 +139,7 @@ impl SortedRows {
     /// How many runs to merge at a time: each has two blocks in memory, and one more while it is read.
     fn fan_in(&self, cx: &LaneCx<'_>) -> usize {
         let block_bytes = self.spec.read_floor_bytes(&cx.query.knobs) / 4;
-        let free_bytes = cx.query.pool.available_bytes() / 4 * 3 + 4 * block_bytes;
+        let free_bytes = cx.query.pool.growable_bytes() / 4 * 3 + 4 * block_bytes;
         (free_bytes / (2 * block_bytes)).min(self.fan_in).max(LEAST_FAN_IN)
     }
 
@@ -257,12 +257,18 @@ impl SortedRows {
         }
     }
 
+    /// Whether rows may be picked ahead.
+    pub(super) fn is_pickable(&self) -> bool {
+        match &self.stage {
+            Stage::Emitting(merge) => merge.is_alike(),
+            Stage::Runs(_) | Stage::Reducing(_) | Stage::Done => true,
+        }
+    }
+
     /// The next rows, neither in order nor laid out; `None` if there is no memory for that, and nothing has changed. Nor are rows picked
     /// ahead that may be large: their chunks would take what laying them out needs.
     pub(super) fn pick_ahead(&mut self, spill: &Account, cx: &LaneCx<'_>) -> Result<Option<Sorted<Picked>>> {
-        if let Stage::Emitting(merge) = &self.stage
-            && !merge.is_alike()
-        {
+        if !self.is_pickable() {
             return Ok(None);
         }
         let picked = self.step(spill, cx, |merge, portion, missing, blocks| {

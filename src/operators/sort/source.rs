@@ -36,6 +36,8 @@ pub(super) struct SortSource {
 /// The run.
 pub(super) struct Shared {
     state: Mutex<State>,
+    /// What the lane that emits lays out ahead, so that its own memory is there for what comes next.
+    ahead: Account,
 }
 
 struct State {
@@ -83,7 +85,7 @@ enum TakenAhead {
     Rows(usize, Picked),
     /// Try again after the waker was called.
     Wait(Wait),
-    /// There are none, there is no memory, or enough was taken.
+    /// There are none, or there is no memory.
     Nothing,
 }
 
@@ -130,18 +132,21 @@ impl State {
         next
     }
 
-    /// Whether no more should be taken ahead.
-    fn is_full(&self, cx: &LaneCx<'_>) -> bool {
-        let pool = &cx.query.pool;
-        self.ahead.len() >= MOST_AHEAD * self.lanes || pool.available_bytes() < pool.limit_bytes() / 8
+    /// Takes the merge, if it is there and more may be taken ahead.
+    fn take_with_room(&mut self, cx: &LaneCx<'_>) -> Option<Box<Ordered>> {
+        let has_room = self.ahead.len() < MOST_AHEAD * self.lanes && cx.query.pool.growable_bytes() > 0;
+        if has_room { self.take() } else { None }
     }
 
-    /// A wait until there is room ahead and the merge is there.
-    fn wait_for_room(&mut self, cx: &LaneCx<'_>) -> Wait {
+    /// A wait until there is room ahead and the merge is there, or the end of a lane that works ahead.
+    fn rest(&mut self, cx: &LaneCx<'_>) -> Pull {
+        if let Taken::Over = self.merge {
+            return Pull::Done;
+        }
         if !self.waiting.iter().any(|waker| waker.will_wake(cx.waker)) {
             self.waiting.push(cx.waker.clone());
         }
-        Wait::registered(WaitReason::Queue, ())
+        Pull::Wait(Wait::registered(WaitReason::Queue, ()))
     }
 
     /// A wait for what comes next.
@@ -155,8 +160,11 @@ impl Shared {
     /// Puts the merge back.
     fn put_back(&self, merge: Box<Ordered>) {
         let mut state = self.state.lock();
+        let is_pickable = merge.rows.is_pickable();
         state.merge = Taken::Free(merge);
-        Self::wake_ahead(state);
+        if is_pickable {
+            Self::wake_ahead(state);
+        }
     }
 
     /// Tells the lanes that work ahead that there is more to do.
@@ -173,11 +181,8 @@ impl Shared {
         emitting.into_iter().for_each(Waker::wake);
     }
 
-    /// Takes the next rows of the merge and gives them a place.
-    fn take_ahead(&self, mut state: MutexGuard<'_, State>, cx: &LaneCx<'_>) -> Result<TakenAhead> {
-        let merge = if state.is_full(cx) { None } else { state.take() };
-        drop(state);
-        let Some(mut merge) = merge else { return Ok(TakenAhead::Nothing) };
+    /// Takes the next rows of the merge, puts it back and gives them a place.
+    fn take_ahead(&self, mut merge: Box<Ordered>, cx: &LaneCx<'_>) -> Result<TakenAhead> {
         let picked = merge.rows.pick_ahead(&merge.spill, cx);
         let mut state = self.state.lock();
         state.merge = Taken::Free(merge);
@@ -201,17 +206,17 @@ impl Shared {
         Ok(taken)
     }
 
-    /// Lays out what was taken, as far as there is memory, and puts it in its place.
+    /// Lays out what was taken, as far as `account` has memory, and puts it in its place.
     fn lay_out(
         &self,
-        place: usize,
-        mut picked: Picked,
+        (place, mut picked): (usize, Picked),
         sorter: &mut RoundSorter,
+        account: &Account,
         cx: &LaneCx<'_>,
     ) -> Result<()> {
         let mut laid_out = VecDeque::new();
         let rest = loop {
-            match picked.next_rows(cx.batch_rows(), sorter, cx.account) {
+            match picked.next_rows(cx.batch_rows(), sorter, account) {
                 Ok(Some(rows)) => laid_out.push_back(rows),
                 Ok(None) => break None,
                 Err(error) if error.is_refusal() => break Some(picked),
@@ -242,6 +247,7 @@ impl SortSource {
         sorter: &mut RoundSorter,
         cx: &LaneCx<'_>,
     ) -> Result<Pull> {
+        let until = Instant::now() + SLICE;
         loop {
             if let Some(picked) = &mut local.current {
                 match picked.next_rows(cx.batch_rows(), sorter, cx.account) {
@@ -269,10 +275,16 @@ impl SortSource {
                 }
                 None => {}
             }
-            if state.lanes > 1 {
-                match shared.take_ahead(state, cx)? {
+            let is_alone = state.lanes == 1;
+            if let Some(merge) = if is_alone { None } else { state.take_with_room(cx) } {
+                drop(state);
+                match shared.take_ahead(merge, cx)? {
                     TakenAhead::Rows(place, picked) => {
-                        shared.lay_out(place, picked, sorter, cx)?;
+                        shared.lay_out((place, picked), sorter, &shared.ahead, cx)?;
+                        cx.check()?;
+                        if Instant::now() >= until {
+                            return Ok(Pull::Wait(turn(cx)));
+                        }
                         continue;
                     }
                     TakenAhead::Wait(wait) => return Ok(Pull::Wait(wait)),
@@ -332,18 +344,19 @@ impl SortSource {
     fn work_ahead(shared: &Shared, sorter: &mut RoundSorter, cx: &LaneCx<'_>) -> Result<Pull> {
         let until = Instant::now() + SLICE;
         loop {
-            match shared.take_ahead(shared.state.lock(), cx)? {
-                TakenAhead::Rows(place, picked) => shared.lay_out(place, picked, sorter, cx)?,
-                TakenAhead::Wait(wait) => return Ok(Pull::Wait(wait)),
-                TakenAhead::Nothing => {
-                    let mut state = shared.state.lock();
-                    return Ok(match state.merge {
-                        Taken::Over => Pull::Done,
-                        Taken::Away | Taken::Free(_) | Taken::Unopened(..) => {
-                            Pull::Wait(state.wait_for_room(cx))
-                        }
-                    });
+            let merge = {
+                let mut state = shared.state.lock();
+                match state.take_with_room(cx) {
+                    Some(merge) => merge,
+                    None => return Ok(state.rest(cx)),
                 }
+            };
+            match shared.take_ahead(merge, cx)? {
+                TakenAhead::Rows(place, picked) => {
+                    shared.lay_out((place, picked), sorter, cx.account, cx)?;
+                }
+                TakenAhead::Wait(wait) => return Ok(Pull::Wait(wait)),
+                TakenAhead::Nothing => return Ok(shared.state.lock().rest(cx)),
             }
             if Instant::now() >= until {
                 return Ok(Pull::Wait(turn(cx)));
@@ -382,7 +395,7 @@ impl Source for SortSource {
         let merge = Taken::Unopened(blocks, spill);
         let state =
             State { merge, ahead: VecDeque::new(), gone: 0, lanes: 0, emitting: None, waiting: Vec::new() };
-        Ok(Shared { state: Mutex::new(state) })
+        Ok(Shared { state: Mutex::new(state), ahead: cx.account(0, quantum_bytes, 4 << 20) })
     }
 
     fn local(&self, shared: &Shared, cx: &LaneCx<'_>) -> Result<Local> {
