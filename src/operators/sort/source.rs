@@ -36,7 +36,8 @@ pub(super) struct SortSource {
 /// The run.
 pub(super) struct Shared {
     state: Mutex<State>,
-    /// What the lane that emits lays out ahead, so that its own memory is there for what comes next.
+    /// What the lane that emits lays out ahead is in memory that nobody has promised, so that its own is there for what comes
+    /// next.
     ahead: Account,
 }
 
@@ -248,6 +249,7 @@ impl SortSource {
         cx: &LaneCx<'_>,
     ) -> Result<Pull> {
         let until = Instant::now() + SLICE;
+        shared.ahead.relieve();
         loop {
             if let Some(picked) = &mut local.current {
                 match picked.next_rows(cx.batch_rows(), sorter, cx.account) {
@@ -327,6 +329,7 @@ impl SortSource {
         refused: &Error,
         cx: &LaneCx<'_>,
     ) -> Result<Wait> {
+        shared.ahead.trim();
         // What the merge holds may be all that there is to give back.
         let merge = shared.state.lock().take();
         if let Some(mut merge) = merge {
