@@ -11,7 +11,7 @@
 
 use crate::data::{Batch, Field, to_record_batch};
 use crate::error::{Error, Result};
-use crate::exec::{Combine, Finish, Flow, LaneCx, Need, OpenCx, Sink, SinkBox, Wait, WaitReason};
+use crate::exec::{Combine, Finish, Flow, LaneCx, Need, OpenCx, Retry, Sink, SinkBox, Wait, WaitReason};
 use crate::mem::{Knobs, Pool};
 use arrow::array::{Array, ArrayData, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, make_array};
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer};
@@ -172,7 +172,33 @@ struct ResultSink {
     queue: Arc<ResultQueue>,
 }
 
+/// What a lane could not hand on.
+#[derive(Default)]
+struct Held {
+    /// A batch the queue had no room for.
+    record: Option<RecordBatch>,
+    /// Rows there was no memory to make a batch of: those made before it may have it, until the client takes them.
+    rows: Option<Batch>,
+    waiting: Retry,
+}
+
 impl ResultSink {
+    /// Makes a batch of rows and offers it.
+    fn make(&self, rows: Batch, held: &mut Held, cx: &LaneCx<'_>) -> Result<Flow> {
+        match to_record_batch(rows.clone(), &self.fields, &self.schema, cx.account) {
+            Ok(batch) => {
+                held.waiting.end();
+                Ok(self.offer(batch, &mut held.record, cx))
+            }
+            Err(error) if error.is_refusal() => {
+                let wait = held.waiting.wait(error.refused_bytes(), cx).ok_or(error)?;
+                held.rows = Some(rows);
+                Ok(Flow::Wait(wait))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     fn offer(&self, batch: RecordBatch, held: &mut Option<RecordBatch>, cx: &LaneCx<'_>) -> Flow {
         match self.queue.offer(batch, cx.waker) {
             Ok(is_clear) => Self::go_on(is_clear),
@@ -190,8 +216,7 @@ impl ResultSink {
 
 impl Sink for ResultSink {
     type Shared = ();
-    /// A batch the queue had no room for.
-    type Local = Option<RecordBatch>;
+    type Local = Held;
 
     fn name(&self) -> String {
         "Result".to_owned()
@@ -211,29 +236,25 @@ impl Sink for ResultSink {
         Ok(())
     }
 
-    fn local(&self, _shared: &(), _cx: &LaneCx<'_>) -> Result<Option<RecordBatch>> {
-        Ok(None)
+    fn local(&self, _shared: &(), _cx: &LaneCx<'_>) -> Result<Held> {
+        Ok(Held::default())
     }
 
-    fn push(
-        &self,
-        _shared: &(),
-        held: &mut Option<RecordBatch>,
-        batch: Batch,
-        cx: &LaneCx<'_>,
-    ) -> Result<Flow> {
-        let batch = to_record_batch(batch, &self.fields, &self.schema, cx.account)?;
-        Ok(self.offer(batch, held, cx))
+    fn push(&self, _shared: &(), held: &mut Held, batch: Batch, cx: &LaneCx<'_>) -> Result<Flow> {
+        self.make(batch, held, cx)
     }
 
-    fn resume(&self, _shared: &(), held: &mut Option<RecordBatch>, cx: &LaneCx<'_>) -> Result<Flow> {
-        match held.take() {
-            Some(batch) => Ok(self.offer(batch, held, cx)),
+    fn resume(&self, _shared: &(), held: &mut Held, cx: &LaneCx<'_>) -> Result<Flow> {
+        if let Some(rows) = held.rows.take() {
+            return self.make(rows, held, cx);
+        }
+        match held.record.take() {
+            Some(batch) => Ok(self.offer(batch, &mut held.record, cx)),
             None => Ok(Self::go_on(self.queue.is_clear(cx.waker))),
         }
     }
 
-    fn combine(&self, _shared: &(), _held: &mut Option<RecordBatch>, _cx: &LaneCx<'_>) -> Result<Combine> {
+    fn combine(&self, _shared: &(), _held: &mut Held, _cx: &LaneCx<'_>) -> Result<Combine> {
         Ok(Combine::Ready)
     }
 
@@ -335,7 +356,7 @@ mod tests {
         let harness = Harness::new(16 << 20);
         let (sink, queue) = sink(DataType::Int64);
         let cx = harness.lane();
-        let mut local = None;
+        let mut local = Held::default();
         sink.push(&(), &mut local, ints(&harness, [Some(1)]), &cx).expect("no error");
         queue.close(Err(Error::Cancelled));
         assert!(matches!(queue.next_blocking(None, || ()), Some(Err(Error::Cancelled))));
@@ -351,7 +372,7 @@ mod tests {
         let (sink, queue) = sink(DataType::Int64);
         let client =
             std::thread::spawn(move || std::iter::from_fn(|| queue.next_blocking(None, || ())).count());
-        let mut local = None;
+        let mut local = Held::default();
         for i in 0..100 {
             let mut answer = sink.push(&(), &mut local, ints(&harness, [Some(i)]), &harness.lane());
             while let Flow::Wait(_) = answer.expect("no error") {
@@ -373,7 +394,7 @@ mod tests {
         }
         let strings = FlatVector::new(Values::View(builder.freeze()));
         let batch = harness.select(Batch::new(vec![Vector::Flat(strings)], 3), &[1, 2]);
-        sink.push(&(), &mut None, batch, &harness.lane()).expect("no error");
+        sink.push(&(), &mut Held::default(), batch, &harness.lane()).expect("no error");
         assert!(harness.account.used_bytes() > 0, "queued rows are charged");
         let rows = queue.next_blocking(None, || ()).expect("rows").expect("no error");
         assert_eq!(harness.account.used_bytes(), 0);
