@@ -103,24 +103,34 @@ const SETTINGS: [Setting; 6] = [
 
 /// Sessions with the tables `a` and `b`.
 fn sessions(case: &Case, folder: &Path) -> Vec<(Setting, Engine, Session)> {
-    write(folder, "a", &case.left);
-    write(folder, "b", &case.right);
-    let session = |setting: Setting| {
-        let Setting { threads, merge_joins, refuse_grant, refuse_charge } = setting;
-        let engine = Engine::builder()
-            .threads(threads)
-            .memory_limit(case.memory_bytes)
-            .temp_directory(folder.join("spill"))
-            .testing(TestKnobs { merge_joins, refuse_grant, refuse_charge, seed: 1, ..TestKnobs::default() })
-            .build()
-            .expect("starts");
-        let session = engine.session();
-        for name in ["a", "b"] {
-            session.register_parquet(name, folder.join(format!("{name}.parquet"))).expect("a good file");
-        }
+    write_both(case, folder);
+    let session = |setting| {
+        let (engine, session) = open(folder, case.memory_bytes, setting);
         (setting, engine, session)
     };
     SETTINGS.map(session).into()
+}
+
+fn write_both(case: &Case, folder: &Path) {
+    write(folder, "a", &case.left);
+    write(folder, "b", &case.right);
+}
+
+/// A session with the tables written to `folder`.
+fn open(folder: &Path, memory_bytes: usize, setting: Setting) -> (Engine, Session) {
+    let Setting { threads, merge_joins, refuse_grant, refuse_charge } = setting;
+    let engine = Engine::builder()
+        .threads(threads)
+        .memory_limit(memory_bytes)
+        .temp_directory(folder.join("spill"))
+        .testing(TestKnobs { merge_joins, refuse_grant, refuse_charge, seed: 1, ..TestKnobs::default() })
+        .build()
+        .expect("starts");
+    let session = engine.session();
+    for name in ["a", "b"] {
+        session.register_parquet(name, folder.join(format!("{name}.parquet"))).expect("a good file");
+    }
+    (engine, session)
 }
 
 /// The rows of `sql` and the bytes spilled for them.
@@ -343,8 +353,7 @@ fn groups_sets_and_orders_are_right_whatever_the_keys() {
 fn rows_of_a_mebibyte_that_fit_a_budget_fit_every_larger_one() {
     let case = cases().into_iter().find(|case| case.name == MEBIBYTES).expect("a case");
     let folder = TempDir::new().expect("temporary folder");
-    write(folder.path(), "a", &case.left);
-    write(folder.path(), "b", &case.right);
+    write_both(&case, folder.path());
     let queries = [
         "select a.t, b.t from a join b on a.k = b.k order by a.n, b.n",
         "select k, n, t from a order by k, t desc",
@@ -355,17 +364,8 @@ fn rows_of_a_mebibyte_that_fit_a_budget_fit_every_larger_one() {
         for threads in [1, 8] {
             let mut least = None;
             for megabytes in [16, 32, 56, 80, 112] {
-                let engine = Engine::builder()
-                    .threads(threads)
-                    .memory_limit(megabytes * 1_000_000)
-                    .temp_directory(folder.path().join("spill"))
-                    .build()
-                    .expect("starts");
-                let session = engine.session();
-                for name in ["a", "b"] {
-                    let file = folder.path().join(format!("{name}.parquet"));
-                    session.register_parquet(name, file).expect("a good file");
-                }
+                let setting = Setting { threads, ..PLAIN };
+                let (_engine, session) = open(folder.path(), megabytes * 1_000_000, setting);
                 let mut stream = session.query(sql).and_then(gristmill::Query::stream);
                 let rows = stream.as_mut().map_err(|e| e.clone()).and_then(|stream| {
                     stream.try_fold(0, |rows, batch| batch.map(|batch| rows + batch.num_rows()))

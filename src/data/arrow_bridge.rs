@@ -26,14 +26,16 @@ pub(crate) fn arrow_schema(fields: &[Field]) -> SchemaRef {
 
 /// The rows alive of `batch` as a record batch of `schema`, which [`arrow_schema`] made from `types`.
 pub(crate) fn to_record_batch(
-    batch: Batch,
+    batch: &Batch,
     types: &[Field],
     schema: &SchemaRef,
     account: &Account,
 ) -> Result<RecordBatch> {
-    let batch = batch.compact(account)?;
     let arrays = batch.columns().iter().zip(types).map(|(column, field)| {
-        let flat = column.flatten(account)?;
+        let flat = match batch.selection() {
+            Some(selection) => column.gather(selection.indices(), account)?.flatten(account)?,
+            None => column.flatten(account)?,
+        };
         to_array(&flat, &field.data_type, account)
     });
     let options = RecordBatchOptions::new().with_row_count(Some(batch.rows()));

@@ -37,10 +37,11 @@ pub(crate) struct QuerySpec {
 }
 
 impl QuerySpec {
-    /// Settles the knobs: as many lanes as there is room for rows of the scans' widths, and the largest under which the floors of pipelines that run in turn fit, and at most five
-    /// eighths of the budget are irrevocable when that is possible at all. Within these five eighths there are then as many
-    /// partitions as fit, and, if lanes had to be turned down, pipelines whose lanes need less than those of the largest one
-    /// have more of them, as far as they fit in what that one's take.
+    /// Settles the knobs: lanes for which there is room for rows of the scans' widths, and of such knobs the largest under
+    /// which the floors of pipelines that run in turn fit, and at most five eighths of the budget are irrevocable when that
+    /// is possible at all. Within these five eighths there are then as many partitions as fit, and, if lanes had to be turned
+    /// down, pipelines whose lanes need less than those of the largest one have more of them, as far as they fit in what
+    /// that one's take.
     ///
     /// # Errors
     /// `BudgetTooSmall` if even the smallest floors do not fit the pool.

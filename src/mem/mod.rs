@@ -11,6 +11,7 @@
 //! 4. An account's floor, once granted, stays granted until the account is dropped.
 //! 5. Bytes that are freed go to the oldest ticket first; while one waits, newcomers are refused.
 //! 6. Free slabs that no account holds are granted to the topmost pool, and go to whoever asks for their bytes.
+//! 7. The last part of a pool is not granted to accounts that hold much of it beyond their floors.
 //!
 //! Must not know: what the bytes mean; batches, operators, threads.
 

@@ -1,6 +1,6 @@
 //! The lock-free ledger: a tree of pools, each with a limit.
 //!
-//! Owns: [`Pool`]. Invariants 1, 2, 5 and 6 of the room.
+//! Owns: [`Pool`]. Invariants 1, 2, 5, 6 and 7 of the room.
 
 use super::patience::Bell;
 use super::reclaim::Registry;

@@ -7,7 +7,7 @@
 //!    them: what a client holds never keeps a query from its memory.
 //! 3. One batch always fits: a query whose every batch exceeds the capacity goes on, batch by batch.
 //! 4. While memory is short, a lane makes no batch before all those queued have been taken: floors have room for one, not
-//!    for what a client leaves lying.
+//!    for what a client leaves lying. What they had no room for is made when there is memory again.
 
 use crate::data::{Batch, Field, to_record_batch};
 use crate::error::{Error, Result};
@@ -174,36 +174,34 @@ struct ResultSink {
 
 /// What a lane could not hand on.
 #[derive(Default)]
-struct Held {
+enum Held {
+    #[default]
+    Nothing,
     /// A batch the queue had no room for.
-    record: Option<RecordBatch>,
-    /// Rows there was no memory to make a batch of: those made before it may have it, until the client takes them.
-    rows: Option<Batch>,
-    waiting: Retry,
+    Made(RecordBatch),
+    /// Rows there was no memory to make a batch of: those made before may have it, until the client takes them.
+    Rows(Batch, Retry),
 }
 
 impl ResultSink {
-    /// Makes a batch of rows and offers it.
-    fn make(&self, rows: Batch, held: &mut Held, cx: &LaneCx<'_>) -> Result<Flow> {
-        match to_record_batch(rows.clone(), &self.fields, &self.schema, cx.account) {
-            Ok(batch) => {
-                held.waiting.end();
-                Ok(self.offer(batch, &mut held.record, cx))
-            }
+    /// Makes a batch of rows and offers it; `waiting` is for the memory to make it.
+    fn make(&self, rows: Batch, mut waiting: Retry, held: &mut Held, cx: &LaneCx<'_>) -> Result<Flow> {
+        match to_record_batch(&rows, &self.fields, &self.schema, cx.account) {
+            Ok(batch) => Ok(self.offer(batch, held, cx)),
             Err(error) if error.is_refusal() => {
-                let wait = held.waiting.wait(error.refused_bytes(), cx).ok_or(error)?;
-                held.rows = Some(rows);
+                let wait = waiting.wait(error.refused_bytes(), cx).ok_or(error)?;
+                *held = Held::Rows(rows, waiting);
                 Ok(Flow::Wait(wait))
             }
             Err(error) => Err(error),
         }
     }
 
-    fn offer(&self, batch: RecordBatch, held: &mut Option<RecordBatch>, cx: &LaneCx<'_>) -> Flow {
+    fn offer(&self, batch: RecordBatch, held: &mut Held, cx: &LaneCx<'_>) -> Flow {
         match self.queue.offer(batch, cx.waker) {
             Ok(is_clear) => Self::go_on(is_clear),
             Err(batch) => {
-                *held = Some(batch);
+                *held = Held::Made(batch);
                 Flow::Wait(Wait::registered(WaitReason::Queue, ()))
             }
         }
@@ -241,16 +239,14 @@ impl Sink for ResultSink {
     }
 
     fn push(&self, _shared: &(), held: &mut Held, batch: Batch, cx: &LaneCx<'_>) -> Result<Flow> {
-        self.make(batch, held, cx)
+        self.make(batch, Retry::default(), held, cx)
     }
 
     fn resume(&self, _shared: &(), held: &mut Held, cx: &LaneCx<'_>) -> Result<Flow> {
-        if let Some(rows) = held.rows.take() {
-            return self.make(rows, held, cx);
-        }
-        match held.record.take() {
-            Some(batch) => Ok(self.offer(batch, &mut held.record, cx)),
-            None => Ok(Self::go_on(self.queue.is_clear(cx.waker))),
+        match std::mem::take(held) {
+            Held::Rows(rows, waiting) => self.make(rows, waiting, held, cx),
+            Held::Made(batch) => Ok(self.offer(batch, held, cx)),
+            Held::Nothing => Ok(Self::go_on(self.queue.is_clear(cx.waker))),
         }
     }
 
@@ -363,6 +359,26 @@ mod tests {
         assert!(queue.next_blocking(None, || ()).is_none());
         let late = sink.push(&(), &mut local, ints(&harness, [Some(2)]), &cx).expect("no error");
         assert!(matches!(late, Flow::NeedInput));
+        assert!(queue.next_blocking(None, || ()).is_none());
+    }
+
+    #[test]
+    fn rows_without_memory_for_a_batch_wait_for_it() {
+        let harness = Harness::new(1 << 20);
+        let (sink, queue) = sink(DataType::Int64);
+        let cx = harness.lane();
+        let mut local = Held::default();
+        // The rows alive have to be copied.
+        let rows = harness.select(ints(&harness, (0..3).map(Some)), &[0, 2]);
+        let taken: Vec<_> = std::iter::from_fn(|| harness.account.alloc(4096).ok()).collect();
+        assert!(matches!(sink.push(&(), &mut local, rows, &cx).expect("no error"), Flow::Wait(_)));
+        assert!(matches!(sink.resume(&(), &mut local, &cx).expect("no error"), Flow::Wait(_)));
+        drop(taken);
+        assert!(matches!(sink.resume(&(), &mut local, &cx).expect("no error"), Flow::NeedInput));
+        assert!(matches!(sink.resume(&(), &mut local, &cx).expect("no error"), Flow::NeedInput));
+        sink.queue.close(Ok(()));
+        let rows = queue.next_blocking(None, || ()).expect("rows").expect("no error");
+        assert_eq!(rows.column(0).as_primitive::<Int64Type>().values(), &[0, 2]);
         assert!(queue.next_blocking(None, || ()).is_none());
     }
 

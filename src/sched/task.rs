@@ -40,7 +40,8 @@ pub trait Task: Send + Sync + 'static {
     /// Runs one slice, a few milliseconds at most, without blocking.
     ///
     /// Who answers [`Step::Parked`] has put a clone of `waker` where somebody will call it; a wake that raced with
-    /// the slice runs the task again, and some wakes are in vain. `worker` is the index of the worker, below the number of workers.
+    /// the slice runs the task again, and some wakes are in vain. `worker` is the index of the worker, below the number of
+    /// workers.
     fn run(&self, worker: usize, waker: &Waker) -> Step;
 
     /// A panic with `message` escaped `run`; the task is dropped after this call and never run again.

@@ -13,7 +13,7 @@
 
 use super::super::rows::Pick;
 use super::cursor::{Cursor, KeyAt, Source};
-use super::picked::{Picked, Portion, Rows, Widths, gather, without_keys};
+use super::picked::{Picked, PickedRows, Portion, Rows, Widths, gather, without_keys};
 use super::rounds::{RoundSorter, Rounds};
 use super::run::{Chunk, Run};
 use crate::data::DictionaryIds;
@@ -71,16 +71,17 @@ impl Merge {
         blocks: &Account,
         account: &Account,
     ) -> Result<Option<Rows>> {
-        if self.owed_picks().is_empty() {
-            if let Some(chunk) = self.refill(portion, ids, blocks)? {
-                return Ok(Some((chunk.rows(), without_keys(&chunk, portion.has_keys).to_vec())));
-            }
-            let chunks = self.chunks();
+        let is_due = self.owed_picks().is_empty();
+        if is_due && let Some(chunk) = self.refill(portion, ids, blocks)? {
+            return Ok(Some((chunk.rows(), without_keys(&chunk, portion.has_keys).to_vec())));
+        }
+        let chunks = self.chunks();
+        if is_due {
             self.sorter.sort(&mut self.rounds, &chunks, &mut self.picks);
         }
         let picks = self.owed_picks();
         let picks = &picks[..picks.len().min(portion.rows)];
-        let rows = gather(&self.chunks(), picks, portion.has_keys, account)?;
+        let rows = gather(&chunks, picks, portion.has_keys, account)?;
         self.taken += rows.as_ref().map_or(0, |(rows, _)| *rows);
         Ok(rows)
     }
@@ -94,17 +95,18 @@ impl Merge {
         ids: &DictionaryIds,
         blocks: &Account,
     ) -> Result<Option<(usize, Picked)>> {
-        let picked = if self.owed_picks().is_empty() {
+        let owed = self.owed_picks();
+        let (chunks, rows) = if owed.is_empty() {
             match self.refill(portion, ids, blocks)? {
-                Some(chunk) => Picked::whole(chunk),
-                None => Picked::rounds(self.chunks(), std::mem::take(&mut self.rounds), most_rows),
+                Some(chunk) => (vec![chunk], PickedRows::Whole),
+                None => (self.chunks(), PickedRows::Rounds(std::mem::take(&mut self.rounds), most_rows)),
             }
         } else {
-            let owed = self.owed_picks();
             let picks = owed[..owed.len().min(most_rows)].to_vec();
             self.taken += picks.len();
-            Picked::picks(self.chunks(), picks)
+            (self.chunks(), PickedRows::Picks(picks, 0))
         };
+        let picked = Picked::new(chunks, rows, self.reads_disk());
         let rows = picked.rows();
         Ok((rows > 0).then_some((rows, picked)))
     }

@@ -34,9 +34,11 @@ pub(super) type Rows = (usize, Vec<FlatVector>);
 pub(super) struct Picked {
     chunks: Vec<Arc<Chunk>>,
     rows: PickedRows,
+    reads_disk: bool,
 }
 
-enum PickedRows {
+/// Which rows of the chunks.
+pub(super) enum PickedRows {
     /// The only chunk, as it is.
     Whole,
     /// At most so many rows of the chunks, to be put in order.
@@ -46,19 +48,14 @@ enum PickedRows {
 }
 
 impl Picked {
-    /// The first `most_rows` rows of `rounds`, which are of `chunks`.
-    pub(super) fn rounds(chunks: Vec<Arc<Chunk>>, rounds: Rounds, most_rows: usize) -> Self {
-        Self { chunks, rows: PickedRows::Rounds(rounds, most_rows) }
+    /// `rows` of `chunks`, which are of a merge of runs on disk or not.
+    pub(super) fn new(chunks: Vec<Arc<Chunk>>, rows: PickedRows, reads_disk: bool) -> Self {
+        Self { chunks, rows, reads_disk }
     }
 
-    /// The rows `picks` of `chunks`.
-    pub(super) fn picks(chunks: Vec<Arc<Chunk>>, picks: Vec<Pick>) -> Self {
-        Self { chunks, rows: PickedRows::Picks(picks, 0) }
-    }
-
-    /// All rows of a chunk, as they lie.
-    pub(super) fn whole(chunk: Arc<Chunk>) -> Self {
-        Self { chunks: vec![chunk], rows: PickedRows::Whole }
+    /// Whether they are of a merge of runs on disk.
+    pub(super) fn reads_disk(&self) -> bool {
+        self.reads_disk
     }
 
     /// Rows not laid out yet.

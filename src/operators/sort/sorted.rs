@@ -265,8 +265,8 @@ impl SortedRows {
         }
     }
 
-    /// The next rows, neither in order nor laid out; `None` if there is no memory for that, and nothing has changed. Nor are rows picked
-    /// ahead that may be large: their chunks would take what laying them out needs.
+    /// The next rows, neither in order nor laid out; `None` if there is no memory for that, and nothing has changed. Nor are
+    /// rows picked ahead that may be large: their chunks would take what laying them out needs.
     pub(super) fn pick_ahead(&mut self, spill: &Account, cx: &LaneCx<'_>) -> Result<Option<Sorted<Picked>>> {
         if !self.is_pickable() {
             return Ok(None);

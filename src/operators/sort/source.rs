@@ -19,6 +19,7 @@ use crate::data::{Batch, FlatVector, Vector};
 use crate::error::{Error, Result};
 use crate::exec::{LaneCx, Need, OpenCx, Pull, Retry, Source, Wait, WaitReason};
 use crate::mem::{Account, Knobs};
+use crate::metrics::MERGE_NANOS;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -133,10 +134,10 @@ impl State {
         next
     }
 
-    /// Takes the merge, if it is there and more may be taken ahead.
+    /// Takes the merge, if it is there and more may be taken ahead. A lane alone has nobody to be ahead of.
     fn take_with_room(&mut self, cx: &LaneCx<'_>) -> Option<Box<Ordered>> {
-        let has_room = self.ahead.len() < MOST_AHEAD * self.lanes && cx.query.pool.growable_bytes() > 0;
-        if has_room { self.take() } else { None }
+        let has_room = self.lanes > 1 && self.ahead.len() < MOST_AHEAD * self.lanes;
+        if has_room && cx.query.pool.growable_bytes() > 0 { self.take() } else { None }
     }
 
     /// A wait until there is room ahead and the merge is there, or the end of a lane that works ahead.
@@ -217,7 +218,7 @@ impl Shared {
     ) -> Result<()> {
         let mut laid_out = VecDeque::new();
         let rest = loop {
-            match picked.next_rows(cx.batch_rows(), sorter, account) {
+            match next_rows(&mut picked, sorter, account, cx) {
                 Ok(Some(rows)) => laid_out.push_back(rows),
                 Ok(None) => break None,
                 Err(error) if error.is_refusal() => break Some(picked),
@@ -252,7 +253,7 @@ impl SortSource {
         shared.ahead.relieve();
         loop {
             if let Some(picked) = &mut local.current {
-                match picked.next_rows(cx.batch_rows(), sorter, cx.account) {
+                match next_rows(picked, sorter, cx.account, cx) {
                     Ok(Some(rows)) => {
                         local.waiting.end();
                         return Ok(Pull::Emit(batch(rows)));
@@ -277,8 +278,7 @@ impl SortSource {
                 }
                 None => {}
             }
-            let is_alone = state.lanes == 1;
-            if let Some(merge) = if is_alone { None } else { state.take_with_room(cx) } {
+            if let Some(merge) = state.take_with_room(cx) {
                 drop(state);
                 match shared.take_ahead(merge, cx)? {
                     TakenAhead::Rows(place, picked) => {
@@ -367,6 +367,19 @@ impl SortSource {
             cx.check()?;
         }
     }
+}
+
+/// Lays a batch of `picked` out in `account`, in the time of merges if its runs are on disk.
+fn next_rows(
+    picked: &mut Picked,
+    sorter: &mut RoundSorter,
+    account: &Account,
+    cx: &LaneCx<'_>,
+) -> Result<Option<Rows>> {
+    let started = picked.reads_disk().then(Instant::now);
+    let rows = picked.next_rows(cx.batch_rows(), sorter, account);
+    started.into_iter().for_each(|started| cx.metrics.add_time(MERGE_NANOS, started));
+    rows
 }
 
 fn batch((rows, columns): (usize, Vec<FlatVector>)) -> Batch {

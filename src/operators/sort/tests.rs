@@ -112,6 +112,56 @@ fn many_runs_of_several_lanes_come_out_in_order() {
 }
 
 #[test]
+fn lanes_that_lay_out_at_the_same_time_keep_the_order() {
+    let harness = Harness::new(256 << 20);
+    let mut random = noise(13);
+    for fetch in [None, Some(150_000)] {
+        let (sink, source) = pair(spec(1, vec![key(0, false, false)], fetch));
+        let cx = harness.lane();
+        let source_open = harness.open_with(1, source.need(&harness.query.knobs).shared_bytes);
+        let sink_open = harness.open_with(1, sink.need(&harness.query.knobs).shared_bytes);
+        let shared = sink.open(&sink_open).expect("fits");
+        let mut local = sink.local(&shared, &cx).expect("fits");
+        let mut expected: Vec<i64> = (0..300_000).map(|_| random(1 << 40)).collect();
+        for values in expected.chunks(1000) {
+            let batch = ints(&harness, values.iter().copied().map(Some));
+            let mut flow = sink.push(&shared, &mut local, batch, &cx).expect("fits");
+            while let Flow::Wait(_) = flow {
+                flow = sink.resume(&shared, &mut local, &cx).expect("fits");
+            }
+        }
+        while let Combine::Wait(_) = sink.combine(&shared, &mut local, &cx).expect("fits") {}
+        drop(shared);
+        expected.sort_unstable();
+        expected.truncate(fetch.map_or(usize::MAX, |fetch| fetch as usize));
+
+        let shared = source.open(&source_open).expect("fits");
+        let mut emitting = source.local(&shared, &cx).expect("fits");
+        let ahead: Vec<_> = (0..3).map(|_| source.local(&shared, &cx).expect("fits")).collect();
+        let mut output: Vec<Option<i64>> = Vec::new();
+        std::thread::scope(|scope| {
+            for mut local in ahead {
+                let (source, shared, harness) = (&source, &shared, &harness);
+                scope.spawn(move || {
+                    while let Pull::Wait(_) = source.pull(shared, &mut local, &harness.lane()).expect("fits")
+                    {
+                        std::thread::yield_now();
+                    }
+                });
+            }
+            loop {
+                match source.pull(&shared, &mut emitting, &cx).expect("fits") {
+                    Pull::Emit(batch) => output.extend(harness.rows(&batch).iter().map(|row| row[0])),
+                    Pull::Wait(_) => std::thread::yield_now(),
+                    Pull::Done => break,
+                }
+            }
+        });
+        assert!(output.into_iter().eq(expected.into_iter().map(Some)), "{fetch:?}");
+    }
+}
+
+#[test]
 fn a_fetch_keeps_the_first_rows_whatever_order_they_come_in() {
     let mut random = noise(11);
     for fetch in [0, 1, 10, 1500, 40_000, 70_000] {
