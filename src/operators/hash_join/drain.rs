@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! 1. A lane lets go of the table of the main stage before it loads a partition, and of that before the next.
-//! 2. A pair that does not fit is put back while others hold memory; then split by fresh bits; then, if that would not
-//!    make it much smaller, joined part by part of its build rows, each with all of its probe rows.
+//! 2. A pair that does not fit is put back while others hold memory. Then it is joined part by part of its build rows, each with
+//!    all of its probe rows, if these are few parts or splitting would not make it much smaller; else split by fresh bits.
 //! 3. A lane to which not even one build row is granted holds none, and waits.
 //! 4. Whichever side of a pair is much smaller is the build side, where roles can be reversed; below, that is meant by the
 //!    words. A pair may be reversed each time it is taken on.
@@ -34,6 +34,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 const SKEWED_PERCENT: u64 = 80;
 /// Roles are reversed where it makes the table so many times smaller.
 const REVERSED_RATIO: u64 = 2;
+/// How much of a pair may be read again instead of its being written and read: its bytes so many times.
+const PART_WORTH: u64 = 1;
 /// Pairs deeper than this are not refused memory by injected faults, so that merging ends.
 const MOST_FORCED_DEPTH: u32 = 2;
 
@@ -308,8 +310,9 @@ impl HashJoinLocal {
         }
         let is_forced = build_rows > 0 && pair.split.depth() <= MOST_FORCED_DEPTH && cx.must_refuse();
         let next_split = pair.split.next().filter(|_| !pair.is_skewed);
+        let mut is_sole = false;
         loop {
-            let had_others = shared.queue.has_others();
+            let alone = shared.queue.alone();
             let mut build = PartitionReader::new(pair.build.clone());
             let mut chunks = load(roles, &mut build, Limit::Memory, &self.account, cx)?;
             if build.is_at_end() && !is_forced {
@@ -317,6 +320,7 @@ impl HashJoinLocal {
                     Ok(table) => {
                         let probe = PartitionReader::new(pair.probe.clone());
                         self.take_roles(plan, pair.is_reversed)?;
+                        shared.queue.share();
                         return Ok(Begun::Stage(Stage::Probing(Box::new(Pass {
                             pair,
                             table,
@@ -334,21 +338,25 @@ impl HashJoinLocal {
                     }
                 }
             }
-            if had_others && !is_forced {
-                // The others may have left meanwhile; then there is more memory than there was.
+            is_sole = is_sole || alone.is_some_and(|alone| shared.queue.stay_alone(alone));
+            if !is_sole && !is_forced {
                 drop((chunks, build));
                 self.account.trim();
                 match shared.queue.requeue(pair, cx.waker) {
                     Ok(wait) => return Ok(Begun::Wait(wait)),
                     Err(alone) => {
-                        pair = *alone;
+                        // The others have left meanwhile: there is more memory than there was.
+                        (pair, is_sole) = (*alone, true);
                         continue;
                     }
                 }
             }
+            let loaded_rows = chunks.iter().map(|chunk| chunk.rows as u64).sum();
+            let next_split = next_split.filter(|_| is_forced || !pair.is_cheaper_in_parts(loaded_rows));
             if let Some(split) = next_split {
                 let mut intake = Intake::new(&roles.stored_types, roles.has_keys(), split);
                 intake.pass_on(chunks, &roles.keys, cx)?;
+                shared.queue.share();
                 let splitting = Splitting { pair, split, intake, rows: build, pending: None, build: None };
                 return Ok(Begun::Stage(Stage::Splitting(Box::new(splitting))));
             }
@@ -579,6 +587,16 @@ impl Stage {
     /// Build rows of `part` that have no match.
     fn unmatched(part: Part, is_reversed: bool) -> Self {
         Self::Unmatched { rows: Box::new(PartitionReader::new(part)), is_reversed }
+    }
+}
+
+impl Pair {
+    /// Whether joining the build rows in parts, of `loaded_rows` each, costs less than splitting the pair: the probe rows are
+    /// read again for each further part; what is split is written, and read again, as a whole.
+    fn is_cheaper_in_parts(&self, loaded_rows: u64) -> bool {
+        let further_parts = self.build.rows().saturating_sub(1) / loaded_rows.max(1);
+        let [build, probe] = [&self.build, &self.probe].map(Part::stored_bytes);
+        loaded_rows > 0 && further_parts.saturating_mul(probe) <= PART_WORTH * (build + probe)
     }
 }
 

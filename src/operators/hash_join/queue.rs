@@ -5,6 +5,8 @@
 //! 2. A lane is active while it holds memory for build rows. A lane that is refused memory waits only if another is
 //!    active, and holds nothing then: the last active lane never waits, and has all the memory there is.
 //! 3. Whoever stops being active wakes those who wait.
+//! 4. A lane that was refused memory and finds no other active is the sole one: nobody takes an item until it shares again
+//!    or leaves. So a refusal it gets then is that of a pair too large for all the memory, and not of a race.
 
 use super::load::Part;
 use super::split::Split;
@@ -48,8 +50,16 @@ pub(super) struct Queue {
 struct State {
     items: VecDeque<Item>,
     active: usize,
+    /// Times that a lane became active.
+    taken: u64,
+    /// Whether the one active lane wants no other.
+    is_sole: bool,
     waiting: Vec<Waker>,
 }
+
+/// A moment in which a lane was the only active one.
+#[derive(Clone, Copy)]
+pub(super) struct Alone(u64);
 
 /// What a lane is to do.
 pub(super) enum Next {
@@ -62,7 +72,9 @@ pub(super) enum Next {
 impl Queue {
     /// Nothing to do; `lanes` lanes are active.
     pub(super) fn new(lanes: usize) -> Self {
-        Self { state: Mutex::new(State { items: VecDeque::new(), active: lanes, waiting: Vec::new() }) }
+        let state =
+            State { items: VecDeque::new(), active: lanes, taken: 0, is_sole: false, waiting: Vec::new() };
+        Self { state: Mutex::new(state) }
     }
 
     /// Adds items.
@@ -73,8 +85,12 @@ impl Queue {
     /// The next item; the lane is active with it until it [leaves](Self::leave) or [requeues](Self::requeue) it.
     pub(super) fn take(&self, waker: &Waker) -> Next {
         let mut state = self.state.lock();
+        if state.is_sole {
+            return Next::Wait(state.wait(waker));
+        }
         if let Some(item) = state.items.pop_front() {
             state.active += 1;
+            state.taken += 1;
             return Next::Item(item);
         }
         if state.active == 0 {
@@ -88,20 +104,42 @@ impl Queue {
         let waiting = {
             let mut state = self.state.lock();
             state.active -= 1;
+            state.is_sole = false;
             std::mem::take(&mut state.waiting)
         };
         waiting.iter().for_each(Waker::wake_by_ref);
     }
 
-    /// Whether another lane is active.
-    pub(super) fn has_others(&self) -> bool {
-        self.state.lock().active > 1
+    /// This moment, if no other lane is active.
+    pub(super) fn alone(&self) -> Option<Alone> {
+        let state = self.state.lock();
+        (state.active == 1).then_some(Alone(state.taken))
     }
 
-    /// Puts `pair` back until another lane has left; gives it back if there is none.
+    /// Makes the lane the sole one if no other was active since then; says whether it is.
+    pub(super) fn stay_alone(&self, since: Alone) -> bool {
+        let mut state = self.state.lock();
+        state.is_sole = state.active == 1 && state.taken == since.0;
+        state.is_sole
+    }
+
+    /// The lane, if it was the sole one, is so no longer.
+    pub(super) fn share(&self) {
+        let waiting = {
+            let mut state = self.state.lock();
+            if !std::mem::take(&mut state.is_sole) {
+                return;
+            }
+            std::mem::take(&mut state.waiting)
+        };
+        waiting.iter().for_each(Waker::wake_by_ref);
+    }
+
+    /// Puts `pair` back until another lane has left; if there is none, gives it back to what is the sole lane now.
     pub(super) fn requeue(&self, pair: Pair, waker: &Waker) -> Result<Wait, Box<Pair>> {
         let mut state = self.state.lock();
         if state.active <= 1 {
+            state.is_sole = true;
             return Err(Box::new(pair));
         }
         state.active -= 1;

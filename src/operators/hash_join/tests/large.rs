@@ -170,12 +170,12 @@ fn keys_whose_hashes_collide_are_told_apart() {
 #[test]
 fn a_build_of_any_size_is_joined_in_any_budget() {
     let account = input_account();
-    let (rows, probe_rows) = (60_000, 40_000);
-    let build = ints(rows, 2048, &account, |n| n as i64);
-    let probe = ints(probe_rows, 2048, &account, |n| 2 * n as i64);
-    let mut depths = 0;
+    let (rows, probe_rows) = (180_000, 120_000);
+    let build = ints(rows, 8192, &account, |n| n as i64);
+    let probe = ints(probe_rows, 8192, &account, |n| 2 * n as i64);
+    let (mut depths, mut replays) = (0, 0);
     // Of the keys nothing is known, or between which values they lie, or something wrong.
-    let hints = [None, Some(0..=59_999), Some(30_000..=400_000)];
+    let hints = [None, Some(0..=179_999), Some(90_000..=1_200_000)];
     // From barely the floors to plenty, so that every stage is refused once.
     for (at, limit_bytes) in (900 << 10..8 << 20).step_by(397_001).enumerate() {
         let setting = Setting { lanes: 1 + at % 3, limit_bytes, batch_rows: 512, ..AMPLE };
@@ -195,19 +195,22 @@ fn a_build_of_any_size_is_joined_in_any_budget() {
             Err(Error::Memory(_)) if limit_bytes < 3 << 20 => continue,
             Err(error) => panic!("{limit_bytes}: {error}"),
         }
-        // 30 000 pairs, as many build rows alone, 10 000 probe rows alone; absent values read as -1.
-        assert_eq!(count, 70_000, "{limit_bytes}");
+        // 90 000 pairs, as many build rows alone, 30 000 probe rows alone; absent values read as -1.
+        assert_eq!(count, 210_000, "{limit_bytes}");
         let sum_to = |n: i64| n * (n - 1) / 2;
         let expected = [
-            sum_to(60_000) - 10_000,
-            sum_to(60_000) - 10_000,
-            2 * sum_to(40_000) - 30_000,
-            sum_to(40_000) - 30_000,
+            sum_to(180_000) - 30_000,
+            sum_to(180_000) - 30_000,
+            2 * sum_to(120_000) - 90_000,
+            sum_to(120_000) - 90_000,
         ];
         assert_eq!(sums, expected, "{limit_bytes}");
-        depths = depths.max(counters.get("spill_depth").copied().unwrap_or(0));
+        let counter = |name| counters.get(name).copied().unwrap_or(0);
+        depths = depths.max(counter("spill_depth"));
+        replays += counter("replays");
     }
     assert!(depths > 1, "partitions were split at least once");
+    assert!(replays > 0, "partitions were joined part by part at least once");
 }
 
 #[test]

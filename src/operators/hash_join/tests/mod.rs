@@ -4,6 +4,7 @@ pub(in crate::operators) mod definition;
 pub(in crate::operators) mod input;
 mod large;
 pub(in crate::operators) mod pipelines;
+mod queue;
 mod run;
 mod spilling;
 
