@@ -15,6 +15,7 @@ mod constant_groups;
 mod copy;
 mod distinct_aggregates;
 mod eager_aggregation;
+mod early_projection;
 mod filter_pushdown;
 mod fold_constants;
 mod functional_dependencies;
@@ -96,5 +97,6 @@ static RULES: &[&dyn Rule] = &[
     &coarser_aggregates::CoarserAggregates,
     &ordered_aggregates::OrderedAggregates,
     &projection_pushdown::ProjectionPushdown,
+    &early_projection::EarlyProjection,
     &shared_subplans::SharedSubplans,
 ];

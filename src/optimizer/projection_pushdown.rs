@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// See the module.
 pub(super) struct ProjectionPushdown;
 
-type Required = BTreeSet<ColumnId>;
+pub(super) type Required = BTreeSet<ColumnId>;
 
 impl Rule for ProjectionPushdown {
     fn name(&self) -> &'static str {
@@ -122,7 +122,7 @@ fn prune_exactly(plan: &Arc<Plan>, required: &Required) -> Arc<Plan> {
     exactly(prune(plan, &ids), &columns)
 }
 
-fn read_by<'a>(exprs: impl IntoIterator<Item = &'a Expr>) -> Required {
+pub(super) fn read_by<'a>(exprs: impl IntoIterator<Item = &'a Expr>) -> Required {
     let mut columns = Required::new();
     for expr in exprs {
         expr.for_each_column(&mut |id| {
@@ -146,7 +146,7 @@ pub(super) fn exactly(plan: Arc<Plan>, columns: &[Column]) -> Arc<Plan> {
 }
 
 /// A projection, unless it does nothing; merged with one below it where nothing is computed twice.
-fn project(input: Arc<Plan>, columns: Vec<(Column, Expr)>) -> Arc<Plan> {
+pub(super) fn project(input: Arc<Plan>, columns: Vec<(Column, Expr)>) -> Arc<Plan> {
     let passes_through = columns.iter().all(|(column, expr)| is_column(expr, column.id));
     let in_order = || input.columns().iter().map(|c| c.id).eq(columns.iter().map(|(c, _)| c.id));
     if passes_through && in_order() {
