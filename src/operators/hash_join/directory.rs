@@ -6,12 +6,14 @@
 //!
 //! Invariants:
 //! 1. Slot `i` is at `slots[i + 1]`; its entries are those from the end of the slot before on, and `slots[0]` ends
-//!    at 0. Slots use the top bits of the hash, tags the low ones.
+//!    at 0. Slots use the top bits of a word's place ([`Spread`]), tags the low ones.
 //! 2. Partitions are ranges of slots, and so ranges of entries. While the directory is made, a task writes only to
 //!    entries that the counts of all tasks have set apart for it: first the places of its chunks in each partition,
 //!    then a partition as a whole.
 
+use super::direct::Extent;
 use super::keys::KeyPlan;
+use super::spread::{Spread, with_places};
 use super::store::{Chunk, row_id};
 use crate::data::AtomicWords;
 use crate::data::BufMut;
@@ -23,7 +25,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Entries of a partition, about: they and their slots stay in cache while they are ordered.
-const PARTITION_ROWS: usize = 32 << 10;
+pub(super) const PARTITION_ROWS: usize = 32 << 10;
 const MOST_PARTITION_BITS: u32 = 12;
 const LEAST_SLOT_BITS: u32 = 6;
 const TAG_BITS: u32 = 16;
@@ -39,14 +41,15 @@ pub(super) struct Directory {
     /// A word and a row each.
     entries: AtomicWords,
     slots: AtomicWords,
-    /// How far a hash is shifted down to be the number of a slot.
+    spread: Spread,
+    /// How far a place is shifted down to be the number of a slot.
     shift: u32,
 }
 
 /// Four bits, perhaps the same, out of sixteen.
 #[inline(always)]
-fn tag_of(hash: u64) -> u64 {
-    1 << (hash & 15) | 1 << (hash >> 4 & 15) | 1 << (hash >> 8 & 15) | 1 << (hash >> 12 & 15)
+fn tag_of(place: u64) -> u64 {
+    1 << (place & 15) | 1 << (place >> 4 & 15) | 1 << (place >> 8 & 15) | 1 << (place >> 12 & 15)
 }
 
 /// Where the entries of words that may be there lie: for each such position, the first and the end.
@@ -65,11 +68,17 @@ impl Directory {
         cx: &LaneCx<'_>,
     ) -> Result<Self> {
         let rows = chunks.iter().map(|chunk| chunk.rows).sum();
-        let mut counts = [count(chunks.iter(), keys, split_bits(rows).1, account, cx)?];
-        let builder = DirectoryBuilder::new(&mut counts, rows, account)?;
-        builder.scatter(chunks.iter().enumerate(), &mut counts[0], keys, cx)?;
+        let bits = split_bits(rows).1;
+        let mut spread = Spread::of(keys, keys.order().map_or(Extent::NONE, |o| Extent::of(chunks, o)), rows);
+        let mut counts = [count(chunks.iter(), spread, bits, account, cx)?];
+        if spread.is_uneven(&counts) {
+            spread = Spread::by_hash(keys);
+            counts = [count(chunks.iter(), spread, bits, account, cx)?];
+        }
+        let builder = DirectoryBuilder::new(&mut counts, spread, rows, account)?;
+        builder.scatter(chunks.iter().enumerate(), &mut counts[0], cx)?;
         let mut partitions = builder.tasks().into_iter().flatten();
-        partitions.try_for_each(|partition| builder.order(partition, keys, account, cx))?;
+        partitions.try_for_each(|partition| builder.order(partition, account, cx))?;
         Ok(builder.finish())
     }
 
@@ -102,23 +111,28 @@ impl Directory {
     }
 
     /// Looks up the words at `positions`; returns how many of them may be there. `found` has room for all.
-    pub(super) fn look_up(
+    pub(super) fn look_up(&self, words: &[u64], positions: &[u32], found: &mut Found<'_>) -> usize {
+        with_places!(self.spread, |place_of| self.look_up_places(words, positions, place_of, found))
+    }
+
+    #[inline(always)]
+    fn look_up_places(
         &self,
         words: &[u64],
         positions: &[u32],
-        hasher: impl Fn(u64) -> u64,
+        place_of: impl Fn(u64) -> u64,
         found: &mut Found<'_>,
     ) -> usize {
         let slots = self.slots.as_slice();
         let mut count = 0;
         for (k, &position) in positions.iter().enumerate() {
             if let Some(&ahead) = positions.get(k + PREFETCH_ROWS) {
-                prefetch(&slots[(hasher(words[ahead as usize]) >> self.shift) as usize]);
+                prefetch(&slots[(place_of(words[ahead as usize]) >> self.shift) as usize]);
             }
-            let hash = hasher(words[position as usize]);
-            let slot = (hash >> self.shift) as usize;
+            let place = place_of(words[position as usize]);
+            let slot = (place >> self.shift) as usize;
             let word = slots[slot + 1].load(Relaxed);
-            let tag = tag_of(hash);
+            let tag = tag_of(place);
             // Written in any case: whether words are there is hard to predict.
             found.positions[count] = position;
             found.starts[count] = (slots[slot].load(Relaxed) >> TAG_BITS) as u32;
@@ -146,34 +160,38 @@ pub(super) fn split_bits(rows: usize) -> (u32, u32) {
 }
 
 #[inline(always)]
-fn partition_of(hash: u64, bits: u32) -> usize {
+fn partition_of(place: u64, bits: u32) -> usize {
     // Shifted twice, for bits may be 0.
-    (hash >> 1 >> (u64::BITS - 1 - bits)) as usize
+    (place >> 1 >> (u64::BITS - 1 - bits)) as usize
 }
 
 /// Counts the rows of `chunks` in each of `2^bits` partitions.
 pub(super) fn count<'a>(
     chunks: impl Iterator<Item = &'a Chunk>,
-    keys: &KeyPlan,
+    spread: Spread,
     bits: u32,
     account: &Account,
     cx: &LaneCx<'_>,
 ) -> Result<BufMut<u32>> {
-    let hasher = keys.hasher();
     let mut counts = BufMut::zeroed(account, 1 << bits)?;
     for chunk in chunks {
         cx.check()?;
-        let counts: &mut [u32] = &mut counts;
-        for &word in chunk.words.as_deref().unwrap_or_default() {
-            counts[partition_of(hasher(word), bits)] += 1;
-        }
+        let (counts, words): (&mut [u32], _) = (&mut counts, chunk.words.as_deref().unwrap_or_default());
+        with_places!(spread, |place_of| {
+            words.iter().for_each(|&word| counts[partition_of(place_of(word), bits)] += 1);
+        });
     }
     Ok(counts)
 }
 
 impl DirectoryBuilder {
     /// Room for all rows counted, in `account`. Turns each count into the place of the first of its rows.
-    pub(super) fn new(counts: &mut [BufMut<u32>], rows: usize, account: &Account) -> Result<Self, Denied> {
+    pub(super) fn new(
+        counts: &mut [BufMut<u32>],
+        spread: Spread,
+        rows: usize,
+        account: &Account,
+    ) -> Result<Self, Denied> {
         let (slot_bits, partition_bits) = split_bits(rows);
         let mut starts = Vec::with_capacity((1 << partition_bits) + 1);
         let mut next = 0;
@@ -189,6 +207,7 @@ impl DirectoryBuilder {
         let directory = Directory {
             entries: AtomicWords::with_len(account, 2 * rows)?,
             slots: AtomicWords::with_len(account, (1 << slot_bits) + 1)?,
+            spread,
             shift: u64::BITS - slot_bits,
         };
         directory.slots.as_slice()[0].store(0, Relaxed);
@@ -214,38 +233,43 @@ impl DirectoryBuilder {
         &self,
         chunks: impl Iterator<Item = (usize, &'a Chunk)>,
         places: &mut [u32],
-        keys: &KeyPlan,
         cx: &LaneCx<'_>,
     ) -> Result<()> {
-        let hasher = keys.hasher();
         let entries = self.directory.entries.as_slice();
         for (number, chunk) in chunks {
             cx.check()?;
-            for (place, &word) in chunk.words.as_deref().unwrap_or_default().iter().enumerate() {
-                let next = &mut places[partition_of(hasher(word), self.partition_bits)];
-                put(entries, *next as usize, (word, u64::from(row_id(number, place))));
-                *next += 1;
-            }
+            let words = chunk.words.as_deref().unwrap_or_default();
+            with_places!(self.directory.spread, |place_of| {
+                for (row, &word) in words.iter().enumerate() {
+                    let next = &mut places[partition_of(place_of(word), self.partition_bits)];
+                    put(entries, *next as usize, (word, u64::from(row_id(number, row))));
+                    *next += 1;
+                }
+            });
         }
         Ok(())
     }
 
     /// Orders the entries of a partition by slot, and fills the slots.
-    pub(super) fn order(
+    pub(super) fn order(&self, partition: usize, account: &Account, cx: &LaneCx<'_>) -> Result<()> {
+        with_places!(self.directory.spread, |place_of| self.order_places(partition, place_of, account, cx))
+    }
+
+    #[inline(always)]
+    fn order_places(
         &self,
         partition: usize,
-        keys: &KeyPlan,
+        place_of: impl Fn(u64) -> u64,
         account: &Account,
         cx: &LaneCx<'_>,
     ) -> Result<()> {
-        let hasher = keys.hasher();
         let slots_bits = self.slot_bits - self.partition_bits;
         let first_slot = partition << slots_bits;
         let slots = &self.directory.slots.as_slice()[first_slot + 1..first_slot + 1 + (1 << slots_bits)];
         let (start, end) = (self.starts[partition], self.starts[partition + 1]);
         let entries = &self.directory.entries.as_slice()[2 * start..2 * end];
         let shift = self.directory.shift;
-        let slot_of = |hash: u64| (hash >> shift) as usize - first_slot;
+        let slot_of = |place: u64| (place >> shift) as usize - first_slot;
 
         let mut next = BufMut::<u32>::zeroed(account, slots.len())?;
         let next: &mut [u32] = &mut next;
@@ -254,10 +278,10 @@ impl DirectoryBuilder {
             if at % CHECK_ROWS == 0 {
                 cx.check()?;
             }
-            let hash = hasher(entries[2 * at].load(Relaxed));
-            let slot = slot_of(hash);
+            let place = place_of(entries[2 * at].load(Relaxed));
+            let slot = slot_of(place);
             next[slot] += 1;
-            slots[slot].store(slots[slot].load(Relaxed) | tag_of(hash), Relaxed);
+            slots[slot].store(slots[slot].load(Relaxed) | tag_of(place), Relaxed);
         }
         let mut before = 0;
         for (next, slot) in next.iter_mut().zip(slots) {
@@ -272,7 +296,7 @@ impl DirectoryBuilder {
                     if at % CHECK_ROWS == 0 {
                         cx.check()?;
                     }
-                    let next = &mut next[slot_of(hasher(entry[0]))];
+                    let next = &mut next[slot_of(place_of(entry[0]))];
                     put(entries, *next as usize, (entry[0], entry[1]));
                     *next += 1;
                 }
@@ -280,7 +304,7 @@ impl DirectoryBuilder {
             }
             None => {
                 let slot_end = |slot: usize| (slots[slot].load(Relaxed) >> TAG_BITS) as usize - start;
-                order_in_place(entries, next, |word| slot_of(hasher(word)), slot_end, cx)
+                order_in_place(entries, next, |word| slot_of(place_of(word)), slot_end, cx)
             }
         }
     }

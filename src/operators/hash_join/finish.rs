@@ -15,6 +15,7 @@ use super::load::{Limit, PartitionReader, load};
 use super::plan::Plan;
 use super::scatter::Scatter;
 use super::split::Split;
+use super::spread::Spread;
 use super::store::{Chunk, Store};
 use super::table::{Flags, Lookup, Spilled, Table};
 use crate::data::BufMut;
@@ -83,6 +84,8 @@ impl Gathered {
 /// A table in the making.
 struct Making {
     chunks: Chunks,
+    /// How a directory is to find the rows, unless it finds them by value each.
+    spread: Spread,
     /// What is on disk, if not all is in the chunks.
     spilled: Option<Spilled>,
 }
@@ -181,9 +184,7 @@ impl HashJoinShared {
                     keyed.append(&mut others);
                     return Ok(self.spill(&mut stage, keyed, files, cx));
                 }
-                let rows = keyed.iter().map(|chunk| chunk.rows).sum();
-                let direct = self.direct(extent, rows)?;
-                self.make(&mut stage, (keyed, others), direct, None, cx)
+                self.make(&mut stage, (keyed, others), extent, None, cx)
             }
             Stage::Spilling(files) => {
                 self.accounts.lock().iter().for_each(|account| {
@@ -202,8 +203,9 @@ impl HashJoinShared {
                     chunks.append(&mut of_partition);
                 }
                 cx.metrics.counter("spilled_partitions").fetch_add(spilled.waiting() as u64, Relaxed);
-                let direct = self.direct_of(&chunks)?;
-                self.make(&mut stage, (chunks, Vec::new()), direct, Some(spilled), cx)
+                let order = self.plan.roles.keys.order();
+                let extent = order.map_or(Extent::NONE, |order| Extent::of(&chunks, order));
+                self.make(&mut stage, (chunks, Vec::new()), extent, Some(spilled), cx)
             }
             Stage::Placing(making, direct) => {
                 let direct = Arc::into_inner(direct).ok_or_else(unended)?;
@@ -213,15 +215,21 @@ impl HashJoinShared {
                 }
                 self.set_table(&mut stage, making, Some(Lookup::Direct(direct)), cx)
             }
-            Stage::Counting(making, counts) => {
+            Stage::Counting(mut making, counts) => {
                 let counted: Option<Vec<_>> = counts.into_iter().collect();
                 let Some(mut counts) = counted else { return self.give_up(&mut stage, making, cx) };
+                if making.spread.is_uneven(&counts) {
+                    drop(counts);
+                    making.spread = Spread::by_hash(&self.plan.roles.keys);
+                    return Ok(self.count(&mut stage, making));
+                }
                 let account = self.take_account()?;
-                let builder = DirectoryBuilder::new(&mut counts, making.chunks.lookup_rows, &account);
+                let rows = making.chunks.lookup_rows;
+                let builder = DirectoryBuilder::new(&mut counts, making.spread, rows, &account);
                 self.accounts.lock().push(account);
                 let Ok(builder) = builder else { return self.give_up(&mut stage, making, cx) };
                 let builder = Arc::new(builder);
-                let tasks = scatter_tasks(self, &making.chunks, counts, &builder);
+                let tasks = scatter_tasks(&making.chunks, counts, &builder);
                 *stage = Stage::Scattering(making, builder);
                 Ok(Finish::Tasks(tasks))
             }
@@ -239,12 +247,12 @@ impl HashJoinShared {
         }
     }
 
-    /// Starts the directory of chunks, if there is one to make.
+    /// Starts the directory of chunks, whose keys have this extent, if there is one to make.
     fn make(
         self: &Arc<Self>,
         stage: &mut Stage,
         (mut keyed, mut others): (Vec<Chunk>, Vec<Chunk>),
-        direct: Option<DirectDirectory>,
+        extent: Extent,
         spilled: Option<Spilled>,
         cx: &LaneCx<'_>,
     ) -> Result<Finish> {
@@ -252,22 +260,16 @@ impl HashJoinShared {
         keyed.append(&mut others);
         Store::check_chunks(keyed.len())?;
         let chunks = Chunks { all: Arc::new(keyed), lookup_rows };
-        let making = Making { chunks, spilled };
+        let spread = Spread::of(&self.plan.roles.keys, extent, lookup_rows);
+        let making = Making { chunks, spread, spilled };
         if !self.plan.roles.has_keys() || lookup_rows == 0 {
             return self.set_table(stage, making, None, cx);
         }
-        let Some(direct) = direct else { return Ok(self.count(stage, making)) };
+        let Some(direct) = self.direct(extent, lookup_rows)? else { return Ok(self.count(stage, making)) };
         let direct = Arc::new(direct);
         let tasks = place_tasks(&making.chunks, &direct);
         *stage = Stage::Placing(making, direct);
         Ok(Finish::Tasks(tasks))
-    }
-
-    /// A directory by value for the rows of `chunks`, as `direct`.
-    fn direct_of(&self, chunks: &[Chunk]) -> Result<Option<DirectDirectory>> {
-        let Some(order) = self.plan.roles.keys.order() else { return Ok(None) };
-        let rows = chunks.iter().map(|chunk| chunk.rows).sum();
-        self.direct(Extent::of(chunks, order), rows)
     }
 
     /// A directory by value for `rows` rows of this extent, if that pays and there is memory for it.
@@ -279,10 +281,10 @@ impl HashJoinShared {
         Ok(direct)
     }
 
-    /// Starts a directory by hash.
+    /// Starts a directory by hash, or by what comes close to the value.
     fn count(self: &Arc<Self>, stage: &mut Stage, making: Making) -> Finish {
         let ranges = making.chunks.ranges();
-        let tasks = count_tasks(self, &making.chunks, ranges.clone());
+        let tasks = count_tasks(self, &making, ranges.clone());
         *stage = Stage::Counting(making, ranges.iter().map(|_| None).collect());
         Finish::Tasks(tasks)
     }
@@ -295,7 +297,7 @@ impl HashJoinShared {
             Some(spilled) => {
                 drop(chunks);
                 let spilled = Spilled::new(spilled.split, spilled.files);
-                self.make(stage, (Vec::new(), Vec::new()), None, Some(spilled), cx)
+                self.make(stage, (Vec::new(), Vec::new()), Extent::NONE, Some(spilled), cx)
             }
         }
     }
@@ -452,14 +454,15 @@ fn place_tasks(chunks: &Chunks, direct: &Arc<DirectDirectory>) -> Vec<OperatorTa
 
 fn count_tasks(
     shared: &Arc<HashJoinShared>,
-    chunks: &Chunks,
+    making: &Making,
     ranges: Vec<Range<usize>>,
 ) -> Vec<OperatorTask> {
+    let spread = making.spread;
     let task = |(number, range): (usize, Range<usize>)| {
-        let (shared, chunks) = (Arc::clone(shared), chunks.clone());
+        let (shared, chunks) = (Arc::clone(shared), making.chunks.clone());
         let task = move |cx: &LaneCx<'_>| {
             let (_, bits) = split_bits(chunks.lookup_rows);
-            let counts = count(chunks.all[range].iter(), &shared.plan.roles.keys, bits, cx.account, cx);
+            let counts = count(chunks.all[range].iter(), spread, bits, cx.account, cx);
             // Before anybody may want the chunks for himself.
             drop(chunks);
             if let (Ok(counts), Stage::Counting(_, all)) = (refused(counts)?, &mut *shared.stage.lock()) {
@@ -473,16 +476,15 @@ fn count_tasks(
 }
 
 fn scatter_tasks(
-    shared: &Arc<HashJoinShared>,
     chunks: &Chunks,
     places: Vec<BufMut<u32>>,
     builder: &Arc<DirectoryBuilder>,
 ) -> Vec<OperatorTask> {
     let task = |(range, mut places): (Range<usize>, BufMut<u32>)| {
-        let (plan, chunks, builder) = (Arc::clone(&shared.plan), chunks.clone(), Arc::clone(builder));
+        let (chunks, builder) = (chunks.clone(), Arc::clone(builder));
         let task = move |cx: &LaneCx<'_>| {
             let numbered = range.clone().zip(&chunks.all[range]);
-            builder.scatter(numbered, &mut places, &plan.roles.keys, cx)
+            builder.scatter(numbered, &mut places, cx)
         };
         Box::new(task) as OperatorTask
     };
@@ -493,10 +495,8 @@ fn order_tasks(shared: &Arc<HashJoinShared>, builder: &Arc<DirectoryBuilder>) ->
     let task = |partitions: Range<usize>| {
         let (shared, builder) = (Arc::clone(shared), Arc::clone(builder));
         let task = move |cx: &LaneCx<'_>| {
-            let keys = &shared.plan.roles.keys;
-            let ordered = partitions
-                .into_iter()
-                .try_for_each(|partition| builder.order(partition, keys, cx.account, cx));
+            let mut partitions = partitions.into_iter();
+            let ordered = partitions.try_for_each(|partition| builder.order(partition, cx.account, cx));
             drop(builder);
             if let (Err(_), Stage::Ordering { is_refused, .. }) =
                 (refused(ordered)?, &mut *shared.stage.lock())

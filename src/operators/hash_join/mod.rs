@@ -54,6 +54,7 @@ mod roles;
 mod scatter;
 mod spec;
 mod split;
+mod spread;
 mod store;
 mod table;
 

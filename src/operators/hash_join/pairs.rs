@@ -133,7 +133,6 @@ impl Candidates {
     /// Starts with the rows of the batch that `keys` has encoded.
     pub(super) fn start(
         &mut self,
-        roles: &Roles,
         table: &Table,
         keys: &KeyEncoder,
         account: &Account,
@@ -152,7 +151,7 @@ impl Candidates {
                 resize(&mut self.ends, most, account)?;
                 let mut found =
                     Found { positions: &mut self.positions, starts: &mut self.next, ends: &mut self.ends };
-                directory.look_up(keys.words(), &positions[..most], roles.keys.hasher(), &mut found)
+                directory.look_up(keys.words(), &positions[..most], &mut found)
             }
             Some(Lookup::Direct(directory)) => {
                 resize(&mut self.next, most, account)?;

@@ -182,7 +182,7 @@ impl Prober {
         (share, mut matches): (Share, Matches),
         account: &Account,
     ) -> Result<()> {
-        self.candidates.start(roles, table, &self.encoder, account)?;
+        self.candidates.start(table, &self.encoder, account)?;
         let rows = batch.physical_rows();
         if matches.matched.is_none() && roles.asks_matches() {
             matches.matched = Some(BitmapMut::with_len(account, rows)?);

@@ -67,22 +67,33 @@ pub(super) fn input_account() -> Account {
 fn a_large_build_is_found_whole_over_many_chunks() {
     let account = input_account();
     let (rows, keys) = (300_000, 100_000);
-    let key = |n: usize| (hash_word((n % keys) as u64) >> 1) as i64;
-    let build = ints(rows, 4096, &account, key);
-    // Every second probe key is there.
-    let probe = ints(2 * keys, 4096, &account, |n| if n % 2 == 0 { key(n / 2) } else { -1 - n as i64 });
-    for lanes in [1, 3] {
-        let setting = Setting { lanes, batch_rows: 4096, ..AMPLE };
-        let mut seen = vec![0u8; rows];
-        run(int_spec(HashJoinKind::Inner, &[3, 1, 0]), &build, &probe, setting, &mut |batch| {
-            for row in int_rows(&batch) {
-                assert_eq!((row[1] as usize % keys) * 2, row[0] as usize);
-                assert_eq!(row[2], key(row[1] as usize));
-                seen[row[1] as usize] += 1;
-            }
-        })
-        .expect("ample");
-        assert!(seen.iter().all(|&times| times == 1), "each build row has one probe row");
+    let far = |m: usize| (hash_word(m as u64) >> 1) as i64;
+    // Spread by value, with gaps between them; in clusters, so that they are spread by hash after all.
+    let close = |m: usize| 3 * m as i64 - 5000;
+    let clustered = |m: usize| if m == 0 { 16_000_000 } else { m as i64 };
+    type Key<'a> = &'a dyn Fn(usize) -> i64;
+    let cases: [(Key<'_>, Key<'_>); 3] = [
+        (&far, &|m| -1 - m as i64),
+        (&close, &|m| if m % 3 == 0 { i64::MAX - m as i64 } else { close(m) + 1 }),
+        (&clustered, &|m| 100_000 + m as i64),
+    ];
+    for (key, other) in cases {
+        let build = ints(rows, 4096, &account, |n| key(n % keys));
+        // Every second probe key is there.
+        let probe = ints(2 * keys, 4096, &account, |n| if n % 2 == 0 { key(n / 2) } else { other(n / 2) });
+        for lanes in [1, 3] {
+            let setting = Setting { lanes, batch_rows: 4096, ..AMPLE };
+            let mut seen = vec![0u8; rows];
+            run(int_spec(HashJoinKind::Inner, &[3, 1, 0]), &build, &probe, setting, &mut |batch| {
+                for row in int_rows(&batch) {
+                    assert_eq!((row[1] as usize % keys) * 2, row[0] as usize);
+                    assert_eq!(row[2], key(row[1] as usize % keys));
+                    seen[row[1] as usize] += 1;
+                }
+            })
+            .expect("ample");
+            assert!(seen.iter().all(|&times| times == 1), "each build row has one probe row");
+        }
     }
 }
 
