@@ -21,7 +21,8 @@ use crate::interrupt::Interrupt;
 use crate::output::Target;
 use crate::progress::QueryProgress;
 use anyhow::bail;
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
 use clap::{Args, ValueEnum};
 use files::QUERIES;
 use gristmill::{Error, Session};
@@ -100,6 +101,7 @@ pub fn run(args: &TpchArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
     let engine = args.engine.build()?;
     let session = engine.session();
     open_folders(&session, &[&folder])?;
+    check_scale(&session, args.sf, &folder)?;
 
     let all: Vec<usize> = (1..=QUERIES.len()).collect();
     let named = args.queries.is_some();
@@ -123,6 +125,24 @@ pub fn run(args: &TpchArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
         bail!("{} of {} queries failed: {}", failed.len(), numbers.len(), failed.join(", "));
     }
     Ok(())
+}
+
+/// Fails if the tables are of another scale factor: every answer would be wrong, or unchecked.
+fn check_scale(session: &Session, scale: f64, folder: &Path) -> anyhow::Result<()> {
+    let found = session.query("select count(*) from orders")?.collect()?;
+    let found = found
+        .iter()
+        .find_map(|batch| batch.column(0).as_primitive_opt::<Int64Type>()?.values().first().copied());
+    // TPC-H 4.2.5; of a fraction generators make a row more or less.
+    let expected = (scale * 1_500_000.0).round() as i64;
+    match found {
+        Some(rows) if rows.abs_diff(expected) > 1 => bail!(
+            "the tables in '{}' are not those of scale factor {scale}: orders has {rows} rows, not {expected}; give \
+             --sf as they were made, or another folder as --data",
+            folder.display()
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// Name and text of every query, for data of scale factor `scale`.
@@ -193,6 +213,18 @@ fn run_once(session: &Session, name: &str, sql: &str, interrupt: &Interrupt) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tables_of_another_scale_are_refused() {
+        let folder = tempfile::tempdir().expect("writable");
+        let tables = Table::value_variants();
+        Request::standard(0.001).generate(tables, folder.path(), &Interrupt::default()).expect("generates");
+        let session = gristmill::Engine::builder().build().expect("starts").session();
+        open_folders(&session, &[folder.path()]).expect("tables");
+        check_scale(&session, 0.001, folder.path()).expect("as they were made");
+        let error = check_scale(&session, 1.0, folder.path()).expect_err("another scale").to_string();
+        assert!(error.contains("1500 rows, not 1500000") && error.contains("--sf"), "{error}");
+    }
 
     #[test]
     fn query_lists() {
