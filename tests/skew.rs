@@ -359,6 +359,7 @@ fn rows_of_a_mebibyte_that_fit_a_budget_fit_every_larger_one() {
         "select k, n, t from a order by k, t desc",
         "select t from a except select t from b",
         "select k, mode(t), quantile_disc(t, 0.5) from a group by k order by k",
+        "select k, count(*), max(t), count(distinct t) from a group by k order by k",
     ];
     for sql in queries {
         for threads in [1, 8] {

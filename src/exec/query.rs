@@ -28,7 +28,7 @@ use std::time::Instant;
 
 /// So many rows a lane has in hand at once beyond what floors reckon with, if they are wide: one that is scanned, and what
 /// breakers make of it on the way to disk and back.
-const ROWS_IN_HAND: usize = 8;
+const ROWS_IN_HAND: usize = 16;
 
 /// Pipelines of a query; dependencies point to earlier indices.
 pub(crate) struct QuerySpec {

@@ -81,8 +81,8 @@ fn wide_rows_have_fewer_lanes_and_never_none() {
         let mut spec = QuerySpec { pipelines: vec![of("s"), of("t")] };
         spec.admit(most, &Pool::new("engine", limit)).expect("fits").lanes
     };
-    assert_eq!(lanes(256 << 20), 8);
-    assert_eq!(lanes(64 << 20), 3, "three eighths are eight rows of a mebibyte for each");
+    assert_eq!(lanes(512 << 20), 8);
+    assert_eq!(lanes(128 << 20), 3, "three eighths are sixteen rows of a mebibyte for each");
     assert_eq!(lanes(4 << 20), 1);
 }
 

@@ -118,11 +118,14 @@ impl Groups {
         self.widest_bytes
     }
 
-    /// Notes how large rows that will count may make groups; bytes of strings that no group then holds more of.
-    pub(super) fn note_widths(&mut self, columns: &[Vector], rows: Rows<'_>) -> usize {
-        let widest = columns.iter().map(|column| longest_bytes(column, rows)).sum();
-        self.widest_bytes = self.widest_bytes.max(widest);
-        self.widest_bytes
+    /// Bytes of strings that no group holds more of once these rows count.
+    pub(super) fn widest_bytes_with(&self, columns: &[Vector], rows: Rows<'_>) -> usize {
+        self.widest_bytes.max(columns.iter().map(|column| longest_bytes(column, rows)).sum())
+    }
+
+    /// Notes that rows may make groups so large; once there is room for them to leave, for until then they do not count.
+    pub(super) fn note_widest(&mut self, widest_bytes: usize) {
+        self.widest_bytes = self.widest_bytes.max(widest_bytes);
     }
 
     /// Counts the rows in.

@@ -384,12 +384,13 @@ impl Intake {
         let (refuses, check) = (|| heeds_faults && cx.must_refuse(), || cx.check());
         let growth = Growth { account: &self.account, refuses: &refuses, check: &check };
         if self.plan.has_string_states() {
-            let widest_bytes = self.groups.note_widths(columns, rows);
+            let widest_bytes = self.groups.widest_bytes_with(columns, rows);
             let spill_bytes = self.plan.spill_floor_bytes(&cx.query.knobs);
             let (pool, asker) = (self.account.pool(), &self.registration);
             if let Err(denied) = self.headroom.extend(widest_bytes, spill_bytes, pool, asker) {
                 return Ok(Err(denied));
             }
+            self.groups.note_widest(widest_bytes);
         }
         match self.groups.add(kind, columns, rows, &growth, &mut eval_cx) {
             Ok(()) => Ok(Ok(())),
