@@ -36,6 +36,10 @@ const SKEWED_PERCENT: u64 = 80;
 const REVERSED_RATIO: u64 = 2;
 /// How much of a pair may be read again instead of its being written and read: its bytes so many times.
 const PART_WORTH: u64 = 1;
+/// What is known of probe rows from part to part takes no more than one part in so many of the table's memory.
+const KNOWN_PART: u64 = 8;
+/// Of the rows that fit, one in so many is left out of a part.
+const LEFT_PART: usize = 8;
 /// Pairs deeper than this are not refused memory by injected faults, so that merging ends.
 const MOST_FORCED_DEPTH: u32 = 2;
 
@@ -97,8 +101,9 @@ struct Splitting {
 /// A pair too large to be joined at once.
 struct Loading {
     pair: Pair,
-    /// The build rows that come next.
+    /// The build rows that come next, of which at most so many are to be a part.
     from: PartitionReader,
+    most_rows: usize,
     /// What is known of each probe row, if it is asked; nothing before the first build rows.
     found: Option<Matches>,
 }
@@ -107,8 +112,9 @@ struct Loading {
 struct Pass {
     pair: Pair,
     table: Table,
-    /// Build rows not seen yet.
+    /// Build rows not seen yet, and how many of them are to be a part at most.
     build: PartitionReader,
+    most_rows: usize,
     share: Share,
     probe: PartitionReader,
     /// Probe rows given so far, and of these the rows in work.
@@ -243,13 +249,13 @@ impl HashJoinLocal {
                         self.drain.stage = Stage::Owing(pass);
                         return Ok(Pull::Emit(rows));
                     }
-                    let Pass { pair, build, found, table, .. } = *pass;
+                    let Pass { pair, build, most_rows, found, table, .. } = *pass;
                     drop(table);
                     self.drain.stage = if build.is_at_end() {
                         drop((pair, found));
                         self.leave(shared)
                     } else {
-                        Stage::Loading(Box::new(Loading { pair, from: build, found: Some(found) }))
+                        Stage::Loading(Box::new(Loading { pair, from: build, most_rows, found: Some(found) }))
                     };
                 }
                 Stage::Done => return Ok(Pull::Done),
@@ -315,6 +321,7 @@ impl HashJoinLocal {
             let alone = shared.queue.alone();
             let mut build = PartitionReader::new(pair.build.clone());
             let mut chunks = load(roles, &mut build, Limit::Memory, &self.account, cx)?;
+            let mut loaded_rows: usize = chunks.iter().map(|chunk| chunk.rows).sum();
             if build.is_at_end() && !is_forced {
                 match self.table(roles, chunks, cx)? {
                     Ok(table) => {
@@ -325,6 +332,7 @@ impl HashJoinLocal {
                             pair,
                             table,
                             build,
+                            most_rows: 0,
                             share: Share::Whole,
                             probe,
                             ordinal: 0,
@@ -333,6 +341,7 @@ impl HashJoinLocal {
                         }))));
                     }
                     Err(_) => {
+                        loaded_rows /= 2;
                         chunks = Vec::new();
                         build = PartitionReader::new(pair.build.clone());
                     }
@@ -351,8 +360,8 @@ impl HashJoinLocal {
                     }
                 }
             }
-            let loaded_rows = chunks.iter().map(|chunk| chunk.rows as u64).sum();
-            let next_split = next_split.filter(|_| is_forced || !pair.is_cheaper_in_parts(loaded_rows));
+            let next_split =
+                next_split.filter(|_| is_forced || !pair.is_cheaper_in_parts(roles, loaded_rows));
             if let Some(split) = next_split {
                 let mut intake = Intake::new(&roles.stored_types, roles.has_keys(), split);
                 intake.pass_on(chunks, &roles.keys, cx)?;
@@ -362,7 +371,9 @@ impl HashJoinLocal {
             }
             drop(chunks);
             let from = PartitionReader::new(pair.build.clone());
-            return Ok(Begun::Stage(Stage::Loading(Box::new(Loading { pair, from, found: None }))));
+            let most_rows = part_of(loaded_rows);
+            let loading = Loading { pair, from, most_rows, found: None };
+            return Ok(Begun::Stage(Stage::Loading(Box::new(loading))));
         }
     }
 
@@ -476,15 +487,19 @@ impl HashJoinLocal {
                 Err(denied) => return self.wait_to_load(loading, denied, cx).map(Some),
             },
         };
-        let mut limit = match cx.must_refuse() {
-            true => Limit::Rows(loading.pair.build.rows() as usize / 3 + 1),
-            false => Limit::Memory,
+        let mut most_rows = match cx.must_refuse() {
+            true => loading.pair.build.rows() as usize / 3 + 1,
+            false => loading.most_rows,
         };
         loop {
             cx.check()?;
             let mut build = loading.from.clone();
-            let chunks = load(roles, &mut build, limit, &self.account, cx)?;
+            let chunks = load(roles, &mut build, Limit::Rows(most_rows), &self.account, cx)?;
             let rows: usize = chunks.iter().map(|chunk| chunk.rows).sum();
+            if (2..most_rows).contains(&rows) && !build.is_at_end() {
+                most_rows = part_of(rows);
+                continue;
+            }
             let denied = match rows {
                 0 => Denied { bytes: roles.drain_floor_bytes() },
                 _ => match self.table(roles, chunks, cx)? {
@@ -492,6 +507,9 @@ impl HashJoinLocal {
                         self.drain.waiting.end();
                         let Loading { pair, .. } = *loading;
                         let is_last = build.is_at_end();
+                        // Others may have held much when it was found out how many rows fit.
+                        let has_room = self.account.pool().growable_bytes() > self.account.used_bytes() / 4;
+                        let most_rows = if has_room { 2 * rows } else { rows };
                         let probe = PartitionReader::new(pair.probe.clone());
                         self.take_roles(plan, pair.is_reversed)?;
                         let share = Share::OneOf { is_last };
@@ -500,6 +518,7 @@ impl HashJoinLocal {
                             pair,
                             table,
                             build,
+                            most_rows,
                             share,
                             probe,
                             ordinal: 0,
@@ -515,7 +534,7 @@ impl HashJoinLocal {
                 loading.found = Some(found);
                 return self.wait_to_load(loading, denied, cx).map(Some);
             }
-            limit = Limit::Rows(rows / 2);
+            most_rows = rows / 2;
         }
     }
 
@@ -563,6 +582,12 @@ impl HashJoinLocal {
     }
 }
 
+/// How many rows are to be a part where memory was refused after `rows` rows: fewer, for else there is none left for those
+/// who take the joined rows.
+fn part_of(rows: usize) -> usize {
+    (rows - rows.div_ceil(LEFT_PART)).max(1)
+}
+
 /// Lists the parts of a pair whose `[build, probe]` rows have been split.
 fn list_parts(
     shared: &ProbeShared,
@@ -592,11 +617,17 @@ impl Stage {
 
 impl Pair {
     /// Whether joining the build rows in parts, of `loaded_rows` each, costs less than splitting the pair: the probe rows are
-    /// read again for each further part; what is split is written, and read again, as a whole.
-    fn is_cheaper_in_parts(&self, loaded_rows: u64) -> bool {
-        let further_parts = self.build.rows().saturating_sub(1) / loaded_rows.max(1);
+    /// read again for each further part; what is split is written, and read again, as a whole. What is known of each probe
+    /// row meanwhile must be little beside a part.
+    fn is_cheaper_in_parts(&self, roles: &Roles, loaded_rows: usize) -> bool {
+        let further_parts = self.build.rows().saturating_sub(1) / loaded_rows.max(1) as u64;
         let [build, probe] = [&self.build, &self.probe].map(Part::stored_bytes);
-        loaded_rows > 0 && further_parts.saturating_mul(probe) <= PART_WORTH * (build + probe)
+        let known_bits = [roles.asks_matches(), roles.asks_unknown()].map(u64::from).iter().sum::<u64>();
+        let known_bytes = self.probe.rows() / 8 * known_bits;
+        let part_bytes = (loaded_rows * roles.table_row_bytes()) as u64;
+        loaded_rows > 0
+            && known_bytes <= part_bytes / KNOWN_PART
+            && further_parts.saturating_mul(probe) <= PART_WORTH * (build + probe)
     }
 }
 

@@ -20,7 +20,8 @@
 //! drain   what the table owes ▶ each pair of partitions, the much smaller side of which is its build side from now on:
 //!             Whole:  fits, is joined like the table
 //!             Split:  does not fit, becomes pairs told apart by fresh bits
-//!             Parts:  does not shrink: its build rows are loaded part by part, its probe rows replayed for each
+//!             Parts:  fits in a few, or does not shrink: its build rows are loaded part by part, its probe rows replayed
+//!                     for each
 //! ```
 //!
 //! Invariants:

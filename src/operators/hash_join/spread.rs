@@ -6,8 +6,8 @@
 //! Invariants:
 //! 1. The top bits of a word's place are its slot, the lowest 16 make its tag. A word that is not in the directory has a
 //!    place like any other.
-//! 2. By value no slot has more than [`MOST_SLOT_VALUES`] values, and no partition more than [`MOST_UNEVEN`] times the rows of
-//!    one on average: where values lie in clusters, they are spread by hash.
+//! 2. By value no slot has more than about [`MOST_SLOT_VALUES`] values, and no partition many more rows than others
+//!    ([`MOST_UNEVEN_PERCENT`]): where values lie in clusters, they are spread by hash.
 
 use super::direct::{Extent, Order};
 use super::directory::{PARTITION_ROWS, split_bits};
@@ -18,8 +18,8 @@ use crate::data::BufMut;
 const MOST_SLOT_VALUES: u64 = 64;
 /// A smaller directory stays in the cache, however its rows come.
 const LEAST_ROWS: usize = 2 * PARTITION_ROWS;
-/// How many times the rows of a partition on average one may have, by value.
-const MOST_UNEVEN: u64 = 2;
+/// How many hundredths of the rows of a partition on average one may have, by value.
+const MOST_UNEVEN_PERCENT: u64 = 150;
 
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl Spread {
         let partitions = counts.first().map_or(0, |counts| counts.len());
         let rows = |partition: usize| counts.iter().map(|counts| u64::from(counts[partition])).sum::<u64>();
         let (most, all) = (0..partitions).map(rows).fold((0, 0), |(most, all), n| (n.max(most), all + n));
-        most * partitions as u64 > all * MOST_UNEVEN
+        most * partitions as u64 * 100 > all * MOST_UNEVEN_PERCENT
     }
 }
 
@@ -158,8 +158,10 @@ mod tests {
             parts.iter().map(|part| BufMut::copy_of(&account, part).expect("fits")).collect()
         };
         let by_value = Spread::of(&keys(&[DataType::Int64]), extent(0, 1_000_000), ROWS);
-        assert!(!by_value.is_uneven(&counts(&[[10, 10, 20, 10], [10, 10, 0, 9]])));
+        assert!(!by_value.is_uneven(&counts(&[[10, 10, 20, 10], [10, 10, 4, 9]])));
         assert!(by_value.is_uneven(&counts(&[[50, 1, 1, 1], [1, 1, 1, 1]])));
+        let halves = [BufMut::copy_of(&account, &[97, 1]).expect("fits")];
+        assert!(by_value.is_uneven(&halves));
         assert!(!by_value.is_uneven(&[]));
         assert!(!Spread::Keys.is_uneven(&counts(&[[50, 0, 0, 0]])));
     }

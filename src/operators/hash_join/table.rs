@@ -33,7 +33,7 @@ pub(super) struct Table {
 
 /// The way to the rows of a key.
 pub(super) enum Lookup {
-    /// By the hash of its word.
+    /// By its word's hash, or what comes close to its value.
     Hashed(Directory),
     /// By its value.
     Direct(DirectDirectory),
