@@ -142,16 +142,17 @@ impl DirectDirectory {
         Ok(())
     }
 
-    /// The directory of `chunks`, all in one go, if that pays and memory is granted.
+    /// The directory of `chunks`, whose keys have this extent, all in one go, if that pays and memory is granted.
     pub(super) fn build(
         chunks: &[Chunk],
         keys: &KeyPlan,
+        extent: Extent,
         account: &Account,
         cx: &LaneCx<'_>,
     ) -> Result<Option<Self>> {
         let Some(order) = keys.order() else { return Ok(None) };
         let rows = chunks.iter().map(|chunk| chunk.rows).sum();
-        let Some(directory) = Self::new(order, Extent::of(chunks, order), rows, account) else {
+        let Some(directory) = Self::new(order, extent, rows, account) else {
             return Ok(None);
         };
         directory.place(chunks.iter().enumerate(), cx)?;
@@ -195,6 +196,11 @@ impl KeyPlan {
     /// The order of the keys' words, if there is one key and it has one.
     pub(super) fn order(&self) -> Option<Order> {
         self.single_key_bits().map(Order::of_bits)
+    }
+
+    /// The extent of the rows of `chunks`; that of none where keys have no order.
+    pub(super) fn extent(&self, chunks: &[Chunk]) -> Extent {
+        self.order().map_or(Extent::NONE, |order| Extent::of(chunks, order))
     }
 }
 

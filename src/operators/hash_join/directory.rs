@@ -13,7 +13,7 @@
 
 use super::direct::Extent;
 use super::keys::KeyPlan;
-use super::spread::{Spread, with_places};
+use super::spread::Spread;
 use super::store::{Chunk, row_id};
 use crate::data::AtomicWords;
 use crate::data::BufMut;
@@ -60,16 +60,17 @@ pub(super) struct Found<'a> {
 }
 
 impl Directory {
-    /// The directory of `chunks`, all in one go, in `account`.
+    /// The directory of `chunks`, whose keys have this extent, all in one go, in `account`.
     pub(super) fn build(
         chunks: &[Chunk],
         keys: &KeyPlan,
+        extent: Extent,
         account: &Account,
         cx: &LaneCx<'_>,
     ) -> Result<Self> {
         let rows = chunks.iter().map(|chunk| chunk.rows).sum();
         let bits = split_bits(rows).1;
-        let mut spread = Spread::of(keys, keys.order().map_or(Extent::NONE, |o| Extent::of(chunks, o)), rows);
+        let mut spread = Spread::of(keys, extent, rows);
         let mut counts = [count(chunks.iter(), spread, bits, account, cx)?];
         if spread.is_uneven(&counts) {
             spread = Spread::by_hash(keys);
@@ -112,17 +113,7 @@ impl Directory {
 
     /// Looks up the words at `positions`; returns how many of them may be there. `found` has room for all.
     pub(super) fn look_up(&self, words: &[u64], positions: &[u32], found: &mut Found<'_>) -> usize {
-        with_places!(self.spread, |place_of| self.look_up_places(words, positions, place_of, found))
-    }
-
-    #[inline(always)]
-    fn look_up_places(
-        &self,
-        words: &[u64],
-        positions: &[u32],
-        place_of: impl Fn(u64) -> u64,
-        found: &mut Found<'_>,
-    ) -> usize {
+        let place_of = self.spread.places();
         let slots = self.slots.as_slice();
         let mut count = 0;
         for (k, &position) in positions.iter().enumerate() {
@@ -173,13 +164,14 @@ pub(super) fn count<'a>(
     account: &Account,
     cx: &LaneCx<'_>,
 ) -> Result<BufMut<u32>> {
+    let place_of = spread.places();
     let mut counts = BufMut::zeroed(account, 1 << bits)?;
     for chunk in chunks {
         cx.check()?;
-        let (counts, words): (&mut [u32], _) = (&mut counts, chunk.words.as_deref().unwrap_or_default());
-        with_places!(spread, |place_of| {
-            words.iter().for_each(|&word| counts[partition_of(place_of(word), bits)] += 1);
-        });
+        let counts: &mut [u32] = &mut counts;
+        for &word in chunk.words.as_deref().unwrap_or_default() {
+            counts[partition_of(place_of(word), bits)] += 1;
+        }
     }
     Ok(counts)
 }
@@ -235,34 +227,22 @@ impl DirectoryBuilder {
         places: &mut [u32],
         cx: &LaneCx<'_>,
     ) -> Result<()> {
+        let place_of = self.directory.spread.places();
         let entries = self.directory.entries.as_slice();
         for (number, chunk) in chunks {
             cx.check()?;
-            let words = chunk.words.as_deref().unwrap_or_default();
-            with_places!(self.directory.spread, |place_of| {
-                for (row, &word) in words.iter().enumerate() {
-                    let next = &mut places[partition_of(place_of(word), self.partition_bits)];
-                    put(entries, *next as usize, (word, u64::from(row_id(number, row))));
-                    *next += 1;
-                }
-            });
+            for (row, &word) in chunk.words.as_deref().unwrap_or_default().iter().enumerate() {
+                let next = &mut places[partition_of(place_of(word), self.partition_bits)];
+                put(entries, *next as usize, (word, u64::from(row_id(number, row))));
+                *next += 1;
+            }
         }
         Ok(())
     }
 
     /// Orders the entries of a partition by slot, and fills the slots.
     pub(super) fn order(&self, partition: usize, account: &Account, cx: &LaneCx<'_>) -> Result<()> {
-        with_places!(self.directory.spread, |place_of| self.order_places(partition, place_of, account, cx))
-    }
-
-    #[inline(always)]
-    fn order_places(
-        &self,
-        partition: usize,
-        place_of: impl Fn(u64) -> u64,
-        account: &Account,
-        cx: &LaneCx<'_>,
-    ) -> Result<()> {
+        let place_of = self.directory.spread.places();
         let slots_bits = self.slot_bits - self.partition_bits;
         let first_slot = partition << slots_bits;
         let slots = &self.directory.slots.as_slice()[first_slot + 1..first_slot + 1 + (1 << slots_bits)];

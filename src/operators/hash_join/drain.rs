@@ -34,8 +34,6 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 const SKEWED_PERCENT: u64 = 80;
 /// Roles are reversed where it makes the table so many times smaller.
 const REVERSED_RATIO: u64 = 2;
-/// How much of a pair may be read again instead of its being written and read: its bytes so many times.
-const PART_WORTH: u64 = 1;
 /// What is known of probe rows from part to part takes no more than one part in so many of the table's memory.
 const KNOWN_PART: u64 = 8;
 /// Of the rows that fit, one in so many is left out of a part.
@@ -112,9 +110,8 @@ struct Loading {
 struct Pass {
     pair: Pair,
     table: Table,
-    /// Build rows not seen yet, and how many of them are to be a part at most.
+    /// Build rows not seen yet.
     build: PartitionReader,
-    most_rows: usize,
     share: Share,
     probe: PartitionReader,
     /// Probe rows given so far, and of these the rows in work.
@@ -249,7 +246,10 @@ impl HashJoinLocal {
                         self.drain.stage = Stage::Owing(pass);
                         return Ok(Pull::Emit(rows));
                     }
-                    let Pass { pair, build, most_rows, found, table, .. } = *pass;
+                    let Pass { pair, build, found, table, .. } = *pass;
+                    // Others may have held much when it was found out how many rows fit.
+                    let has_room = self.account.pool().growable_bytes() > self.account.used_bytes() / 4;
+                    let most_rows = if has_room { 2 * table.store.rows } else { table.store.rows };
                     drop(table);
                     self.drain.stage = if build.is_at_end() {
                         drop((pair, found));
@@ -332,7 +332,6 @@ impl HashJoinLocal {
                             pair,
                             table,
                             build,
-                            most_rows: 0,
                             share: Share::Whole,
                             probe,
                             ordinal: 0,
@@ -406,13 +405,16 @@ impl HashJoinLocal {
             None => None,
         };
         let lookup = match roles.has_keys() && lookup_rows > 0 {
-            true => match DirectDirectory::build(&chunks, &roles.keys, &self.account, cx)? {
-                Some(directory) => Some(Lookup::Direct(directory)),
-                None => match refused(Directory::build(&chunks, &roles.keys, &self.account, cx))? {
-                    Ok(directory) => Some(Lookup::Hashed(directory)),
-                    Err(denied) => return Ok(Err(denied)),
-                },
-            },
+            true => {
+                let (keys, extent) = (&roles.keys, roles.keys.extent(&chunks));
+                match DirectDirectory::build(&chunks, keys, extent, &self.account, cx)? {
+                    Some(directory) => Some(Lookup::Direct(directory)),
+                    None => match refused(Directory::build(&chunks, keys, extent, &self.account, cx))? {
+                        Ok(directory) => Some(Lookup::Hashed(directory)),
+                        Err(denied) => return Ok(Err(denied)),
+                    },
+                }
+            }
             false => None,
         };
         Ok(Ok(Table {
@@ -507,9 +509,6 @@ impl HashJoinLocal {
                         self.drain.waiting.end();
                         let Loading { pair, .. } = *loading;
                         let is_last = build.is_at_end();
-                        // Others may have held much when it was found out how many rows fit.
-                        let has_room = self.account.pool().growable_bytes() > self.account.used_bytes() / 4;
-                        let most_rows = if has_room { 2 * rows } else { rows };
                         let probe = PartitionReader::new(pair.probe.clone());
                         self.take_roles(plan, pair.is_reversed)?;
                         let share = Share::OneOf { is_last };
@@ -518,7 +517,6 @@ impl HashJoinLocal {
                             pair,
                             table,
                             build,
-                            most_rows,
                             share,
                             probe,
                             ordinal: 0,
@@ -617,7 +615,8 @@ impl Stage {
 
 impl Pair {
     /// Whether joining the build rows in parts, of `loaded_rows` each, costs less than splitting the pair: the probe rows are
-    /// read again for each further part; what is split is written, and read again, as a whole. What is known of each probe
+    /// read again for each further part; what is split is written, and read again, as a whole, which costs more than to
+    /// read as many bytes. What is known of each probe
     /// row meanwhile must be little beside a part.
     fn is_cheaper_in_parts(&self, roles: &Roles, loaded_rows: usize) -> bool {
         let further_parts = self.build.rows().saturating_sub(1) / loaded_rows.max(1) as u64;
@@ -627,7 +626,7 @@ impl Pair {
         let part_bytes = (loaded_rows * roles.table_row_bytes()) as u64;
         loaded_rows > 0
             && known_bytes <= part_bytes / KNOWN_PART
-            && further_parts.saturating_mul(probe) <= PART_WORTH * (build + probe)
+            && further_parts.saturating_mul(probe) <= build + probe
     }
 }
 

@@ -158,10 +158,8 @@ impl HashJoinShared {
 
     /// Takes over what a lane has.
     pub(super) fn gather(&self, mut collected: Collected, bytes: usize, account: Account) -> Result<()> {
-        let extent = match self.plan.roles.keys.order() {
-            Some(order) if collected.file.is_none() => Extent::of(&collected.keyed, order),
-            _ => Extent::NONE,
-        };
+        // Of a lane that has spilled there are no rows.
+        let extent = self.plan.roles.keys.extent(&collected.keyed);
         let mut stage = self.stage.lock();
         let Stage::Combining(gathered) = &mut *stage else {
             return Err(Error::internal("a lane combines after the build has finished"));
@@ -203,8 +201,7 @@ impl HashJoinShared {
                     chunks.append(&mut of_partition);
                 }
                 cx.metrics.counter("spilled_partitions").fetch_add(spilled.waiting() as u64, Relaxed);
-                let order = self.plan.roles.keys.order();
-                let extent = order.map_or(Extent::NONE, |order| Extent::of(&chunks, order));
+                let extent = self.plan.roles.keys.extent(&chunks);
                 self.make(&mut stage, (chunks, Vec::new()), extent, Some(spilled), cx)
             }
             Stage::Placing(making, direct) => {

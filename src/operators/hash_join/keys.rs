@@ -66,13 +66,6 @@ impl KeyPlan {
             _ => None,
         }
     }
-
-    /// The hash that belongs to a word.
-    #[inline(always)]
-    pub(super) fn hasher(&self) -> impl Fn(u64) -> u64 + Copy + use<> {
-        let is_packed = matches!(self.shape, KeyShape::Packed { .. });
-        move |word| if is_packed { hash_word(word) } else { word }
-    }
 }
 
 /// Turns keys of batches into words. One per lane.

@@ -9,6 +9,7 @@
 use super::direct::{Extent, Order};
 use super::keys::KeyPlan;
 use super::plan::Plan;
+use super::spread::Spread;
 use crate::data::hash::hash_word;
 use crate::mem::Knobs;
 
@@ -116,10 +117,10 @@ impl Split {
     /// The partition of the row with a word.
     #[inline(always)]
     pub(super) fn partitioner(self, keys: &KeyPlan) -> impl Fn(u64) -> usize + Copy + use<> {
-        let hasher = keys.hasher();
+        let hash_of = Spread::by_hash(keys).places();
         move |word| match self.rule {
             Rule::Hash { used_bits } => {
-                let mixed = hash_word(hasher(word) ^ SALT);
+                let mixed = hash_word(hash_of(word) ^ SALT);
                 // Shifted twice, for bits may be 0.
                 (mixed << used_bits >> 1 >> (u64::BITS - 1 - self.bits)) as usize
             }

@@ -92,9 +92,10 @@ impl QuerySet {
 pub fn run(args: &TpchArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
     let folder = args.data.clone().unwrap_or_else(|| Path::new("data").join(format!("tpch-sf{}", args.sf)));
     let missing = missing_tables(&folder, Table::value_variants())?;
+    let engine = args.engine.build()?;
     if !missing.contains(&Table::Orders) {
         // Before anything is added to what is there.
-        let session = args.engine.build()?.session();
+        let session = engine.session();
         open_folders(&session, &[&folder])?;
         check_scale(&session, args.sf, &folder)?;
     }
@@ -104,7 +105,6 @@ pub fn run(args: &TpchArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
     }
     // Before the queries, so that none is lost for a file that cannot be written.
     let json = args.json.as_deref().map(|path| Target::of(path, interrupt)).transpose()?;
-    let engine = args.engine.build()?;
     let session = engine.session();
     open_folders(&session, &[&folder])?;
 
